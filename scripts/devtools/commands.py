@@ -1,0 +1,178 @@
+"""The command line of scripts/dev.py."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from devtools import DevError, say
+from devtools.environment import Place, prepare
+from devtools.pins import DEFAULT_HOST, HOSTS, PYTHON_RANGE, ROOT, cache_root, host_pin
+from devtools.server import has_accelerator, models_config, running_host, serve
+from devtools.tiers import TIERS, child_environment, lint, run_tests
+
+TIER_NAMES = ("lint", *(tier.name for tier in TIERS))
+SCHEMA_TEST = "tests/host/test_registration.py"
+
+
+def parser() -> argparse.ArgumentParser:
+    """Build the command line.
+
+    Returns:
+        The parser; `run` of its result is the command's function.
+    """
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "--comfyui",
+        type=Path,
+        default=os.environ.get("COMFYUI_PATH") or None,
+        help="use this ComfyUI folder, without writing to it (default: COMFYUI_PATH)",
+    )
+    common.add_argument(
+        "--host-version",
+        default=DEFAULT_HOST,
+        help=f"which pinned ComfyUI: {', '.join(HOSTS)} (default {DEFAULT_HOST})",
+    )
+    top = argparse.ArgumentParser(prog="dev.py", description=__doc__)
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: object, text: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, parents=[common], help=text, description=text)
+        made.set_defaults(run=run)
+        return made
+
+    demo = command("demo", run_demo, "search for a picture in the real host")
+    demo.add_argument("--output", type=Path, default=ROOT / "output", help="folder for the pictures")
+    test = command("test", run_test, "run every tier of tests, lint first")
+    test.add_argument("--fast", action="store_true", help="only the pure tests, under a minute")
+    test.add_argument("--tier", action="append", choices=TIER_NAMES, help="only this tier; repeatable")
+    server = command("serve", run_serve, "start ComfyUI with the pack and print its address")
+    server.add_argument("--port", type=int, default=8188)
+    server.add_argument("--cpu", action="store_true", help="compute on the CPU in any case")
+    bench = command("bench", run_bench, "run benchmarks/NAME.py; further arguments go to it")
+    bench.add_argument("name", choices=benchmarks(), metavar="NAME", help=", ".join(benchmarks()))
+    command("lint", run_lint, "run ruff, pyright and pydoclint")
+    command("schema", run_schema, "rewrite the committed snapshot of node ids, inputs, defaults")
+    command("soak", run_soak, "what takes longer than a test should: every host version")
+    command("setup", run_setup, "only make the environment and print where it is")
+    return top
+
+
+def benchmarks() -> list[str]:
+    """List the benchmarks.
+
+    Returns:
+        Names of the scripts in benchmarks/ that can be run.
+    """
+    files = (ROOT / "benchmarks").glob("*.py")
+    return sorted(file.stem for file in files if not file.stem.startswith("_"))
+
+
+def place_of(options: argparse.Namespace) -> Place:
+    """Make the environment that the options ask for.
+
+    Args:
+        options: The parsed command line.
+
+    Returns:
+        The finished environment.
+    """
+    if options.comfyui:
+        return prepare(Path(options.comfyui).expanduser().resolve())
+    return prepare(host_pin(options.host_version))
+
+
+def run_demo(options: argparse.Namespace, rest: list[str]) -> int:  # noqa: D103
+    place = place_of(options)
+    output = options.output.resolve()
+    output.mkdir(parents=True, exist_ok=True)
+    say("starting ComfyUI")
+    with running_host(place.python, place.comfyui) as server:
+        say(f"ComfyUI answers at {server.url}")
+        command = [str(place.python), str(ROOT / "scripts" / "demo.py"), server.url, str(output)]
+        environment = child_environment(place)
+        return subprocess.run([*command, *rest], env=environment, check=False).returncode
+
+
+def run_test(options: argparse.Namespace, rest: list[str]) -> int:  # noqa: D103
+    place = place_of(options)
+    names = ["pure"] if options.fast else (options.tier or TIER_NAMES)
+    return run_tests(place, names, rest)
+
+
+def run_serve(options: argparse.Namespace, rest: list[str]) -> int:  # noqa: D103
+    place = place_of(options)
+    digest = hashlib.sha256(str(ROOT).encode()).hexdigest()[:12]
+    base = cache_root() / "served" / digest
+    base.mkdir(parents=True, exist_ok=True)
+    if options.comfyui:
+        rest = [*rest, *models_config(base, place.comfyui / "models")]
+    cpu = options.cpu or not has_accelerator()
+    return serve(place.python, place.comfyui, base, options.port, cpu, rest)
+
+
+def run_bench(options: argparse.Namespace, rest: list[str]) -> int:  # noqa: D103
+    place = place_of(options)
+    script = ROOT / "benchmarks" / f"{options.name}.py"
+    command = [str(place.python), str(script), *rest]
+    return subprocess.run(command, env=child_environment(place), check=False).returncode
+
+
+def run_lint(options: argparse.Namespace, rest: list[str]) -> int:  # noqa: ARG001, D103
+    return lint(place_of(options))
+
+
+def run_schema(options: argparse.Namespace, rest: list[str]) -> int:  # noqa: D103
+    place = place_of(options)
+    environment = {**child_environment(place), "FLOWSEARCH_WRITE_SCHEMA": "1"}
+    command = [str(place.python), "-m", "pytest", "-q", SCHEMA_TEST, "-k", "snapshot", *rest]
+    return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+
+
+def run_soak(options: argparse.Namespace, rest: list[str]) -> int:  # noqa: ARG001, D103
+    worst = 0
+    for version in HOSTS:
+        say(f"### ComfyUI {version} ###")
+        tests = [SCHEMA_TEST, *rest] if version != DEFAULT_HOST else rest
+        worst = max(worst, run_tests(prepare(host_pin(version)), ["host"], tests))
+    return worst
+
+
+def run_setup(options: argparse.Namespace, rest: list[str]) -> int:  # noqa: ARG001, D103
+    place = place_of(options)
+    say(f"Python: {place.python}")
+    say(f"ComfyUI: {place.comfyui}")
+    return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; turn expected failures into one sentence.
+
+    Args:
+        arguments: The command line; None takes the process's.
+
+    Returns:
+        The process's exit status.
+    """
+    given = sys.argv[1:] if arguments is None else arguments
+    options, rest = parser().parse_known_args(given)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a server is stopped too
+    try:
+        low, high = PYTHON_RANGE
+        if not low <= sys.version_info[:2] <= high:
+            raise DevError(
+                f"Python {sys.version_info[0]}.{sys.version_info[1]} has no torch for these pins; "
+                f"use one from {low[0]}.{low[1]} to {high[0]}.{high[1]}"
+            )
+        return options.run(options, [word for word in rest if word != "--"])
+    except DevError as error:
+        say(f"ERROR: {error}")
+        return 1
+    except KeyboardInterrupt:
+        say("stopped")
+        return 130

@@ -1,0 +1,148 @@
+"""The checks: lint, and one pytest run per folder of tests. A tier that cannot run says so."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from devtools import DevError, say
+from devtools.browser import need_browser
+from devtools.environment import Place
+from devtools.pack import ROOT
+from devtools.server import has_accelerator
+
+NO_TESTS = 5  # pytest's status when it collected nothing
+LINTED = ("samplers", "rewards", "nodes", "demo", "benchmarks", "scripts")
+
+
+def _need_nothing() -> dict[str, str]:
+    return {}
+
+
+def _need_browser() -> dict[str, str]:
+    return {"FLOWSEARCH_BROWSER": str(need_browser())}
+
+
+def _need_cuda() -> dict[str, str]:
+    if sys.platform == "darwin" or not has_accelerator():
+        raise DevError("no CUDA device was found")
+    return {}
+
+
+@dataclass(frozen=True)
+class Tier:
+    """A folder of tests, what it needs, and whether it may be missing in CI."""
+
+    name: str
+    folder: str
+    need: Callable[[], dict[str, str]] = _need_nothing
+    optional: bool = False
+
+
+TIERS = (
+    Tier("pure", "tests/unit"),
+    Tier("statistical", "tests/statistical"),
+    Tier("rewards", "tests/rewards", optional=True),
+    Tier("host", "tests/host"),
+    Tier("browser", "tests/browser", _need_browser),
+    Tier("gpu", "tests/gpu", _need_cuda, optional=True),
+)
+
+
+def child_environment(place: Place) -> dict[str, str]:
+    """Environment variables for every Python that dev.py starts.
+
+    Args:
+        place: The prepared environment.
+
+    Returns:
+        The current ones, where the host is, and safe import paths.
+    """
+    return {
+        **os.environ,
+        "COMFYUI_PATH": str(place.comfyui),
+        "PYTHONSAFEPATH": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONPATH": str(ROOT / "scripts"),
+    }
+
+
+def run_tests(place: Place, names: Sequence[str], arguments: Sequence[str]) -> int:
+    """Run tiers one after another and print a table of how they went.
+
+    Args:
+        place: The prepared environment.
+        names: Which tiers; "lint" is one.
+        arguments: More arguments for pytest.
+
+    Returns:
+        0 when all that ran passed and, in CI, all that must run did.
+    """
+    rows: list[tuple[str, str, float]] = []
+    bad = False
+    for name in names:
+        start = time.monotonic()
+        if name == "lint":
+            verdict, failed = ("failed", True) if lint(place) else ("passed", False)
+        else:
+            tier = next(tier for tier in TIERS if tier.name == name)
+            verdict, failed = _run_tier(place, tier, arguments)
+        rows.append((name, verdict, time.monotonic() - start))
+        bad = bad or failed
+    say("tier         seconds  result")
+    for name, verdict, seconds in rows:
+        say(f"{name:<12} {seconds:7.1f}  {verdict}")
+    return int(bad)
+
+
+def _run_tier(place: Place, tier: Tier, arguments: Sequence[str]) -> tuple[str, bool]:
+    say(f"=== {tier.name} ===")
+    strict = os.environ.get("CI", "").lower() == "true" and not tier.optional
+    try:
+        more = tier.need()
+        if not (ROOT / tier.folder).is_dir():
+            raise DevError(f"there is no {tier.folder}")
+    except DevError as error:
+        return _cannot_run(tier.name, str(error), strict)
+    command = [str(place.python), "-m", "pytest", "-q", tier.folder, *arguments]
+    status = subprocess.run(command, cwd=ROOT, env={**child_environment(place), **more}, check=False)
+    if status.returncode == NO_TESTS:
+        return _cannot_run(tier.name, f"no test was selected in {tier.folder}", strict)
+    return ("failed", True) if status.returncode else ("passed", False)
+
+
+def _cannot_run(name: str, why: str, strict: bool) -> tuple[str, bool]:
+    verdict = f"{'FAILED' if strict else 'SKIPPED'}, cannot run: {why}"
+    say(f"!!! {name} {verdict}")
+    return verdict, strict
+
+
+def lint(place: Place) -> int:
+    """Run ruff, pyright and pydoclint; all of them, also after a failure.
+
+    Args:
+        place: The prepared environment.
+
+    Returns:
+        How many of them found something.
+    """
+    folders = [name for name in LINTED if any((ROOT / name).rglob("*.py"))]
+    commands = (
+        ["ruff", "check", "."],
+        ["ruff", "format", "--check", "."],
+        ["pyright", "--pythonpath", str(place.python)],
+        ["pydoclint", "--quiet", *folders],
+    )
+    environment = child_environment(place)
+    environment["PYTHONPATH"] = os.pathsep.join([environment["PYTHONPATH"], str(place.comfyui)])
+    failed = 0
+    for command in commands:
+        say("lint: " + " ".join(command[:3] if command[0] == "ruff" else command[:1]))
+        run = [str(place.python), "-m", *command]
+        failed += bool(subprocess.run(run, cwd=ROOT, env=environment, check=False).returncode)
+    return failed
