@@ -1,0 +1,1 @@
+"""The embedded model: network, weights, training, its language and its scenes."""

@@ -1,0 +1,139 @@
+"""The embedded model as the host's own MODEL, CLIP and VAE, so that stock nodes run on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import comfy.latent_formats
+import comfy.model_base
+import comfy.model_management
+import comfy.model_patcher
+import comfy.sd
+import comfy.supported_models_base
+import comfy.utils
+import torch
+from comfy_api.latest import io
+
+from ..demo.network import CONFIG, SceneNet
+from ..demo.prompt import encode, parse
+from .sockets import CATEGORY_DEMO
+
+__all__ = ["NODES", "LoadDemo", "load_demo"]
+
+WEIGHTS = Path(__file__).resolve().parents[1] / "demo" / "weights.safetensors"
+
+
+class DemoConfig(comfy.supported_models_base.BASE):
+    """What the host wants to know of a model family, for the embedded one."""
+
+    unet_config = {**CONFIG, "dtype": torch.float32}  # noqa: RUF012 the host's own form
+    sampling_settings = {"shift": 1.0, "multiplier": 1000}  # noqa: RUF012
+    memory_usage_factor = 0.02
+    supported_inference_dtypes = [torch.float32]  # noqa: RUF012
+
+    def __init__(self) -> None:
+        super().__init__(self.unet_config)
+        self.latent_format = comfy.latent_formats.ChromaRadiance()
+        self.set_inference_dtype(torch.float32, None)
+
+
+class DemoTokenizer:
+    """Reads a prompt; what it refuses reaches the user as it is."""
+
+    def __init__(self, embedding_directory: Any = None, tokenizer_data: Any = None) -> None:
+        del embedding_directory, tokenizer_data
+
+    def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **_: Any) -> Any:
+        """Tokens in the host's form: the groups of the prompt."""
+        del return_word_ids
+        return {"scene": [parse(text)]}
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Nothing to save."""
+        return {}
+
+
+class DemoEncoder(torch.nn.Module):
+    """Groups to conditioning (1, GROUPS, FEATURES); there is nothing to learn in it."""
+
+    def __init__(self, dtype: Any = None, device: Any = None, model_options: Any = None) -> None:
+        super().__init__()
+        del dtype, model_options
+        self.dtypes = {torch.float32}
+        self.anchor = torch.nn.Parameter(torch.zeros((), device=device), requires_grad=False)
+
+    def set_clip_options(self, options: dict[str, Any]) -> None:
+        """Nothing to choose."""
+
+    def reset_clip_options(self) -> None:
+        """Nothing to choose."""
+
+    def encode_token_weights(self, tokens: dict[str, Any]) -> tuple[torch.Tensor, None]:
+        """Conditioning of tokenised prompts."""
+        return torch.stack([encode(groups) for groups in tokens["scene"]]), None
+
+
+def load_demo() -> tuple[comfy.model_patcher.ModelPatcher, comfy.sd.CLIP, comfy.sd.VAE]:
+    """Build MODEL, CLIP and VAE of the embedded model from the weights in the pack.
+
+    Returns:
+        The three, as the host's loaders return them.
+
+    Raises:
+        FileNotFoundError: The weights file is missing from the pack.
+        ValueError: The weights file does not fit the network.
+    """
+    if not WEIGHTS.is_file():
+        raise FileNotFoundError(f"{WEIGHTS} is missing. Install the pack again.")
+    load, offload = (
+        comfy.model_management.get_torch_device(),
+        comfy.model_management.unet_offload_device(),
+    )
+    model = comfy.model_base.BaseModel(
+        DemoConfig(), comfy.model_base.ModelType.FLOW, device=offload, unet_model=SceneNet
+    )
+    weights = {k: v.float() for k, v in comfy.utils.load_torch_file(str(WEIGHTS)).items()}
+    missing, unexpected = model.diffusion_model.load_state_dict(weights, strict=False)
+    if missing or unexpected:
+        raise ValueError(
+            f"{WEIGHTS.name} does not fit the network (missing {missing[:3]}, unexpected "
+            f"{unexpected[:3]}). Install the pack again."
+        )
+    patcher = comfy.model_patcher.CoreModelPatcher(model, load_device=load, offload_device=offload)
+    target = comfy.supported_models_base.ClipTarget(DemoTokenizer, DemoEncoder)
+    vae = comfy.sd.VAE(sd={"pixel_space_vae": torch.tensor(1.0)})
+    return patcher, comfy.sd.CLIP(target), vae
+
+
+class LoadDemo(io.ComfyNode):
+    """The embedded model."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """See the help page."""
+        return io.Schema(
+            node_id="FlowSearchLoadDemo",
+            display_name="Load Demo Model",
+            category=CATEGORY_DEMO,
+            description=(
+                "The small flow model that comes with the pack: 64 x 64 pictures of coloured shapes, "
+                "for trying searches in seconds and without downloads. Prompts are counts, colours "
+                "and shapes: 'three red circles and two blue squares'. Latent: 64 x 64."
+            ),
+            search_aliases=["demo", "shapes", "test model", "example model", "toy model"],
+            inputs=[],
+            outputs=[
+                io.Model.Output(id="model"),
+                io.Clip.Output(id="clip"),
+                io.Vae.Output(id="vae"),
+            ],
+        )
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        """Load it."""
+        return io.NodeOutput(*load_demo())
+
+
+NODES = [LoadDemo]

@@ -1,0 +1,63 @@
+"""Reward nodes: a prompt or targets in, a FLOW_REWARD out."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..rewards.shape_count import ShapeCount, parse_groups
+from .sockets import CATEGORY_REWARDS, FlowReward
+
+__all__ = ["NODES", "ShapeCountReward"]
+
+
+class ShapeCountReward(io.ComfyNode):
+    """Counts coloured shapes."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """See the help page."""
+        return io.Schema(
+            node_id="FlowSearchShapeCount",
+            display_name="Shape Count Reward",
+            category=CATEGORY_REWARDS,
+            description=(
+                "Counts coloured circles, squares and triangles on a light background, exactly and "
+                "without a network. 0 when every count is right, -1 for each shape missing or too "
+                "many. Made for the demo model; meaningless on photographs."
+            ),
+            search_aliases=["count", "counting reward", "number of objects", "shapes"],
+            inputs=[
+                io.String.Input(
+                    "prompt",
+                    default="three red circles and two blue squares",
+                    multiline=True,
+                    dynamic_prompts=False,
+                    tooltip=(
+                        "What should be counted, in the words of the demo model's prompt: counts, "
+                        "colours and shapes. Anything that is not named should not be there. Empty "
+                        "wants an empty picture."
+                    ),
+                ),
+                io.String.Input(
+                    "targets",
+                    default="",
+                    multiline=True,
+                    dynamic_prompts=False,
+                    optional=True,
+                    advanced=True,
+                    tooltip=(
+                        "Explicit targets, one a line, such as 'red circle: 3'. When not empty, "
+                        "they are counted instead of the prompt."
+                    ),
+                ),
+            ],
+            outputs=[FlowReward.Output(id="reward", tooltip="0 is right; -1 per wrong count.")],
+        )
+
+    @classmethod
+    def execute(cls, prompt: str, targets: str = "") -> io.NodeOutput:
+        """Close the reward over its targets."""
+        return io.NodeOutput(ShapeCount.from_groups(parse_groups(targets.strip() or prompt)))
+
+
+NODES = [ShapeCountReward]
