@@ -1,0 +1,4 @@
+"""Mathematics of flow samplers: torch and the standard library only, never the host.
+
+(conventions page follows)
+"""

@@ -1,0 +1,152 @@
+"""At which noise levels is the model called?
+
+Every list holds N + 1 strictly falling linear-path sigmas for N steps, as the host's do: the first
+is the sigma of the first evaluation, the last (usually 0) is where the last step ends and is not
+evaluated. A list that is uniform in an interpolant's own time is all that "sampling on that
+interpolant" means for exact transitions.
+
+    shift:  t' = shift t / (1 + (shift - 1) t)
+"""
+
+import math
+from collections.abc import Callable
+
+from .interpolant import VE_SIGMA_MAX, VP, named, r_from_sigma, sigma_from_r
+
+__all__ = ["in_interpolant", "rbf_reference", "shifted", "uniform"]
+
+VE_SIGMA_MIN, VE_EXPONENT = 0.002, 7.0
+
+
+def shifted(sigma: float, shift: float) -> float:
+    """Apply the time shift of SD3 and Flux.
+
+        t' = shift t / (1 + (shift - 1) t)
+
+    Args:
+        sigma: Linear sigma in [0, 1].
+        shift: Above 0; 1 changes nothing, more moves steps towards noise. 1 / shift undoes it.
+
+    Returns:
+        The shifted sigma in [0, 1].
+
+    Raises:
+        ValueError: sigma or shift out of range.
+    """
+    if not 0.0 <= sigma <= 1.0:
+        raise ValueError(f"sigma {sigma} is outside [0, 1], the range of a flow model")
+    if not (shift > 0.0 and math.isfinite(shift)):
+        raise ValueError(f"shift {shift} must be a positive number; 1 means no shift")
+    return shift * sigma / (1.0 + (shift - 1.0) * sigma)
+
+
+def _check(steps: int, start: float, end: float) -> None:
+    if steps < 1:
+        raise ValueError(f"steps is {steps}; at least 1 is needed")
+    if not 0.0 <= end < start <= 1.0:
+        raise ValueError(
+            f"start {start} and end {end} must satisfy 0 <= end < start <= 1 (1 is pure noise)"
+        )
+
+
+def _same(u: float) -> float:
+    return u
+
+
+def _warp_ve(r: float) -> float:
+    """Return u in which the VE list is uniform: r^(1/7), offset so that r = 0.002 is u = 0."""
+    low, high = VE_SIGMA_MIN ** (1 / VE_EXPONENT), VE_SIGMA_MAX ** (1 / VE_EXPONENT)
+    return (r ** (1 / VE_EXPONENT) - low) / (high - low)
+
+
+def _unwarp_ve(u: float) -> float:
+    low, high = VE_SIGMA_MIN ** (1 / VE_EXPONENT), VE_SIGMA_MAX ** (1 / VE_EXPONENT)
+    return (low + u * (high - low)) ** VE_EXPONENT
+
+
+_WARPS: dict[str, tuple[Callable[[float], float], Callable[[float], float]]] = {
+    "ve": (_warp_ve, _unwarp_ve),
+}
+
+
+def in_interpolant(
+    name: str, steps: int, shift: float = 1.0, start: float = 1.0, end: float = 0.0
+) -> list[float]:
+    """List sigmas that are evenly spaced in an interpolant's own time.
+
+    VE, whose time is its sigma from 80 to 0, is spaced evenly in r^(1/7) instead, offset by
+    0.002 (Karras et al. 2022, arXiv:2206.00364, eq. (5)); evenly spaced r would be useless.
+    VP and VE start at their own noise end (linear sigma 0.9935 and 0.9877) when start is above it.
+
+    Args:
+        name: Key of INTERPOLANTS.
+        steps: Number of steps N, at least 1.
+        shift: Time shift applied after spacing.
+        start: First sigma.
+        end: Last sigma, 0 for a finished sample.
+
+    Returns:
+        N + 1 falling sigmas; the last is end.
+
+    Raises:
+        ValueError: Unknown name or a number out of range.
+    """
+    interpolant = named(name)
+    _check(steps, start, end)
+    warp, unwarp = _WARPS.get(name, (_same, _same))
+    high = min(r_from_sigma(interpolant, shifted(start, 1.0 / shift)), interpolant.r_noise)
+    low = r_from_sigma(interpolant, shifted(end, 1.0 / shift))
+    if high <= low:
+        limit = shifted(sigma_from_r(interpolant, interpolant.r_noise), shift)
+        raise ValueError(f"end {end} is above the noise end {limit:.4f} of {name}; lower it")
+    first, last = warp(high), max(warp(low), 0.0)
+    times = [unwarp(first + (last - first) * i / steps) for i in range(steps)]
+    sigmas = [shifted(sigma_from_r(interpolant, r), shift) for r in times]
+    if high < interpolant.r_noise or name in ("linear", "trigonometric"):
+        sigmas[0] = start  # exact, where rounding would leave 0.9999999999999999
+    return [*sigmas, end]
+
+
+def uniform(steps: int, shift: float = 1.0, start: float = 1.0, end: float = 0.0) -> list[float]:
+    """List sigmas evenly spaced on the linear path, then shifted.
+
+    Args:
+        steps: Number of steps N, at least 1.
+        shift: Time shift; 1 for none.
+        start: First sigma of the result.
+        end: Last sigma of the result.
+
+    Returns:
+        N + 1 falling sigmas from start to end.
+
+    Raises:
+        ValueError: A number out of range.
+    """
+    return in_interpolant("linear", steps, shift, start, end)
+
+
+def rbf_reference(steps: int) -> list[float]:
+    """List the sigmas of Rollover Budget Forcing's published code.
+
+        u = 1, 1 - 1/N, ..., 0;    r = sqrt(1 - (1 - u)^2) in VP time, mapped to linear sigma
+
+    For N = 10: 0.9935, 0.9931, ..., 0.8591, 0.7087, 0. The code searches the transitions between
+    the first N entries and returns the one-step prediction D at entry N - 1. That is what the last
+    step of this list does, because a stochastic transition to sigma 0 is x' = D; so the list
+    serves reference mode as it is, and one sample takes N evaluations.
+
+    Source: Kim et al. 2025, arXiv:2503.19385, appendix C.
+
+    Args:
+        steps: Number of steps N, at least 1; the paper uses 10.
+
+    Returns:
+        N + 1 falling sigmas, the last 0.
+
+    Raises:
+        ValueError: steps below 1.
+    """
+    _check(steps, 1.0, 0.0)
+    # 1 - (1 - u)^2 with 1 - u = i / N, written without cancellation
+    times = [math.sqrt((steps - i) * (steps + i)) / steps for i in range(steps)]
+    return [*(sigma_from_r(VP, r) for r in times), 0.0]
