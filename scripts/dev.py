@@ -8,9 +8,11 @@ says where) and is made by the first command of any kind.
 
 import sys
 
-if sys.version_info < (3, 10):  # before anything that an older Python could not even parse
+# before anything that an older Python could not even parse
+if sys.version_info < (3, 10):  # noqa: UP036
     sys.exit(
-        "[dev] Python %d.%d is too old: FlowSearch and ComfyUI need 3.10 to 3.14." % sys.version_info[:2]
+        "[dev] Python %d.%d is too old: FlowSearch and ComfyUI need 3.10 to 3.14."  # noqa: UP031
+        % sys.version_info[:2]
     )
 
 from devtools.commands import main

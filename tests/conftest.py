@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from devtools.pack import load_pack
 
 ROOT = Path(__file__).resolve().parents[1]

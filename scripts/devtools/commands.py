@@ -47,10 +47,14 @@ def parser() -> argparse.ArgumentParser:
         return made
 
     demo = command("demo", run_demo, "search for a picture in the real host")
-    demo.add_argument("--output", type=Path, default=ROOT / "output", help="folder for the pictures")
+    demo.add_argument(
+        "--output", type=Path, default=ROOT / "output", help="folder for the pictures"
+    )
     test = command("test", run_test, "run every tier of tests, lint first")
     test.add_argument("--fast", action="store_true", help="only the pure tests, under a minute")
-    test.add_argument("--tier", action="append", choices=TIER_NAMES, help="only this tier; repeatable")
+    test.add_argument(
+        "--tier", action="append", choices=TIER_NAMES, help="only this tier; repeatable"
+    )
     server = command("serve", run_serve, "start ComfyUI with the pack and print its address")
     server.add_argument("--port", type=int, default=8188)
     server.add_argument("--cpu", action="store_true", help="compute on the CPU in any case")
@@ -87,7 +91,7 @@ def place_of(options: argparse.Namespace) -> Place:
     return prepare(host_pin(options.host_version))
 
 
-def run_demo(options: argparse.Namespace, rest: list[str]) -> int:  # noqa: D103
+def run_demo(options: argparse.Namespace, rest: list[str]) -> int:
     place = place_of(options)
     output = options.output.resolve()
     output.mkdir(parents=True, exist_ok=True)
@@ -99,13 +103,13 @@ def run_demo(options: argparse.Namespace, rest: list[str]) -> int:  # noqa: D103
         return subprocess.run([*command, *rest], env=environment, check=False).returncode
 
 
-def run_test(options: argparse.Namespace, rest: list[str]) -> int:  # noqa: D103
+def run_test(options: argparse.Namespace, rest: list[str]) -> int:
     place = place_of(options)
     names = ["pure"] if options.fast else (options.tier or TIER_NAMES)
     return run_tests(place, names, rest)
 
 
-def run_serve(options: argparse.Namespace, rest: list[str]) -> int:  # noqa: D103
+def run_serve(options: argparse.Namespace, rest: list[str]) -> int:
     place = place_of(options)
     digest = hashlib.sha256(str(ROOT).encode()).hexdigest()[:12]
     base = cache_root() / "served" / digest
@@ -116,25 +120,25 @@ def run_serve(options: argparse.Namespace, rest: list[str]) -> int:  # noqa: D10
     return serve(place.python, place.comfyui, base, options.port, cpu, rest)
 
 
-def run_bench(options: argparse.Namespace, rest: list[str]) -> int:  # noqa: D103
+def run_bench(options: argparse.Namespace, rest: list[str]) -> int:
     place = place_of(options)
     script = ROOT / "benchmarks" / f"{options.name}.py"
     command = [str(place.python), str(script), *rest]
     return subprocess.run(command, env=child_environment(place), check=False).returncode
 
 
-def run_lint(options: argparse.Namespace, rest: list[str]) -> int:  # noqa: ARG001, D103
+def run_lint(options: argparse.Namespace, rest: list[str]) -> int:  # noqa: ARG001
     return lint(place_of(options))
 
 
-def run_schema(options: argparse.Namespace, rest: list[str]) -> int:  # noqa: D103
+def run_schema(options: argparse.Namespace, rest: list[str]) -> int:
     place = place_of(options)
     environment = {**child_environment(place), "FLOWSEARCH_WRITE_SCHEMA": "1"}
     command = [str(place.python), "-m", "pytest", "-q", SCHEMA_TEST, "-k", "snapshot", *rest]
     return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
 
 
-def run_soak(options: argparse.Namespace, rest: list[str]) -> int:  # noqa: ARG001, D103
+def run_soak(options: argparse.Namespace, rest: list[str]) -> int:  # noqa: ARG001
     worst = 0
     for version in HOSTS:
         say(f"### ComfyUI {version} ###")
@@ -143,7 +147,7 @@ def run_soak(options: argparse.Namespace, rest: list[str]) -> int:  # noqa: ARG0
     return worst
 
 
-def run_setup(options: argparse.Namespace, rest: list[str]) -> int:  # noqa: ARG001, D103
+def run_setup(options: argparse.Namespace, rest: list[str]) -> int:  # noqa: ARG001
     place = place_of(options)
     say(f"Python: {place.python}")
     say(f"ComfyUI: {place.comfyui}")

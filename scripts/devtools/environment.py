@@ -27,7 +27,11 @@ from devtools import DevError, say
 from devtools.lock import locked
 from devtools.pins import REQUIREMENTS, TORCH, HostPin, cache_key, cache_root
 
-DISK_NEEDED = {"linux": 12, "win32": 6, "darwin": 4}  # GiB; torch for Linux brings the CUDA libraries
+DISK_NEEDED = {
+    "linux": 12,
+    "win32": 6,
+    "darwin": 4,
+}  # GiB; torch for Linux brings the CUDA libraries
 NETWORK_SIGNS = (
     "failed to establish a new connection",
     "temporary failure in name resolution",
@@ -247,7 +251,9 @@ def explain_pip(output: str, log: Path) -> str:
     """
     low = output.lower()
     if any(sign in low for sign in DISK_SIGNS):
-        cause = "no disk space: pip could not write; free some or set FLOWSEARCH_CACHE to another disk"
+        cause = (
+            "no disk space: pip could not write; free some or set FLOWSEARCH_CACHE to another disk"
+        )
     elif any(sign in low for sign in NETWORK_SIGNS):
         cause = "no network: pip could not reach the package index; connect, then run this again"
     elif "no matching distribution found" in low:

@@ -84,7 +84,9 @@ def host_pin(version: str) -> HostPin:
         DevError: The table has no such row; the message lists the rows.
     """
     if version not in HOSTS:
-        raise DevError(f"no pin for ComfyUI {version}; --host-version takes one of {', '.join(HOSTS)}")
+        raise DevError(
+            f"no pin for ComfyUI {version}; --host-version takes one of {', '.join(HOSTS)}"
+        )
     return HOSTS[version]
 
 

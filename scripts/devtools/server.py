@@ -27,6 +27,7 @@ from devtools.pack import ROOT
 PACK = "flowsearch"
 NOT_COPIED = shutil.ignore_patterns(".git", "__pycache__", "output", ".venv")
 START_SECONDS = 300.0
+OWN_VARIABLES = ("PYTHONSAFEPATH", "PYTHONPATH", "COMFYUI_PATH")  # set for our tests, not the host
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,11 @@ def models_config(base: Path, models: Path) -> list[str]:
     Returns:
         Command line options; none when there is no such folder.
     """
-    kinds = sorted(entry.name for entry in models.iterdir() if entry.is_dir()) if models.is_dir() else []
+    kinds = (
+        sorted(entry.name for entry in models.iterdir() if entry.is_dir())
+        if models.is_dir()
+        else []
+    )
     if not kinds:
         return []
     file = base / "models.yaml"
@@ -133,7 +138,9 @@ def has_accelerator() -> bool:
     if sys.platform == "darwin":
         return os.uname().machine == "arm64"
     tool = shutil.which("nvidia-smi")
-    return bool(tool) and not subprocess.run([tool, "-L"], capture_output=True, check=False).returncode
+    return (
+        bool(tool) and not subprocess.run([tool, "-L"], capture_output=True, check=False).returncode
+    )
 
 
 @contextlib.contextmanager
@@ -179,7 +186,8 @@ def running_host(
         command += ["--database-url", f"sqlite:///{(base / 'user' / f'{number}.db').as_posix()}"]
         command += [*(["--cpu"] if cpu else []), *options]
         file = stack.enter_context(log.open("wb"))
-        environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "HF_HUB_OFFLINE": "1"}
+        theirs = {key: os.environ[key] for key in os.environ if key not in OWN_VARIABLES}
+        environment = {**theirs, "PYTHONDONTWRITEBYTECODE": "1", "HF_HUB_OFFLINE": "1"}
         process = subprocess.Popen(
             command, stdout=file, stderr=subprocess.STDOUT, cwd=comfyui, env=environment
         )
@@ -203,7 +211,8 @@ def _wait(server: Running) -> None:
         except (urllib.error.URLError, OSError):
             time.sleep(0.25)
     raise DevError(
-        f"the host did not answer at {server.url} within {START_SECONDS:.0f} s. {log_tail(server.log)}"
+        f"the host did not answer at {server.url} within {START_SECONDS:.0f} s. "
+        f"{log_tail(server.log)}"
     )
 
 
@@ -246,9 +255,10 @@ def serve(python: Path, comfyui: Path, base: Path, port: int, cpu: bool, options
         0 after Ctrl-C, else the host's status.
     """
     say("starting ComfyUI")
-    with running_host(
-        python, comfyui, port=port, base=base, cpu=cpu, options=options
-    ) as server, server.log.open(encoding="utf-8", errors="replace") as log:
+    with (
+        running_host(python, comfyui, port=port, base=base, cpu=cpu, options=options) as server,
+        server.log.open(encoding="utf-8", errors="replace") as log,
+    ):
         say(f"pictures and uploads are under {server.base}")
         print(log.read(), end="")
         say(f"FlowSearch is running at {server.url} (Ctrl-C stops it)")

@@ -109,8 +109,12 @@ def _run_tier(place: Place, tier: Tier, arguments: Sequence[str]) -> tuple[str, 
             raise DevError(f"there is no {tier.folder}")
     except DevError as error:
         return _cannot_run(tier.name, str(error), strict)
-    command = [str(place.python), "-m", "pytest", "-q", tier.folder, *arguments]
-    status = subprocess.run(command, cwd=ROOT, env={**child_environment(place), **more}, check=False)
+    chosen = any(word.startswith(tier.folder) for word in arguments)
+    folder = [] if chosen else [tier.folder]
+    command = [str(place.python), "-m", "pytest", "-q", *folder, *arguments]
+    status = subprocess.run(
+        command, cwd=ROOT, env={**child_environment(place), **more}, check=False
+    )
     if status.returncode == NO_TESTS:
         return _cannot_run(tier.name, f"no test was selected in {tier.folder}", strict)
     return ("failed", True) if status.returncode else ("passed", False)
@@ -136,7 +140,7 @@ def lint(place: Place) -> int:
         ["ruff", "check", "."],
         ["ruff", "format", "--check", "."],
         ["pyright", "--pythonpath", str(place.python)],
-        ["pydoclint", "--quiet", *folders],
+        ["pydoclint.main", "--quiet", *folders],
     )
     environment = child_environment(place)
     environment["PYTHONPATH"] = os.pathsep.join([environment["PYTHONPATH"], str(place.comfyui)])

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
 from devtools.server import Running, log_tail, running_host
 
 if not os.environ.get("COMFYUI_PATH"):
