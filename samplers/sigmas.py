@@ -9,13 +9,10 @@ interpolant" means for exact transitions.
 """
 
 import math
-from collections.abc import Callable
 
-from .interpolant import VE_SIGMA_MAX, VP, named, r_from_sigma, sigma_from_r
+from .interpolant import VP, named, r_from_sigma, sigma_from_r
 
 __all__ = ["in_interpolant", "rbf_reference", "shifted", "uniform"]
-
-VE_SIGMA_MIN, VE_EXPONENT = 0.002, 7.0
 
 
 def shifted(sigma: float, shift: float) -> float:
@@ -35,9 +32,14 @@ def shifted(sigma: float, shift: float) -> float:
     """
     if not 0.0 <= sigma <= 1.0:
         raise ValueError(f"sigma {sigma} is outside [0, 1], the range of a flow model")
+    _check_shift(shift)
+    # not 1 + (shift - 1) sigma, which can miss 1 at sigma = 1 by a rounding
+    return shift * sigma / (shift * sigma + (1.0 - sigma))
+
+
+def _check_shift(shift: float) -> None:
     if not (shift > 0.0 and math.isfinite(shift)):
         raise ValueError(f"shift {shift} must be a positive number; 1 means no shift")
-    return shift * sigma / (1.0 + (shift - 1.0) * sigma)
 
 
 def _check(steps: int, start: float, end: float) -> None:
@@ -49,24 +51,9 @@ def _check(steps: int, start: float, end: float) -> None:
         )
 
 
-def _same(u: float) -> float:
-    return u
-
-
-def _warp_ve(r: float) -> float:
-    """Return u in which the VE list is uniform: r^(1/7), offset so that r = 0.002 is u = 0."""
-    low, high = VE_SIGMA_MIN ** (1 / VE_EXPONENT), VE_SIGMA_MAX ** (1 / VE_EXPONENT)
-    return (r ** (1 / VE_EXPONENT) - low) / (high - low)
-
-
-def _unwarp_ve(u: float) -> float:
-    low, high = VE_SIGMA_MIN ** (1 / VE_EXPONENT), VE_SIGMA_MAX ** (1 / VE_EXPONENT)
-    return (low + u * (high - low)) ** VE_EXPONENT
-
-
-_WARPS: dict[str, tuple[Callable[[float], float], Callable[[float], float]]] = {
-    "ve": (_warp_ve, _unwarp_ve),
-}
+# Lists are even in r^(1/exponent), down to floor where they end at 0. Evenly spaced VE times would
+# be useless; 7 and 0.002 are Karras et al.'s.
+_SPACING: dict[str, tuple[float, float]] = {"ve": (7.0, 0.002)}
 
 
 def in_interpolant(
@@ -74,8 +61,8 @@ def in_interpolant(
 ) -> list[float]:
     """List sigmas that are evenly spaced in an interpolant's own time.
 
-    VE, whose time is its sigma from 80 to 0, is spaced evenly in r^(1/7) instead, offset by
-    0.002 (Karras et al. 2022, arXiv:2206.00364, eq. (5)); evenly spaced r would be useless.
+    VE, whose time is its sigma from 80 to 0, is spaced evenly in r^(1/7) instead, down to 0.002
+    and then 0 (Karras et al. 2022, arXiv:2206.00364, eq. (5)).
     VP and VE start at their own noise end (linear sigma 0.9935 and 0.9877) when start is above it.
 
     Args:
@@ -93,16 +80,19 @@ def in_interpolant(
     """
     interpolant = named(name)
     _check(steps, start, end)
-    warp, unwarp = _WARPS.get(name, (_same, _same))
-    high = min(r_from_sigma(interpolant, shifted(start, 1.0 / shift)), interpolant.r_noise)
+    _check_shift(shift)
+    wanted = r_from_sigma(interpolant, shifted(start, 1.0 / shift))
+    high = min(wanted, interpolant.r_noise)
     low = r_from_sigma(interpolant, shifted(end, 1.0 / shift))
     if high <= low:
         limit = shifted(sigma_from_r(interpolant, interpolant.r_noise), shift)
         raise ValueError(f"end {end} is above the noise end {limit:.4f} of {name}; lower it")
-    first, last = warp(high), max(warp(low), 0.0)
-    times = [unwarp(first + (last - first) * i / steps) for i in range(steps)]
+    exponent, floor = _SPACING.get(name, (1.0, 0.0))
+    first = high ** (1.0 / exponent)
+    last = max(low, min(floor, 1e-3 * high)) ** (1.0 / exponent)
+    times = [(first + (last - first) * i / steps) ** exponent for i in range(steps)]
     sigmas = [shifted(sigma_from_r(interpolant, r), shift) for r in times]
-    if high < interpolant.r_noise or name in ("linear", "trigonometric"):
+    if wanted <= interpolant.r_noise:
         sigmas[0] = start  # exact, where rounding would leave 0.9999999999999999
     return [*sigmas, end]
 
