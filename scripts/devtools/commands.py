@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from devtools import DevError, say
+from devtools.browser import need_browser
 from devtools.environment import Place, prepare
 from devtools.pins import DEFAULT_HOST, HOSTS, PYTHON_RANGE, ROOT, cache_root, host_pin
 from devtools.server import has_accelerator, models_config, running_host, serve
@@ -18,6 +19,7 @@ from devtools.tiers import TIERS, child_environment, lint, run_tests
 
 TIER_NAMES = ("lint", *(tier.name for tier in TIERS))
 SCHEMA_TEST = "tests/host/test_registration.py"
+WORKFLOW_TEST = "tests/browser/test_workflows.py"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -62,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
     bench.add_argument("name", choices=benchmarks(), metavar="NAME", help=", ".join(benchmarks()))
     command("lint", run_lint, "run ruff, pyright and pydoclint")
     command("schema", run_schema, "rewrite the committed snapshot of node ids, inputs, defaults")
+    command("workflows", run_workflows, "rewrite example_workflows/api from the editor's files")
     command("soak", run_soak, "what takes longer than a test should: every host version")
     command("setup", run_setup, "only make the environment and print where it is")
     return top
@@ -131,11 +134,32 @@ def run_lint(options: argparse.Namespace, rest: list[str]) -> int:  # noqa: ARG0
     return lint(place_of(options))
 
 
-def run_schema(options: argparse.Namespace, rest: list[str]) -> int:
+def rewrite(options: argparse.Namespace, variable: str, test: str, rest: list[str]) -> int:
+    """Run a test that writes its expectation when told to by an environment variable.
+
+    Args:
+        options: The parsed command line.
+        variable: The environment variable.
+        test: The test's file and, after ::, its name.
+        rest: More arguments for pytest.
+
+    Returns:
+        pytest's status.
+    """
     place = place_of(options)
-    environment = {**child_environment(place), "FLOWSEARCH_WRITE_SCHEMA": "1"}
-    command = [str(place.python), "-m", "pytest", "-q", SCHEMA_TEST, "-k", "snapshot", *rest]
+    environment = {**child_environment(place), variable: "1"}
+    command = [str(place.python), "-m", "pytest", "-q", test, *rest]
     return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+
+
+def run_schema(options: argparse.Namespace, rest: list[str]) -> int:
+    return rewrite(options, "FLOWSEARCH_WRITE_SCHEMA", SCHEMA_TEST, ["-k", "snapshot", *rest])
+
+
+def run_workflows(options: argparse.Namespace, rest: list[str]) -> int:
+    need_browser()
+    more = ["-k", "api_form and canvas", *rest]
+    return rewrite(options, "FLOWSEARCH_WRITE_WORKFLOWS", WORKFLOW_TEST, more)
 
 
 def run_soak(options: argparse.Namespace, rest: list[str]) -> int:  # noqa: ARG001
