@@ -1,0 +1,1 @@
+"""The nodes: the only package that imports the host."""

@@ -1,0 +1,21 @@
+"""The list of nodes, in the order of the menu."""
+
+from comfy_api.latest import ComfyExtension, io
+
+from . import conversion, sampling
+
+__all__ = ["Extension"]
+
+MODULES = (sampling, conversion)
+
+
+class Extension(ComfyExtension):
+    """What the host asks for the pack's nodes."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        """List the node classes.
+
+        Returns:
+            The NODES of every module, in order.
+        """
+        return [node for module in MODULES for node in module.NODES]

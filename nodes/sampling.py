@@ -1,0 +1,375 @@
+"""Nodes of the stochastic sampler: sigmas, noise law, sampler."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.model_sampling
+import comfy.samplers
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..samplers import noise_law as laws
+from ..samplers.interpolant import INTERPOLANTS
+from ..samplers.sigmas import in_interpolant, rbf_reference, shifted
+from ..samplers.transition import METHODS, Transition
+from .converted_sampling import ConvertedSampling
+from .flow_sampler import FlowSampler, require_flow
+from .sockets import CATEGORY_SAMPLING, FlowNoiseLaw
+
+__all__ = ["NODES", "NoiseLaw", "Sigmas", "StochasticSampler", "schedule"]
+
+CURVE = {"k_at_0": 0.0, "k_at_25": 0.25, "k_at_50": 0.5, "k_at_75": 0.75, "k_at_100": 1.0}
+DEFAULT_LAW = laws.noise_law("constant_k")
+
+
+def _section(sigmas: list[float], shift: float, start: float, end: float) -> list[float]:
+    """Shift a finished list and squeeze it, keeping its form, between end and start."""
+    sigmas = [shifted(s, shift) for s in sigmas]
+    top, bottom = min(start, sigmas[0]), max(end, sigmas[-1])
+    if not bottom < top:
+        raise ValueError(
+            f"start {start} and end {end} must satisfy 0 <= end < start <= 1 (1 is pure noise), and "
+            f"this list starts at {sigmas[0]:.4f}"
+        )
+    if (top, bottom) == (sigmas[0], sigmas[-1]):
+        return sigmas
+    factor = (top - bottom) / (sigmas[0] - sigmas[-1])
+    return [top, *(bottom + factor * (s - sigmas[-1]) for s in sigmas[1:-1]), bottom]
+
+
+def schedule(
+    interpolant: str,
+    steps: int,
+    shift: float,
+    start: float,
+    end: float,
+    scheduler: str,
+    model: ModelPatcher | None = None,
+) -> Tensor:
+    """List sigmas in the coordinates of a model.
+
+    Args:
+        interpolant: Key of INTERPOLANTS, or "host" or "rbf_reference".
+        steps: Number of steps, at least 1.
+        shift: Time shift, applied on top of the model's own where the list is the host's.
+        start: First linear sigma; a list that starts lower keeps its start.
+        end: Last linear sigma.
+        scheduler: Name of the host's scheduler, for "host".
+        model: MODEL; None for a flow model without shift.
+
+    Returns:
+        steps + 1 falling sigmas, float32: linear, or the converted model's own. A few of the host's
+        schedulers leave out repeated ones.
+
+    Raises:
+        ValueError: Not a flow model, or a number out of range.
+    """
+    sampling: Any = comfy.model_sampling.ModelSamplingDiscreteFlow()
+    if model is not None:
+        sampling = model.get_model_object("model_sampling")
+    converted = isinstance(sampling, ConvertedSampling)
+    if model is not None:
+        require_flow(sampling.base if converted else sampling)
+    if interpolant in INTERPOLANTS:
+        sigmas = in_interpolant(interpolant, steps, shift, start, end)
+    elif interpolant == "rbf_reference":
+        sigmas = _section(rbf_reference(steps), shift, start, end)
+    else:
+        listed = comfy.samplers.calculate_sigmas(sampling, scheduler, steps).double()
+        linear = sampling.t_from_s(listed) if converted else listed
+        sigmas = _section(linear.tolist(), shift, start, end)
+    out = torch.tensor(sigmas, dtype=torch.float64)
+    return (sampling.s_from_t(out) if converted else out).float()
+
+
+class Sigmas(io.ComfyNode):
+    """Sigmas spaced evenly on an interpolant, or by the host."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node; see the help page."""
+        return io.Schema(
+            node_id="FlowSearchSigmas",
+            display_name="Flow Sigmas",
+            category=CATEGORY_SAMPLING,
+            description=(
+                "Noise levels for a flow model. Sampling on another interpolant means spacing the "
+                "steps evenly in that interpolant's own time; this node does that."
+            ),
+            search_aliases=["scheduler", "schedule", "vp", "interpolant", "shift", "timesteps"],
+            inputs=[
+                io.Combo.Input(
+                    "interpolant",
+                    options=["host", *INTERPOLANTS, "rbf_reference"],
+                    default="host",
+                    tooltip=(
+                        "In whose time steps are even. host: ComfyUI's scheduler below. linear: "
+                        "even in sigma. vp: most steps at high noise. ve: Karras spacing, most "
+                        "steps at low noise. trigonometric: denser at both ends. rbf_reference: "
+                        "the list of the Rollover Budget Forcing paper, nearly all of it above "
+                        "0.96."
+                    ),
+                ),
+                io.Int.Input(
+                    "steps",
+                    default=20,
+                    min=1,
+                    max=10000,
+                    tooltip="Steps, one evaluation each. 1: one jump; more: slower and finer.",
+                ),
+                io.Float.Input(
+                    "shift",
+                    default=1.0,
+                    min=0.01,
+                    max=100.0,
+                    step=0.01,
+                    tooltip=(
+                        "Time shift, on top of the model's own for host. No unit, 0.01 to 100. "
+                        "Below 1: more steps at low noise (detail); above 1: more at high noise "
+                        "(composition)."
+                    ),
+                ),
+                io.Float.Input(
+                    "start",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.001,
+                    round=False,
+                    tooltip=(
+                        "First sigma. 1: from pure noise; lower: keep more of the latent, as "
+                        "denoise does; near 0: hardly change it. vp, ve and rbf_reference start at "
+                        "their own 0.99 at most."
+                    ),
+                ),
+                io.Float.Input(
+                    "end",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.001,
+                    round=False,
+                    tooltip=(
+                        "Last sigma, below start. 0: finished picture; higher: leave noise for "
+                        "another stage."
+                    ),
+                ),
+                io.Combo.Input(
+                    "scheduler",
+                    options=comfy.samplers.SCHEDULER_NAMES,
+                    default="simple",
+                    tooltip="ComfyUI's scheduler, used when interpolant is host.",
+                ),
+                io.Model.Input(
+                    "model",
+                    optional=True,
+                    tooltip=(
+                        "Gives host its schedule and shift. Connect a converted model to get "
+                        "sigmas for it. Without it: a flow model without shift."
+                    ),
+                ),
+            ],
+            outputs=[io.Sigmas.Output(id="sigmas", display_name="SIGMAS")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        interpolant: str,
+        steps: int,
+        shift: float,
+        start: float,
+        end: float,
+        scheduler: str,
+        model: ModelPatcher | None = None,
+    ) -> io.NodeOutput:
+        """List the sigmas; see schedule().
+
+        Args:
+            interpolant: host, rbf_reference or a key of INTERPOLANTS.
+            steps: Number of steps.
+            shift: Time shift.
+            start: First sigma.
+            end: Last sigma.
+            scheduler: The host's.
+            model: MODEL or None.
+
+        Returns:
+            SIGMAS.
+        """
+        return io.NodeOutput(schedule(interpolant, steps, shift, start, end, scheduler, model))
+
+
+def _number(name: str, parameter: laws.Parameter) -> io.Float.Input:
+    return io.Float.Input(
+        name,
+        default=parameter.default,
+        min=parameter.low,
+        max=parameter.high,
+        step=0.01,
+        round=False,
+        tooltip=f"{parameter.meaning.capitalize()}. Range {parameter.low:g} to {parameter.high:g}.",
+    )
+
+
+def _law_option(name: str, spec: laws.LawSpec) -> io.DynamicCombo.Option:
+    numbers = dict(spec.parameters)
+    if spec.takes_points:
+        meaning = "strength k at sigma {:g}; 0 is the ODE, 1 the DDPM posterior"
+        numbers = {
+            key: laws.Parameter(0.25, 0.0, 100.0, meaning.format(s)) for key, s in CURVE.items()
+        }
+    return io.DynamicCombo.Option(name, [_number(key, p) for key, p in numbers.items()])
+
+
+def _law_tooltip() -> str:
+    lines = [f"{name}: {spec.summary}" for name, spec in laws.NOISE_LAWS.items()]
+    return "How much fresh noise each step brings.\n" + "\n".join(lines)
+
+
+class NoiseLaw(io.ComfyNode):
+    """How much of its noise a state keeps from step to step."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node; see the help page."""
+        names = [DEFAULT_LAW.name, *(n for n in laws.NOISE_LAWS if n != DEFAULT_LAW.name)]
+        taper = (
+            "No unit, 0 to 1. {} 0 in both: no taper. For example 0.2 and 0.12, where the model's "
+            "small errors would be noised and repaired again and again."
+        )
+        return io.Schema(
+            node_id="FlowSearchNoiseLaw",
+            display_name="Noise Law",
+            category=CATEGORY_SAMPLING,
+            description=(
+                "How much fresh noise the Stochastic Flow Sampler adds, as a strength k at each "
+                "sigma (0: none, the ODE; 1: the DDPM posterior). Every law leaves the "
+                "distribution of pictures as it is, up to the error of finite steps."
+            ),
+            search_aliases=["eta", "diffusion", "sde", "ancestral", "churn", "stochasticity"],
+            inputs=[
+                io.DynamicCombo.Input(
+                    "law",
+                    options=[_law_option(name, laws.NOISE_LAWS[name]) for name in names],
+                    tooltip=_law_tooltip(),
+                ),
+                io.Float.Input(
+                    "taper_start",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Sigma below which the strength starts to fall. " + taper.format(""),
+                ),
+                io.Float.Input(
+                    "taper_stop",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Sigma at which the strength has fallen to none; below taper_start. "
+                    + taper.format(""),
+                ),
+            ],
+            outputs=[FlowNoiseLaw.Output(id="noise_law", display_name="NOISE LAW")],
+        )
+
+    @classmethod
+    def execute(cls, law: dict[str, Any], taper_start: float, taper_stop: float) -> io.NodeOutput:
+        """Build the law.
+
+        Args:
+            law: Name under "law", and the numbers of that law.
+            taper_start: Sigma where the taper begins, 0 for none.
+            taper_stop: Sigma where it ends.
+
+        Returns:
+            FLOW_NOISE_LAW.
+        """
+        numbers = {key: value for key, value in law.items() if key != "law"}
+        taper = (taper_start, taper_stop) if (taper_start, taper_stop) != (0.0, 0.0) else None
+        if laws.NOISE_LAWS[law["law"]].takes_points:
+            points = [(sigma, numbers[key]) for key, sigma in CURVE.items()]
+            return io.NodeOutput(laws.noise_law(law["law"], taper=taper, points=points))
+        return io.NodeOutput(laws.noise_law(law["law"], taper=taper, **numbers))
+
+
+class StochasticSampler(io.ComfyNode):
+    """SAMPLER that draws every step from one transition."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node; see the help page."""
+        return io.Schema(
+            node_id="FlowSearchStochasticSampler",
+            display_name="Stochastic Flow Sampler",
+            category=CATEGORY_SAMPLING,
+            description=(
+                "A sampler for flow models that adds fresh noise at each step without changing the "
+                "distribution of pictures. Noise belongs to the row: a batch item looks the same "
+                "alone. Without noise (law ode) it is ComfyUI's euler, bit for bit."
+            ),
+            search_aliases=[
+                "ancestral",
+                "sde",
+                "stochastic",
+                "euler ancestral",
+                "flow sampler",
+                "eta",
+            ],
+            inputs=[
+                FlowNoiseLaw.Input(
+                    "noise_law",
+                    optional=True,
+                    tooltip=(
+                        "How much fresh noise; from the node Noise Law. Not connected: constant_k "
+                        "of 0.25, a quarter of ancestral sampling."
+                    ),
+                ),
+                io.Combo.Input(
+                    "transition",
+                    options=list(METHODS),
+                    default="exact",
+                    tooltip=(
+                        "exact: the exact law of the SDE for one prediction, good at any step "
+                        "size. euler_maruyama: as published code steps, for comparison; needs many "
+                        "steps."
+                    ),
+                ),
+                io.Combo.Input(
+                    "interpolant",
+                    options=list(INTERPOLANTS),
+                    default="linear",
+                    advanced=True,
+                    tooltip=(
+                        "Path in whose coordinates euler_maruyama steps; vp and ve need sigmas "
+                        "that start at 0.99. The exact transition is the same on all: leave linear."
+                    ),
+                ),
+            ],
+            outputs=[io.Sampler.Output(id="sampler", display_name="SAMPLER")],
+        )
+
+    @classmethod
+    def execute(
+        cls, transition: str, interpolant: str = "linear", noise_law: laws.NoiseLaw | None = None
+    ) -> io.NodeOutput:
+        """Build the sampler.
+
+        Args:
+            transition: Key of METHODS.
+            interpolant: Key of INTERPOLANTS.
+            noise_law: FLOW_NOISE_LAW or None.
+
+        Returns:
+            SAMPLER.
+        """
+        law = noise_law or DEFAULT_LAW
+        return io.NodeOutput(FlowSampler(Transition(law, transition, interpolant)))
+
+
+NODES = [Sigmas, NoiseLaw, StochasticSampler]

@@ -1,0 +1,26 @@
+"""Names that the nodes share: sockets of our own and menu categories."""
+
+from comfy_api.latest import io
+
+__all__ = [
+    "CATEGORY_ANALYSIS",
+    "CATEGORY_DEMO",
+    "CATEGORY_REWARDS",
+    "CATEGORY_SAMPLING",
+    "CATEGORY_SEARCH",
+    "FlowNoiseLaw",
+    "FlowReport",
+    "FlowReward",
+    "FlowStrategy",
+]
+
+FlowReward = io.Custom("FLOW_REWARD")
+FlowNoiseLaw = io.Custom("FLOW_NOISE_LAW")
+FlowStrategy = io.Custom("FLOW_STRATEGY")
+FlowReport = io.Custom("FLOW_REPORT")
+
+CATEGORY_SAMPLING = "FlowSearch/sampling"
+CATEGORY_SEARCH = "FlowSearch/search"
+CATEGORY_REWARDS = "FlowSearch/rewards"
+CATEGORY_ANALYSIS = "FlowSearch/analysis"
+CATEGORY_DEMO = "FlowSearch/demo"
