@@ -40,7 +40,9 @@ def parser() -> argparse.ArgumentParser:
         default=DEFAULT_HOST,
         help=f"which pinned ComfyUI: {', '.join(HOSTS)} (default {DEFAULT_HOST})",
     )
-    top = argparse.ArgumentParser(prog="dev.py", description=__doc__)
+    top = argparse.ArgumentParser(
+        prog="dev.py", description="Set up the real ComfyUI once, then run ..."
+    )
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, run: object, text: str) -> argparse.ArgumentParser:
@@ -77,7 +79,7 @@ def benchmarks() -> list[str]:
         Names of the scripts in benchmarks/ that can be run.
     """
     files = (ROOT / "benchmarks").glob("*.py")
-    return sorted(file.stem for file in files if not file.stem.startswith("_"))
+    return sorted(file.stem for file in files if "__main__" in file.read_text(encoding="utf-8"))
 
 
 def place_of(options: argparse.Namespace) -> Place:

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from devtools import DevError, say
-from devtools.lock import locked
+from devtools.lock import held_handles, locked
 from devtools.pins import REQUIREMENTS, TORCH, HostPin, cache_key, cache_root
 
 DISK_NEEDED = {
@@ -218,23 +218,26 @@ def run_pip(python: Path, arguments: list[str], log: Path) -> None:
         DevError: pip failed; the message names the likely cause and ends with pip's last lines.
     """
     command = [str(python), "-m", "pip", *arguments, "--disable-pip-version-check", "--no-input"]
-    with (
-        log.open("w", encoding="utf-8") as file,
-        subprocess.Popen(
+    with log.open("w", encoding="utf-8") as file:
+        process = subprocess.Popen(
             command,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             encoding="utf-8",
             errors="replace",
-        ) as process,
-    ):
-        assert process.stdout is not None
-        for line in process.stdout:
-            file.write(line)
-            shown = line.strip()
-            if shown.startswith(("Downloading", "Installing collected")):
-                say("  " + shown[:100])
+            pass_fds=held_handles(),
+        )
+        try:
+            for line in process.stdout or ():
+                file.write(line)
+                shown = line.strip()
+                if shown.startswith(("Downloading", "Installing collected")):
+                    say("  " + shown[:100])
+            process.wait()
+        finally:
+            process.kill()
+            process.wait()
     if process.returncode:
         raise DevError(explain_pip(log.read_text(encoding="utf-8"), log))
 

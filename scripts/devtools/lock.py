@@ -11,6 +11,20 @@ from pathlib import Path
 
 from devtools import say
 
+_HELD: list[int] = []
+
+
+def held_handles() -> tuple[int, ...]:
+    """Handles of the locks held, for subprocess's pass_fds.
+
+    A child that has them keeps the lock for as long as it lives, so nobody starts over while the
+    orphan of a killed run still writes. Windows has no such thing.
+
+    Returns:
+        The handles; none on Windows.
+    """
+    return () if sys.platform == "win32" else tuple(_HELD)
+
 
 def _try_lock(handle: int) -> bool:
     try:
@@ -49,6 +63,9 @@ def locked(path: Path, why: str, poll: float = 0.5) -> Iterator[None]:
             say(f"another run is {why}; waiting for it ({path})")
             while not _try_lock(handle):
                 time.sleep(poll)
+        _HELD.append(handle)
         yield
     finally:
+        if handle in _HELD:
+            _HELD.remove(handle)
         os.close(handle)

@@ -119,7 +119,7 @@ def cache_key(host: HostPin | Path, requirements: Path = REQUIREMENTS) -> str:
     if isinstance(host, HostPin):
         tree: object = asdict(host)
     else:
-        tree = [str(host), (host / "requirements.txt").read_text(encoding="utf-8")]
+        tree = (host / "requirements.txt").read_text(encoding="utf-8")
     python = [list(sys.version_info[:2]), sys.platform, platform.machine(), sys.base_prefix]
     what = [LAYOUT, tree, TORCH, requirements.read_text(encoding="utf-8"), python]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]

@@ -117,6 +117,24 @@ def test_a_lock_file_of_a_dead_process_does_not_block(tmp_path):
         pass
 
 
+ORPHAN = """
+import os, subprocess, sys
+from pathlib import Path
+from devtools.lock import held_handles, locked
+with locked(Path(sys.argv[1]), "testing"):
+    nap = [sys.executable, "-c", "import time; time.sleep(0.5); open(__import__('sys').argv[1], 'w')"]
+    subprocess.Popen([*nap, sys.argv[2]], pass_fds=held_handles())
+    os._exit(3)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot pass a lock on")
+def test_the_orphan_of_a_killed_setup_is_waited_for(tmp_path):
+    assert start(ORPHAN, tmp_path / "lock", tmp_path / "written").wait() == 3
+    with locked(tmp_path / "lock", "testing", poll=0.02):
+        assert (tmp_path / "written").exists()
+
+
 def archive(path: Path, names: list[str]) -> str:
     with tarfile.open(path, "w:gz") as bundle:
         for name in names:
