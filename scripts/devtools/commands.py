@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
         help=f"which pinned ComfyUI: {', '.join(HOSTS)} (default {DEFAULT_HOST})",
     )
     top = argparse.ArgumentParser(
-        prog="dev.py", description="Set up the real ComfyUI once, then run ..."
+        prog="dev.py", description="Develop FlowSearch in the real ComfyUI"
     )
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 

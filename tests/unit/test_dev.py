@@ -122,8 +122,8 @@ import os, subprocess, sys
 from pathlib import Path
 from devtools.lock import held_handles, locked
 with locked(Path(sys.argv[1]), "testing"):
-    nap = [sys.executable, "-c", "import time; time.sleep(0.5); open(__import__('sys').argv[1], 'w')"]
-    subprocess.Popen([*nap, sys.argv[2]], pass_fds=held_handles())
+    slow = "import sys, time; time.sleep(0.5); open(sys.argv[1], 'w')"
+    subprocess.Popen([sys.executable, "-c", slow, sys.argv[2]], pass_fds=held_handles())
     os._exit(3)
 """
 

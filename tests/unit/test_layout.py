@@ -35,6 +35,7 @@ MAY_IMPORT = {  # the longest matching prefix is the owner
 TOP = {name.split(".")[0] for name in MAY_IMPORT}
 CODE = (*sorted(TOP), "benchmarks", "scripts", "tests")
 FILE_LINES, FUNCTION_LINES = 600, 60
+TABLES = {"define_schema"}  # functions that only list a node's inputs
 
 
 def owner(parts: tuple[str, ...]) -> str | None:
@@ -191,7 +192,7 @@ def test_files_and_functions_stay_small():
         if len(text.splitlines()) > FILE_LINES:
             large.append(f"{file}: {len(text.splitlines())} lines")
         for node in ast.walk(ast.parse(text)):
-            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name not in TABLES:
                 body = node.body[1:] if ast.get_docstring(node) and node.body[1:] else node.body
                 lines = body[-1].end_lineno - body[0].lineno + 1
                 if lines > FUNCTION_LINES:
