@@ -1,0 +1,73 @@
+"""Search at sampling time: strategies over handles, one engine, one ledger.
+
+A strategy decides which candidates live and never sees a tensor (protocol.py); the engine owns
+tensors, model calls, budget, finishing and checkpoints (engine.py, item.py, chain.py,
+execution.py); a problem is the model and the reward. A new strategy is one row of STRATEGIES.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from .engine import ItemOutcome, Outcome, Search, Winner
+from .greedy import BestOfN
+from .ledger import Budget, Ledger
+from .protocol import (
+    Move,
+    Node,
+    Problem,
+    RewardError,
+    Scores,
+    Spec,
+    State,
+    Stop,
+    Strategy,
+    Whole,
+)
+from .rollover import RolloverBudgetForcing
+from .trace import Trace
+
+__all__ = [
+    "STRATEGIES",
+    "BestOfN",
+    "Budget",
+    "ItemOutcome",
+    "Ledger",
+    "Move",
+    "Node",
+    "Outcome",
+    "Problem",
+    "RewardError",
+    "RolloverBudgetForcing",
+    "Scores",
+    "Search",
+    "Spec",
+    "State",
+    "Stop",
+    "Strategy",
+    "Trace",
+    "Whole",
+    "Winner",
+    "strategy_from_json",
+]
+
+STRATEGIES: dict[str, type[RolloverBudgetForcing] | type[BestOfN]] = {
+    cls.name: cls for cls in (RolloverBudgetForcing, BestOfN)
+}
+
+
+def strategy_from_json(data: Mapping[str, Any]) -> RolloverBudgetForcing | BestOfN:
+    """Build the strategy that to_json() described.
+
+    Args:
+        data: Settings with the key "strategy".
+
+    Returns:
+        The strategy.
+
+    Raises:
+        ValueError: Unknown strategy or setting.
+    """
+    name = data.get("strategy")
+    if name not in STRATEGIES:
+        raise ValueError(f"unknown strategy {name!r}; choose one of: {', '.join(STRATEGIES)}")
+    return STRATEGIES[name].from_json(data)

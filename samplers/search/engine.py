@@ -1,0 +1,339 @@
+"""How does a search run? Rounds over all items, until each is over; checkpoints on the way.
+
+    search = Search(problem, RolloverBudgetForcing(), sigmas, transition, Budget(500), seed=7)
+    outcome = search.run()
+    picture = outcome.items[0].winners[0].state["x"]
+
+Whatever comes out of the problem (a cancel, an error, no memory) leaves the best finished pictures
+and the checkpoint behind and passes unchanged.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..transition import Transition
+from .events import Event, Started
+from .execution import Executor, Job, Result
+from .item import ItemSearch
+from .ledger import Budget, Ledger
+from .plan import Plan
+from .protocol import Checkpoint, Problem, Request, State, Strategy, Whole
+from .record import Diverged, Winner
+
+__all__ = ["ItemOutcome", "Outcome", "Search", "Winner"]
+
+_LOG = logging.getLogger("flowsearch")
+
+
+@dataclass(frozen=True)
+class ItemOutcome:
+    """What came of one item.
+
+    Attributes:
+        item: Batch item.
+        winners: Finished pictures, best first.
+        plain: The plain sample's finished picture, the baseline; None if it was not taken.
+        ledger: What was spent.
+        why: Why it ended; "" if it was interrupted.
+    """
+
+    item: int
+    winners: list[Winner]
+    plain: Winner | None
+    ledger: Ledger
+    why: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a run.
+
+    Attributes:
+        items: One outcome an item, in the order given.
+        calls: Calls of the model, this process's.
+        chunks: (calls made, rows_per_call) whenever it was set.
+        notes: Sentences for the report: what was continued, or why it started afresh.
+    """
+
+    items: list[ItemOutcome]
+    calls: int
+    chunks: list[tuple[int, int]]
+    notes: list[str]
+
+
+class Search:
+    """A run of a strategy on a problem."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        strategy: Strategy,
+        sigmas: Sequence[float],
+        transition: Transition | Whole,
+        budget: Budget,
+        items: Sequence[int] = (0,),
+        seed: int = 0,
+        rows_per_call: int = 16,
+        chains: int = 1,
+        top_k: int = 1,
+        on_event: Callable[[Event], None] | None = None,
+        checkpoint: Checkpoint | None = None,
+        checkpoint_seconds: float = 30.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Check the settings; nothing is computed before run().
+
+        Args:
+            problem: Model and reward.
+            strategy: Settings of the search.
+            sigmas: N + 1 falling sigmas, the last one 0.
+            transition: The connected sampler's transition, or Whole for a stock sampler.
+            budget: What may be spent.
+            items: Batch rows.
+            seed: Seed of everything random.
+            rows_per_call: Rows in one call of the model; halved when memory runs out.
+            chains: Independent chains an item.
+            top_k: Finished pictures kept an item.
+            on_event: Called with each event, at request boundaries.
+            checkpoint: Where the run is kept and taken up again.
+            checkpoint_seconds: Time between two checkpoints.
+            clock: Seconds, for the budget and the checkpoints.
+
+        Raises:
+            ValueError: Settings that cannot run or cannot help, with the reason.
+        """
+        self.plan = Plan(problem, strategy, sigmas, transition, seed, items, chains, top_k)
+        if budget.evaluations < self.plan.sample_cost:
+            raise ValueError(
+                f"a budget of {budget.evaluations} evaluations is less than one picture, which "
+                f"takes {self.plan.sample_cost} here; raise the budget or use fewer steps"
+            )
+        self.budget = budget
+        self.notes: list[str] = []
+        self._executor = Executor(problem, seed, rows_per_call)
+        self._on_event = on_event
+        self._checkpoint = checkpoint
+        self._checkpoint_seconds = checkpoint_seconds
+        self._clock = clock
+        self._elapsed_before = 0.0
+        self._begun = self._saved_at = 0.0
+        self._why: str | None = None
+        self._at_boundary = False
+        self._items: list[ItemSearch] = self._fresh_items()
+
+    def stop(self, why: str = "keep the best now") -> None:
+        """End the search at the next boundary; what is finished comes out.
+
+        Args:
+            why: The reason, for the report.
+        """
+        self._why = why
+
+    def best(self, item: int) -> Winner | None:
+        """Return an item's best finished picture so far; also after an interrupt."""
+        winners = self._items[self.plan.items.index(item)].winners
+        return winners[0] if winners else None
+
+    def outcome(self) -> Outcome:
+        """Return what there is so far; run() returns the same when it is over."""
+        items = [
+            ItemOutcome(item.index, [*item.winners], item.plain, item.ledger, item.why)
+            for item in self._items
+        ]
+        return Outcome(items, self._executor.calls, [*self._executor.plan], [*self.notes])
+
+    def run(self) -> Outcome:
+        """Search until every item is over.
+
+        Returns:
+            The finished pictures, best first, and what they took.
+
+        Raises:
+            RewardError: A reward raised or was not finite; the best so far is kept.
+        """
+        self._begun = self._saved_at = self._clock()
+        self._load()
+        try:
+            with torch.no_grad():
+                self._run()
+        except BaseException:
+            self._save_after_failure()
+            raise
+        self._save()
+        return self.outcome()
+
+    # ---- rounds ----
+
+    def _run(self) -> None:
+        try:
+            self._rounds()
+        except Diverged as reason:
+            self._start_afresh(f"{reason}; the search starts afresh")
+            self._rounds()
+
+    def _rounds(self) -> None:
+        self._emit([Started(self.plan.to_json(), self.budget.to_json(), " ".join(self.notes))])
+        open_ = [(item, item.rounds()) for item in self._items]
+        waiting: list[tuple[ItemSearch, Any, list[Request]]] = []
+        for item, rounds in open_:
+            requests = next(rounds, None)
+            if requests is not None:
+                waiting.append((item, rounds, requests))
+        while True:
+            self._boundary()
+            if not waiting:
+                return
+            results = self._compute(waiting)
+            waiting = self._advance(waiting, results)
+
+    def _compute(
+        self, waiting: Sequence[tuple[ItemSearch, Any, list[Request]]]
+    ) -> list[list[list[Result]]]:
+        """Compute all items' requests together; return results as [item][request][move]."""
+        jobs = [
+            job
+            for item, _, requests in waiting
+            for request in requests
+            for job in self._jobs(item, request)
+        ]
+        results = iter(self._executor.run(jobs))
+        return [
+            [[next(results) for _ in request.moves] for request in requests]
+            for _, _, requests in waiting
+        ]
+
+    def _jobs(self, item: ItemSearch, request: Request) -> list[Job]:
+        first = self.plan.sigmas[0]
+        return [
+            Job(
+                item=item.index,
+                fr=None if move.parent is None else move.parent.sigma,
+                to=move.to,
+                at=first if isinstance(move.transition, Whole) else move.to,
+                transition=move.transition,
+                key=key,
+                state=None if move.parent is None else item.state_of(move.parent),
+                score=move.score,
+                cost=self.plan.move_cost(move),
+            )
+            for move, key in zip(request.moves, request.keys, strict=True)
+        ]
+
+    def _advance(
+        self,
+        waiting: list[tuple[ItemSearch, Any, list[Request]]],
+        results: list[list[list[Result]]],
+    ) -> list[tuple[ItemSearch, Any, list[Request]]]:
+        """Send each item its results; return those that ask again."""
+        self._at_boundary = False
+        seconds = self.budget.seconds
+        late = seconds is not None and self._elapsed() >= seconds
+        again: list[tuple[ItemSearch, Any, list[Request]]] = []
+        waiting.reverse()
+        results.reverse()
+        while waiting:
+            item, rounds, _ = waiting.pop()
+            item.stop_now = self._why or ("seconds" if late else None)
+            try:
+                again.append((item, rounds, rounds.send(results.pop())))
+            except StopIteration:
+                continue
+        return again
+
+    def _boundary(self) -> None:
+        """Between requests: everything is consistent. Tell what happened; save now and then."""
+        self._at_boundary = True
+        for item in self._items:
+            told, item.outbox = item.outbox, []
+            self._emit(told)
+        if self._checkpoint and self._clock() - self._saved_at >= self._checkpoint_seconds:
+            self._save()
+
+    def _emit(self, events: Sequence[Event]) -> None:
+        if self._on_event is not None:
+            for event in events:
+                self._on_event(event)
+
+    def _elapsed(self) -> float:
+        return self._elapsed_before + self._clock() - self._begun
+
+    # ---- checkpoint ----
+
+    def _fresh_items(self) -> list[ItemSearch]:
+        keep = self._checkpoint is not None
+        return [ItemSearch(self.plan, item, self.budget, keep) for item in self.plan.items]
+
+    def _start_afresh(self, note: str) -> None:
+        self.notes.append(note)
+        self._items = self._fresh_items()
+        self._elapsed_before = 0.0
+
+    def _load(self) -> None:
+        """Take up a run that was kept, if its settings are this run's."""
+        kept = self._checkpoint.load() if self._checkpoint is not None else None
+        if kept is None:
+            return
+        tensors, data = kept
+        mine = self.plan.to_json()
+        theirs = data.get("settings", {})
+        changed = sorted(key for key in mine if mine[key] != theirs.get(key))
+        if changed:
+            self._start_afresh(
+                f"the checkpoint was made with another {', '.join(changed)}; the search starts "
+                "afresh"
+            )
+            return
+        old = Budget.from_json(data["budget"])
+        if old != self.budget:
+            self.notes.append(
+                "a search with another budget is continued, which is not the same as having "
+                "started with this one"
+            )
+        self._elapsed_before = float(data["elapsed"])
+        self._executor.rows_per_call = int(data["rows_per_call"])
+        self._executor.plan = [(0, self._executor.rows_per_call)]
+        for item, log in zip(self._items, data["logs"], strict=True):
+            item.replay(log, _states(tensors, item.index))
+
+    def _save(self) -> None:
+        if self._checkpoint is None:
+            return
+        tensors: dict[str, Tensor] = {}
+        for item in self._items:
+            for node, state in item.tensors.items():
+                for key, value in state.items():
+                    tensors[f"{item.index}/{node.id}/{key}"] = value.detach().clone()
+        data = {
+            "settings": self.plan.to_json(),
+            "budget": self.budget.to_json(),
+            "elapsed": self._elapsed(),
+            "rows_per_call": self._executor.rows_per_call,
+            "logs": [item.log for item in self._items],
+        }
+        self._checkpoint.save(tensors, data)
+        self._saved_at = self._clock()
+
+    def _save_after_failure(self) -> None:
+        """Save if the last boundary is intact; never hide what went wrong."""
+        if not self._at_boundary:
+            return
+        try:
+            self._save()
+        except Exception:  # noqa: BLE001 - the cause of the failure matters more
+            _LOG.exception("the checkpoint could not be written")
+
+
+def _states(tensors: dict[str, Tensor], item: int) -> dict[int, State]:
+    """Sort a checkpoint's tensors by node."""
+    states: dict[int, State] = {}
+    for name, value in tensors.items():
+        owner, node, key = name.split("/", 2)
+        if int(owner) == item:
+            states.setdefault(int(node), {})[key] = value
+    return states

@@ -1,0 +1,163 @@
+"""What is fixed for a whole run: strategy, sigmas, transition, seed, and the price of things."""
+
+import hashlib
+import itertools
+import math
+import struct
+from collections.abc import Sequence
+from random import Random
+from typing import Any
+
+from ..transition import Transition
+from .protocol import Move, Problem, Strategy, Whole
+
+__all__ = ["Plan", "thin"]
+
+SCHEMA = 1
+
+
+class Plan:
+    """The settings of a run and what follows from them; immutable after construction.
+
+    Attributes:
+        problem: Model and reward.
+        strategy: Settings of the search.
+        sigmas: N + 1 falling sigmas, the last one 0.
+        transition: The connected sampler's.
+        seed: Seed of everything random.
+        items: Batch items.
+        chains: Chains an item.
+        top_k: Finished pictures kept an item.
+        sample_cost: Evaluations of one ordinary sample.
+
+    Raises:
+        ValueError: Sigmas, chains or items that cannot be searched, or what the strategy refuses.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        strategy: Strategy,
+        sigmas: Sequence[float],
+        transition: Transition | Whole,
+        seed: int,
+        items: Sequence[int],
+        chains: int,
+        top_k: int,
+    ) -> None:
+        """Check and keep the settings."""
+        self.problem = problem
+        self.strategy = strategy
+        self.sigmas = _checked(sigmas)
+        self.transition = transition
+        self.seed = seed
+        self.items = tuple(items)
+        self.chains = chains
+        self.top_k = top_k
+        if not self.items or len(set(self.items)) != len(self.items):
+            raise ValueError(f"items must be different batch rows, at least one; got {items}")
+        if chains < 1 or top_k < 1:
+            raise ValueError(f"chains and top_k must be at least 1; got {chains} and {top_k}")
+        strategy.check(self.sigmas, transition)
+        self._costs: dict[tuple[Transition | Whole | None, bool], int] = {}
+        self._paths: dict[float, tuple[float, ...]] = {}
+        self._json: dict[Transition | Whole, dict[str, Any]] = {}
+        self.identities = {item: problem.identity(item) for item in self.items}
+
+    @property
+    def sample_cost(self) -> int:
+        """Evaluations of one ordinary sample, start to 0; what a Whole costs may be remeasured."""
+        if isinstance(self.transition, Whole):
+            return self.problem.cost(self.transition, 0.0)
+        inner = sum(self.cost(self.transition, sigma) for sigma in self.sigmas[1:])
+        return self.cost(None, self.sigmas[0]) + inner
+
+    def cost(self, transition: Transition | Whole | None, to: float) -> int:
+        """Return the evaluations of one draw (None: a start) that arrives at `to`."""
+        if isinstance(transition, Whole):
+            return self.problem.cost(transition, to)
+        key = (transition, to > 0.0)
+        if key not in self._costs:
+            self._costs[key] = self.problem.cost(transition, to)
+        return self._costs[key]
+
+    def move_cost(self, move: Move) -> int:
+        """Return the evaluations of a move; its transition defaults to the sampler's."""
+        transition = move.transition or self.transition
+        if move.parent is None and not isinstance(transition, Whole):
+            return self.cost(None, move.to)
+        return self.cost(transition, move.to)
+
+    def finish_path(self, sigma: float) -> tuple[float, ...]:
+        """Return the sigmas by which a handle at sigma is finished, ending with 0."""
+        if sigma <= 0.0:
+            return ()
+        if sigma not in self._paths:
+            steps = self.strategy.finish_steps
+            if steps is None:
+                path = [s for s in self.sigmas if 0.0 < s < sigma]
+            else:
+                path = [sigma * (steps - i) / steps for i in range(1, steps)]
+            self._paths[sigma] = (*path, 0.0)
+        return self._paths[sigma]
+
+    def finish_cost(self, sigma: float) -> int:
+        """Return the ODE evaluations that finish a handle at sigma."""
+        return max(0, len(self.finish_path(sigma)) - 1)
+
+    def transition_json(self, transition: Transition | Whole) -> dict[str, Any]:
+        """Return the transition's JSON, the same dict for the same transition."""
+        if transition not in self._json:
+            self._json[transition] = transition.to_json()
+        return self._json[transition]
+
+    def random(self, item: int, *key: int) -> Random:
+        """Return a generator that is a pure function of seed, item and key."""
+        parts = (self.seed, self.identities[item], *key)
+        data = b"".join(struct.pack("<Q", part % 2**64) for part in parts)
+        return Random(hashlib.blake2b(data, digest_size=16).digest())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what a checkpoint must match."""
+        return {
+            "schema": SCHEMA,
+            "strategy": self.strategy.to_json(),
+            "sigmas": list(self.sigmas),
+            "transition": self.transition_json(self.transition),
+            "seed": self.seed,
+            "items": [[item, self.identities[item]] for item in self.items],
+            "reward": self.problem.reward_name,
+            "chains": self.chains,
+            "top_k": self.top_k,
+        }
+
+
+def thin(path: Sequence[float], evaluations: int) -> tuple[float, ...]:
+    """Return a path to 0 with at most this many inner sigmas, evenly picked.
+
+    Args:
+        path: Falling sigmas, the last one 0.
+        evaluations: Inner sigmas to keep.
+
+    Returns:
+        The thinned path, ending with 0.
+    """
+    inner = path[:-1]
+    keep = max(0, min(evaluations, len(inner)))
+    picked = [inner[((2 * i + 1) * len(inner)) // (2 * keep)] for i in range(keep)]
+    return (*picked, 0.0)
+
+
+def _checked(sigmas: Sequence[float]) -> tuple[float, ...]:
+    values = tuple(float(sigma) for sigma in sigmas)
+    falls = all(b < a for a, b in itertools.pairwise(values))
+    if len(values) < 2 or not falls or not all(map(math.isfinite, values)):
+        raise ValueError(f"a search needs at least two falling sigmas, got {list(values)}")
+    if values[-1] != 0.0:
+        raise ValueError(
+            f"a search needs sigmas that end at 0, because pictures are compared finished; these "
+            f"end at {values[-1]}"
+        )
+    if values[0] > 1.0:
+        raise ValueError(f"sigmas of a flow model lie in [0, 1]; these start at {values[0]}")
+    return values

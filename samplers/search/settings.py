@@ -1,0 +1,48 @@
+"""How are a strategy's settings written down? As a flat dict of JSON types, checked on reading."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar, TypeVar
+
+__all__ = ["Settings"]
+
+_S = TypeVar("_S", bound="Settings")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Base of every strategy: a frozen dataclass with a name, JSON both ways."""
+
+    name: ClassVar[str] = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the settings and the strategy's name as JSON types."""
+        return {"strategy": self.name, **asdict(self)}
+
+    @classmethod
+    def from_json(cls: type[_S], data: Mapping[str, Any]) -> _S:
+        """Build the settings from what to_json() returned; what is absent takes its default.
+
+        Args:
+            data: The dict.
+
+        Returns:
+            The settings.
+
+        Raises:
+            ValueError: Another strategy's, an unknown key, or a value out of range.
+        """
+        given = dict(data)
+        name = given.pop("strategy", cls.name)
+        if name != cls.name:
+            raise ValueError(f"these are settings of {name!r}, not of {cls.name!r}")
+        known = [field.name for field in fields(cls)]
+        unknown = sorted(set(given) - set(known))
+        if unknown:
+            raise ValueError(f"{cls.name} has no setting {unknown}; it has: {', '.join(known)}")
+        return cls(**given)
+
+    def require(self, holds: bool, sentence: str) -> None:
+        """Raise ValueError with the strategy's name and the sentence unless the condition holds."""
+        if not holds:
+            raise ValueError(f"{self.name}: {sentence}")

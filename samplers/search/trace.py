@@ -1,0 +1,208 @@
+"""What happened in a run? The events as JSON, and tables made from them.
+
+The record is a list of plain dicts per kind of event; tables are derived from it and from nothing
+else, so a trace read back from JSON gives the same tables.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+from .events import Chosen, Evaluated, Event, Finished, Started, Stopped
+from .protocol import Scores
+
+__all__ = ["SCHEMA", "Trace"]
+
+SCHEMA = 1
+_KINDS: dict[type, str] = {
+    Started: "started",
+    Evaluated: "evaluated",
+    Chosen: "chosen",
+    Finished: "finished",
+    Stopped: "stopped",
+}
+Row = dict[str, Any]
+
+
+class Trace:
+    """Collects events; pass it as on_event.
+
+    Attributes:
+        record: kind -> rows, in order: started, evaluated, chosen, finished, stopped.
+    """
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self.record: dict[str, list[Row]] = {kind: [] for kind in _KINDS.values()}
+
+    def __call__(self, event: Event) -> None:
+        """Take note of an event.
+
+        Args:
+            event: The event. A Started empties the record: a run tells everything from there on.
+        """
+        if isinstance(event, Started):
+            self.record = {kind: [] for kind in _KINDS.values()}
+        if isinstance(event, Evaluated | Finished) and event.scores is not None:
+            event = replace(event, scores=_without_thumbnail(event.scores))
+        row = asdict(event)
+        if isinstance(event, Evaluated | Finished) and row["scores"] is not None:
+            del row["scores"]["thumbnail"]
+        self.record[_KINDS[type(event)]].append(row)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return {"schema": 1, "started": [...], ...} of JSON types."""
+        return {"schema": SCHEMA, **self.record}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Trace":
+        """Build a trace from what to_json() returned.
+
+        Args:
+            data: The dict.
+
+        Returns:
+            The trace.
+
+        Raises:
+            ValueError: Another schema.
+        """
+        if data.get("schema") != SCHEMA:
+            raise ValueError(
+                f"this trace has schema {data.get('schema')!r}; this version reads {SCHEMA}"
+            )
+        trace = cls()
+        trace.record = {kind: [dict(row) for row in data[kind]] for kind in _KINDS.values()}
+        return trace
+
+    # ---- tables ----
+
+    def items(self) -> list[int]:
+        """Return the batch items, in order of appearance."""
+        return list(dict.fromkeys(row["item"] for row in self.record["evaluated"]))
+
+    def reward_curve(self, item: int) -> list[Row]:
+        """Return reward against evaluations.
+
+        Args:
+            item: Batch item.
+
+        Returns:
+            Rows {evaluations, seen, finished}: the best prediction scored so far and the best
+            finished picture so far (None before the first), one row whenever either rises.
+        """
+        curve: list[Row] = []
+        seen: float | None = None
+        finished: float | None = None
+        for row in self._evaluated(item):
+            if row["scores"] is None:
+                continue
+            value, before = row["scores"]["value"], (seen, finished)
+            seen = value if seen is None else max(seen, value)
+            if row["sigma"] == 0.0:
+                finished = value if finished is None else max(finished, value)
+            if (seen, finished) != before:
+                curve.append({"evaluations": row["spent"], "seen": seen, "finished": finished})
+        return curve
+
+    def spent_by_sigma(self, item: int) -> list[Row]:
+        """Return where on the schedule evaluations were spent.
+
+        Args:
+            item: Batch item.
+
+        Returns:
+            Rows {sigma, phase, evaluations, rows, candidates} by falling sigma.
+        """
+        table: dict[tuple[float, str], Row] = {}
+        for row in self._evaluated(item):
+            place = (row["sigma"], row["phase"])
+            blank = {"sigma": row["sigma"], "phase": row["phase"]}
+            line = table.setdefault(place, {**blank, "evaluations": 0, "rows": 0, "candidates": 0})
+            line["evaluations"] += row["evaluations"]
+            line["rows"] += row["rows"]
+            line["candidates"] += 1
+        return sorted(table.values(), key=lambda line: (-line["sigma"], line["phase"]))
+
+    def early_correlation(self, item: int | None = None) -> list[Row]:
+        """Return how well early rewards rank finished pictures.
+
+        For each finished picture its ancestors' scores are paired with its own; an ancestor counts
+        once for each of its finished descendants.
+
+        Args:
+            item: Batch item; None pools all items, each around its own means.
+
+        Returns:
+            Rows {sigma, n, correlation} by falling sigma; correlation is None where it is undefined
+            (fewer than 3 pairs, or no spread).
+        """
+        pairs: dict[float, dict[int, list[tuple[float, float]]]] = {}
+        for one in self.items() if item is None else [item]:
+            nodes = {row["id"]: row for row in self._evaluated(one)}
+            for row in nodes.values():
+                if row["sigma"] == 0.0 and row["scores"] is not None:
+                    for early in _ancestors(nodes, row):
+                        place = pairs.setdefault(early["sigma"], {}).setdefault(one, [])
+                        place.append((early["scores"]["value"], row["scores"]["value"]))
+        return [
+            {
+                "sigma": sigma,
+                "n": sum(map(len, groups.values())),
+                "correlation": _correlation([*groups.values()]),
+            }
+            for sigma, groups in sorted(pairs.items(), reverse=True)
+        ]
+
+    def family(self, item: int, node: int) -> list[Row]:
+        """Return a node's ancestors and itself, the start first.
+
+        Args:
+            item: Batch item.
+            node: id of the node.
+
+        Returns:
+            Rows of the record.
+        """
+        nodes = {row["id"]: row for row in self._evaluated(item)}
+        line: list[Row] = []
+        current: int | None = node
+        while current is not None:
+            line.append(nodes[current])
+            current = nodes[current]["parent"]
+        return line[::-1]
+
+    def _evaluated(self, item: int) -> list[Row]:
+        return [row for row in self.record["evaluated"] if row["item"] == item]
+
+
+def _without_thumbnail(scores: Scores) -> Scores:
+    return Scores(scores.value, dict(scores.parts), dict(scores.held_out))
+
+
+def _ancestors(nodes: Mapping[int, Row], row: Row) -> list[Row]:
+    """Return a finished row's scored, unfinished ancestors, up to the last time it was finished."""
+    found: list[Row] = []
+    parent = row["parent"]
+    while parent is not None and nodes[parent]["sigma"] > 0.0:
+        if nodes[parent]["scores"] is not None:
+            found.append(nodes[parent])
+        parent = nodes[parent]["parent"]
+    return found
+
+
+def _correlation(groups: list[list[tuple[float, float]]]) -> float | None:
+    """Return the correlation of pairs, each group around its own means."""
+    xx = yy = xy = 0.0
+    n = 0
+    for pairs in groups:
+        mean_x = math.fsum(x for x, _ in pairs) / len(pairs)
+        mean_y = math.fsum(y for _, y in pairs) / len(pairs)
+        xx += math.fsum((x - mean_x) ** 2 for x, _ in pairs)
+        yy += math.fsum((y - mean_y) ** 2 for _, y in pairs)
+        xy += math.fsum((x - mean_x) * (y - mean_y) for x, y in pairs)
+        n += len(pairs)
+    if n < 3 or xx <= 0.0 or yy <= 0.0:
+        return None
+    return xy / math.sqrt(xx * yy)
