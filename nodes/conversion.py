@@ -73,7 +73,8 @@ def _insist_on_conversion(
     executor: comfy.patcher_extension.WrapperExecutor, *args: object, **kwargs: object
 ) -> Tensor:
     """Stop where a later node has silently put its own model_sampling in the conversion's place."""
-    model_sampling = executor.class_obj.model_patcher.get_model_object("model_sampling")
+    guider: Any = executor.class_obj
+    model_sampling = guider.model_patcher.get_model_object("model_sampling")
     if not isinstance(model_sampling, ConvertedSampling):
         raise ValueError(
             "a node after Interpolant Conversion replaced it (the ModelSampling nodes and Model "

@@ -146,7 +146,7 @@ class FlowSampler(comfy.samplers.Sampler):
                 "the sigmas end at 1 (pure noise), where the host's hand-over x / (1 - sigma) is "
                 "infinite; end at 0.9999 or below, and start the next stage there"
             )
-        model = comfy.samplers.KSamplerX0Inpaint(model_wrap, sigmas)
+        model: Any = comfy.samplers.KSamplerX0Inpaint(model_wrap, sigmas)
         model.latent_image, model.noise = latent, noise
         keys = batch_keys(noise, latent, extra_args.get("seed"))
         noise_scale = float(getattr(model_sampling, "noise_scale", 1.0))

@@ -31,8 +31,8 @@ def _section(sigmas: list[float], shift: float, start: float, end: float) -> lis
     top, bottom = min(start, sigmas[0]), max(end, sigmas[-1])
     if not bottom < top:
         raise ValueError(
-            f"start {start} and end {end} must satisfy 0 <= end < start <= 1 (1 is pure noise), and "
-            f"this list starts at {sigmas[0]:.4f}"
+            f"start {start} and end {end} must satisfy 0 <= end < start <= 1 (1 is pure noise), "
+            f"and this list starts at {sigmas[0]:.4f}"
         )
     if (top, bottom) == (sigmas[0], sigmas[-1]):
         return sigmas
