@@ -160,6 +160,13 @@ def test_buffers_that_the_host_restores_by_path_do_not_leak():
     comfy.utils.set_attr_buffer(model.model, "model_sampling.sigmas", torch.ones(3))
     assert torch.equal(sampling.sigmas, before)
 
+    class Mutant(ConvertedSampling):
+        register_buffer = torch.nn.Module.register_buffer
+
+    model.model.model_sampling = Mutant(sampling.base, "vp")
+    with pytest.raises(KeyError):
+        comfy.utils.set_attr_buffer(model.model, "model_sampling.sigmas", torch.ones(3))
+
 
 def test_converted_coordinates_take_neither_flow_nor_eps_branches():
     sampling = sampling_of(convert(hm.gaussian_model(), "vp"))

@@ -1,0 +1,100 @@
+"""The sampling nodes as a user has them: queued on a real server, on the embedded model."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms.functional import pil_to_tensor
+
+PROMPT = "three red circles"
+
+
+def node(kind, **inputs):
+    return {"class_type": kind, "inputs": inputs}
+
+
+def workflow(sampler: dict, law: dict | None = None, conversion: str | None = None) -> dict:
+    """Load, prompt, sample, decode, save; `sampler` is the node behind the SAMPLER socket."""
+    graph = {
+        "demo": node("FlowSearchLoadDemo"),
+        "positive": node("CLIPTextEncode", clip=["demo", 1], text=PROMPT),
+        "negative": node("CLIPTextEncode", clip=["demo", 1], text=""),
+        "latent": node("EmptyLatentImage", width=64, height=64, batch_size=1),
+        "noise": node("RandomNoise", noise_seed=7),
+        "guider": node(
+            "CFGGuider",
+            model=["demo", 0],
+            positive=["positive", 0],
+            negative=["negative", 0],
+            cfg=2.0,
+        ),
+        "sigmas": node(
+            "FlowSearchSigmas",
+            interpolant="host",
+            steps=6,
+            shift=1.0,
+            start=1.0,
+            end=0.0,
+            scheduler="simple",
+            model=["demo", 0],
+        ),
+        "sampler": sampler,
+        "sample": node(
+            "SamplerCustomAdvanced",
+            noise=["noise", 0],
+            guider=["guider", 0],
+            sampler=["sampler", 0],
+            sigmas=["sigmas", 0],
+            latent_image=["latent", 0],
+        ),
+        "decode": node("VAEDecode", samples=["sample", 0], vae=["demo", 2]),
+        "save": node("SaveImage", images=["decode", 0], filename_prefix="sampling"),
+    }
+    if law is not None:
+        graph["law"] = node("FlowSearchNoiseLaw", taper_start=0.0, taper_stop=0.0, **law)
+        graph["sampler"]["inputs"]["noise_law"] = ["law", 0]
+    if conversion is not None:
+        graph["converted"] = node(
+            "FlowSearchInterpolantConversion", model=["demo", 0], interpolant=conversion
+        )
+        for name in ("guider", "sigmas"):
+            graph[name]["inputs"]["model"] = ["converted", 0]
+    return graph
+
+
+def picture(server, graph: dict) -> torch.Tensor:
+    saved = server.run(graph)["save"]["images"][0]
+    path = Path(server.server.base) / "output" / saved["subfolder"] / saved["filename"]
+    with Image.open(path) as image:
+        return pil_to_tensor(image.convert("RGB")).int()
+
+
+def ours():
+    return node("FlowSearchStochasticSampler", transition="exact", interpolant="linear")
+
+
+def test_ode_saves_the_picture_that_euler_saves(server):
+    euler = picture(server, workflow(node("KSamplerSelect", sampler_name="euler")))
+    assert torch.equal(picture(server, workflow(ours(), {"law": "ode"})), euler)
+    noisy = picture(server, workflow(ours(), {"law": "constant_k", "law.k": 1.0}))
+    assert (noisy - euler).abs().max() > 20
+
+
+def test_conversion_runs_with_a_stock_sampler(server):
+    out = picture(server, workflow(node("KSamplerSelect", sampler_name="ddpm"), conversion="vp"))
+    assert out.float().std() > 5
+
+
+def test_our_sampler_on_a_converted_model_fails_with_the_sentence(server):
+    entry = server.wait(server.queue(workflow(ours(), conversion="vp")))
+    assert entry["status"]["status_str"] == "error"
+    messages = str(entry["status"]["messages"])
+    assert "connect the MODEL from before the conversion" in messages
+
+
+@pytest.mark.parametrize(("law", "number"), [("curve", "k_at_50"), ("fixed_q", "q")])
+def test_other_laws_arrive_with_their_widgets(server, law, number):
+    widgets = {f"law.k_at_{p}": 0.2 for p in (0, 25, 50, 75, 100)} if law == "curve" else {}
+    out = picture(server, workflow(ours(), {"law": law, **widgets, f"law.{number}": 0.5}))
+    assert out.shape == (3, 64, 64)
