@@ -121,6 +121,8 @@ class Transition:
         """
         sigma, sigma_next = float(sigma), float(sigma_next)
         q = self.law.q(sigma, sigma_next)
+        # At sigma 0 there is no noise to keep; and Euler-Maruyama's last step is the prediction,
+        # because its fresh noise would be that of the whole step, however small the data's std.
         if sigma == 0.0 or (sigma_next == 0.0 and self.method != "exact"):
             return _exact(sigma, sigma_next, 0.0)
         return METHODS[self.method](self, sigma, sigma_next, q)
