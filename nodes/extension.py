@@ -2,11 +2,11 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import conversion, sampling
+from . import conversion, demo, report, rewards, sampling, search, strategy
 
 __all__ = ["Extension"]
 
-MODULES = (sampling, conversion)
+MODULES = (search, strategy, report, sampling, conversion, rewards, demo)
 
 
 class Extension(ComfyExtension):

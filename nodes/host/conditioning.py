@@ -1,0 +1,138 @@
+"""How does one item of a batch keep its own prompt, mask and hint when it becomes many candidates?
+
+The host repeats conditioning to the rows of a call as 0, 1, ..., 0, 1, ..., and cuts it to its
+first rows when there are more. Candidates of item b handed to it as they are would so be guided by
+item 0. Here every tensor of a guider's conditioning is cut to the row that item b has in the host's
+own batch (b modulo the tensor's rows) before any candidate is predicted.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+from comfy.conds import CONDConstant, CONDList, CONDRegular
+from comfy.controlnet import ControlBase
+from comfy.samplers import CFGGuider
+from torch import Tensor
+
+__all__ = ["cond_tensors", "guider_of_row", "row_of"]
+
+
+def row_of(tensor: Tensor, row: int) -> Tensor:
+    """Return the one row that a batch item has of a tensor which the host repeats or cuts.
+
+    Args:
+        tensor: Rows first, any number of them.
+        row: Index of the batch item.
+
+    Returns:
+        One row, a view.
+    """
+    index = row % tensor.shape[0]
+    return tensor[index : index + 1]
+
+
+def guider_of_row(guider: CFGGuider, row: int) -> CFGGuider:
+    """Return a guider whose conditioning is that of one batch item.
+
+    Args:
+        guider: The guider inside its own sample(), with conditioning that the host has prepared.
+        row: Index of the batch item.
+
+    Returns:
+        A shallow copy of the guider; the original is not modified.
+    """
+    controls: dict[int, ControlBase] = {}
+    ours = copy.copy(guider)
+    for name, held in vars(guider).items():
+        value: Any = held
+        if name == "original_conds" or not value:
+            continue
+        if isinstance(value, dict) and all(map(_is_conds, value.values())):
+            kept = {key: _slice_conds(conds, row, controls) for key, conds in value.items()}
+            setattr(ours, name, kept)
+        elif isinstance(value, list) and _is_conds(value):
+            setattr(ours, name, _slice_conds(value, row, controls))
+    return ours
+
+
+def cond_tensors(guider: CFGGuider) -> Iterator[Tensor]:
+    """List the tensors of a guider's prepared conditioning, for telling two runs apart.
+
+    Args:
+        guider: The guider inside its own sample().
+
+    Yields:
+        Tensors in a fixed order.
+    """
+    for _, conds in sorted(getattr(guider, "conds", {}).items()):
+        for cond in conds or ():
+            for _, held in sorted(cond.get("model_conds", {}).items()):
+                values = held.cond if isinstance(held.cond, list | tuple) else [held.cond]
+                yield from (value for value in values if isinstance(value, Tensor))
+            yield from (cond[key] for key in ("mask",) if isinstance(cond.get(key), Tensor))
+
+
+def _is_conds(value: object) -> bool:
+    """Whether this is a list of the host's prepared conditionings; None is an absent one."""
+    if value is None:
+        return True
+    return isinstance(value, list) and all(
+        isinstance(entry, dict) and "model_conds" in entry for entry in value
+    )
+
+
+def _slice_conds(
+    conds: list[dict[str, Any]] | None, row: int, controls: dict[int, ControlBase]
+) -> list[dict[str, Any]] | None:
+    return None if conds is None else [_slice_cond(cond, row, controls) for cond in conds]
+
+
+def _slice_cond(cond: dict[str, Any], row: int, controls: dict[int, ControlBase]) -> dict[str, Any]:
+    ours = cond.copy()
+    ours["model_conds"] = {key: _slice_held(held, row) for key, held in cond["model_conds"].items()}
+    if isinstance(cond.get("mask"), Tensor):
+        ours["mask"] = row_of(cond["mask"], row)
+    if cond.get("control") is not None:
+        ours["control"] = _slice_control(cond["control"], row, controls)
+    return ours
+
+
+def _slice_held(held: CONDRegular, row: int) -> CONDRegular:
+    """Cut one of the host's COND objects; what is not rows of tensors stays as it is."""
+    if isinstance(held, CONDConstant) or not isinstance(held, CONDRegular):
+        return held
+    if isinstance(held, CONDList):
+        return _with(held, [row_of(tensor, row) for tensor in held.cond])
+    if isinstance(held.cond, Tensor) and held.cond.ndim > 0:
+        return _with(held, row_of(held.cond, row))
+    return held
+
+
+def _with(held: CONDRegular, cond: Tensor | list[Tensor]) -> CONDRegular:
+    ours = copy.copy(held)
+    ours.cond = cond
+    return ours
+
+
+def _slice_control(
+    control: ControlBase | None, row: int, controls: dict[int, ControlBase]
+) -> ControlBase | None:
+    """Copy a chain of ControlNets that the host has prepared, each with its own row's hint.
+
+    Conditionings that share a ControlNet share the copy, because the host compares identities to
+    run them together.
+    """
+    if control is None or id(control) in controls:
+        return controls.get(id(control))
+    ours = copy.copy(control)
+    ours.cond_hint = None  # the host's resized and repeated copies of the hint, made again from it
+    ours.extra_concat = None
+    ours.previous_controlnet = _slice_control(control.previous_controlnet, row, controls)
+    if isinstance(ours.cond_hint_original, Tensor):
+        ours.cond_hint_original = row_of(ours.cond_hint_original, row)
+    ours.extra_concat_orig = [row_of(extra, row) for extra in ours.extra_concat_orig]
+    controls[id(control)] = ours
+    return ours

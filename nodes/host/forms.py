@@ -1,0 +1,141 @@
+"""What the host's own sampling nodes do around a SAMPLER, for the search's: LATENT to LATENT."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Protocol
+
+import comfy.model_management
+import comfy.sample
+import comfy.samplers
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.samplers import CFGGuider
+from torch import Tensor
+
+from .judge import decode
+from .outcome import Report
+from .search_sampler import SearchSampler
+
+Conditioning = list[list[Any]]
+
+__all__ = ["Conditioning", "Noise", "SeededNoise", "cfg_guider", "ksampler_sigmas", "search_latent"]
+
+
+class Noise(Protocol):
+    """The host's NOISE."""
+
+    seed: int
+
+    def generate_noise(self, latent: dict[str, Any]) -> Tensor:
+        """Draw the initial noise of a LATENT."""
+        ...
+
+
+class SeededNoise:
+    """The host's NOISE of a seed, as KSampler draws it."""
+
+    def __init__(self, seed: int) -> None:
+        """Keep the seed.
+
+        Args:
+            seed: Any seed of the host.
+        """
+        self.seed = seed
+
+    def generate_noise(self, latent: dict[str, Any]) -> Tensor:
+        """Draw the initial noise of a LATENT.
+
+        Args:
+            latent: Samples, and batch_index perhaps.
+
+        Returns:
+            Noise like the samples.
+        """
+        samples = latent["samples"]
+        noise: Any = comfy.sample.prepare_noise(samples, self.seed, latent.get("batch_index"))
+        return noise
+
+
+def cfg_guider(
+    model: ModelPatcher, positive: Conditioning, negative: Conditioning, cfg: float
+) -> CFGGuider:
+    """Return the guider that KSampler uses."""
+    guider = CFGGuider(model)
+    guider.set_conds(positive, negative)
+    guider.set_cfg(cfg)
+    return guider
+
+
+def ksampler_sigmas(model: ModelPatcher, scheduler: str, steps: int, denoise: float) -> Tensor:
+    """Return the sigmas that KSampler uses with the sampler euler."""
+    sampler = comfy.samplers.KSampler(
+        model, steps, model.load_device, "euler", scheduler, denoise, model.model_options
+    )
+    return sampler.sigmas
+
+
+def search_latent(
+    guider: CFGGuider,
+    noise: Noise,
+    sigmas: Tensor,
+    latent: dict[str, Any],
+    search: SearchSampler,
+) -> tuple[dict[str, Any], Tensor, Report]:
+    """Run a search as SamplerCustomAdvanced runs a SAMPLER.
+
+    Args:
+        guider: GUIDER.
+        noise: NOISE.
+        sigmas: SIGMAS.
+        latent: LATENT.
+        search: The search.
+
+    Returns:
+        LATENT, IMAGE and FLOW_REPORT; top_k rows an item, best first.
+
+    Raises:
+        ValueError: Nothing to sample, or latents that are not pictures.
+    """
+    samples = latent["samples"]
+    if len(sigmas) < 2:
+        raise ValueError(
+            "there are no steps to search, because sigmas holds fewer than two values (with "
+            "denoise 0 there are none); raise denoise or the steps"
+        )
+    if samples.is_nested:
+        raise ValueError(
+            "the latent holds picture and sound together; rewards score single pictures, so a "
+            "search needs an ordinary image latent"
+        )
+    ratios = [latent.get(f"downscale_ratio_{kind}") for kind in ("spacial", "temporal")]
+    samples = comfy.sample.fix_empty_latent_channels(guider.model_patcher, samples, *ratios)
+    out = {key: value for key, value in latent.items() if not key.startswith("downscale_ratio_")}
+    out["samples"] = samples
+    reports: list[Report] = []
+    found = guider.sample(
+        noise.generate_noise(out),
+        samples,
+        replace(search, keep=reports.append),
+        sigmas,
+        denoise_mask=latent.get("noise_mask"),
+        seed=noise.seed,
+    )
+    out = _with_rows(out, found.to(comfy.model_management.intermediate_device()))
+    return out, decode(search.judge.vae, out["samples"]), reports[0]
+
+
+def _with_rows(latent: dict[str, Any], found: Tensor) -> dict[str, Any]:
+    """Put found rows into a LATENT; what belonged to its old rows is repeated or dropped."""
+    rows = latent["samples"].shape[0]
+    out = {**latent, "samples": found}
+    if found.shape[0] == rows:
+        return out
+    each, rest = divmod(found.shape[0], rows)
+    out.pop("batch_index", None)
+    mask = out.get("noise_mask")
+    if isinstance(mask, Tensor) and mask.shape[0] > 1:
+        out.pop("noise_mask")
+        if not rest and mask.shape[0] == rows:
+            out["noise_mask"] = torch.repeat_interleave(mask, each, dim=0)
+    return out

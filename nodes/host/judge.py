@@ -1,0 +1,146 @@
+"""How is a candidate seen and scored? Decode, reward, and give the memory back.
+
+Decoding and scoring may push the diffusion model out of memory, and a model that is pushed out
+whole comes back without its patches, silently. So the models in use are noted before and loaded
+again after, once a request, whatever happens in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import comfy.model_management
+import comfy.utils
+from comfy.samplers import CFGGuider
+from comfy.sd import VAE
+from torch import Tensor
+
+from ...rewards.base import Reward
+from ...samplers.search.protocol import Scores
+
+__all__ = ["Judge", "decode", "models_kept"]
+
+
+@contextmanager
+def models_kept(memory: float = 0.0) -> Iterator[None]:
+    """Load the models that are in use now again at the end.
+
+    Args:
+        memory: Bytes that their next call needs.
+
+    Yields:
+        Nothing.
+    """
+    models = comfy.model_management.loaded_models(only_currently_used=True)
+    try:
+        yield
+    finally:
+        comfy.model_management.load_models_gpu(models, memory_required=int(memory))
+
+
+def decode(vae: VAE, latents: Tensor) -> Tensor:
+    """Decode latents to pictures.
+
+    Args:
+        vae: VAE.
+        latents: As LATENT holds them, shape (B, C, H, W) or (B, C, 1, H, W).
+
+    Returns:
+        Pictures (B, H, W, C), float32, 0 to 1, on the CPU.
+
+    Raises:
+        ValueError: The VAE makes something else than one picture a latent.
+    """
+    pictures = vae.decode(latents)
+    if pictures.ndim == 5 and pictures.shape[1] == 1:
+        pictures = pictures[:, 0]
+    if pictures.ndim != 4 or pictures.shape[0] != latents.shape[0]:
+        raise ValueError(
+            f"the VAE turned latents of shape {tuple(latents.shape)} into {tuple(pictures.shape)}; "
+            "rewards score single pictures, so a search needs latents of one frame each"
+        )
+    return pictures.float().cpu().clamp(0.0, 1.0)
+
+
+class Judge:
+    """A VAE, perhaps a cheaper one, and a reward.
+
+    Attributes:
+        reward: The reward.
+        vae: Decodes finished pictures.
+    """
+
+    def __init__(
+        self, reward: Reward, vae: VAE, scoring_vae: VAE | None = None, score_size: int = 0
+    ) -> None:
+        """Keep them.
+
+        Args:
+            reward: Scores pictures.
+            vae: Decodes finished pictures, and the others where there is no scoring_vae.
+            scoring_vae: Decodes unfinished pictures; None for the same as vae.
+            score_size: Longer side of unfinished pictures for the reward; 0 leaves them.
+        """
+        self.reward = reward
+        self.vae = vae
+        self._scoring_vae = scoring_vae or vae
+        self._score_size = score_size
+
+    def score(self, guider: CFGGuider, clean: Tensor, sigmas: Sequence[float]) -> list[Scores]:
+        """Score predictions of the clean latent.
+
+        Args:
+            guider: The guider inside its sample().
+            clean: In the model's space, one row a candidate.
+            sigmas: Where each candidate is; 0 for a finished one.
+
+        Returns:
+            One Scores a row, with the picture the reward saw as its thumbnail.
+        """
+        finished = [sigma == 0.0 for sigma in sigmas]
+        latents = guider.inner_model.process_latent_out(clean.float())
+        scores: dict[int, Scores] = {}
+        with models_kept(guider.inner_model.memory_required([2, *clean.shape[1:]])):
+            for kind in (True, False):
+                rows = [i for i, is_kind in enumerate(finished) if is_kind == kind]
+                if rows:
+                    found = self._score(latents[rows], kind)
+                    scores.update(zip(rows, found, strict=True))
+        return [scores[i] for i in range(len(sigmas))]
+
+    def _score(self, latents: Tensor, finished: bool) -> list[Scores]:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        pictures = decode(self.vae if finished else self._scoring_vae, latents)
+        if not finished and self._score_size:
+            pictures = shrink(pictures, self._score_size)
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        values = self.reward.score(pictures)
+        if tuple(values.shape) != (pictures.shape[0],):
+            raise ValueError(
+                f"it returned values of shape {tuple(values.shape)} for {pictures.shape[0]} "
+                "pictures; a reward returns one value a picture"
+            )
+        return [
+            Scores(value, thumbnail=picture)
+            for value, picture in zip(values.tolist(), pictures, strict=True)
+        ]
+
+
+def shrink(pictures: Tensor, size: int) -> Tensor:
+    """Make the longer side of pictures `size`, unless they are smaller.
+
+    Args:
+        pictures: Shape (B, H, W, C).
+        size: Pixels.
+
+    Returns:
+        Pictures of the same proportions.
+    """
+    height, width = pictures.shape[1:3]
+    scale = size / max(height, width)
+    if scale >= 1.0:
+        return pictures
+    new = (max(1, round(width * scale)), max(1, round(height * scale)))
+    moved = comfy.utils.common_upscale(pictures.movedim(-1, 1), *new, "area", "disabled")
+    return moved.movedim(1, -1)

@@ -1,0 +1,111 @@
+"""What does a prediction really take? Calls of the guider, rows of the network, memory."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import cast
+
+import comfy.model_management
+import torch
+from comfy.samplers import CFGGuider
+from torch import Tensor
+
+__all__ = ["CallCounter", "RowCounter", "rows_that_fit", "translated_oom"]
+
+MOST_ROWS = 32
+
+
+class RowCounter:
+    """Counts the rows that reach the network while it is entered.
+
+    Attributes:
+        rows: Rows since it was entered; 1 an evaluation at guidance 1, 2 above, more with areas.
+    """
+
+    def __init__(self) -> None:
+        """Start at nothing."""
+        self.rows = 0
+        self._lock = threading.Lock()  # the host may spread conditionings over several devices
+
+    def __enter__(self) -> RowCounter:
+        """Start counting."""
+        self.rows = 0
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Keep the count for reading."""
+
+    def wrapper(
+        self, executor: Callable[..., Tensor], x: Tensor, *args: object, **kwargs: object
+    ) -> Tensor:
+        """The host's APPLY_MODEL wrapper: count the rows of x, then go on.
+
+        Args:
+            executor: The host's chain of wrappers.
+            x: What the network is given.
+            *args: What else it is given.
+            **kwargs: Conditioning.
+
+        Returns:
+            What the model returns.
+        """
+        with self._lock:
+            self.rows += x.shape[0]
+        return executor(x, *args, **kwargs)
+
+
+class CallCounter:
+    """A guider that counts its predictions; everything else is the guider's.
+
+    Attributes:
+        calls: Predictions so far.
+    """
+
+    def __init__(self, guider: CFGGuider) -> None:
+        """Stand in for a guider.
+
+        Args:
+            guider: The guider.
+        """
+        self._guider = guider
+        self.calls = 0
+
+    def __call__(self, *args: object, **kwargs: object) -> Tensor:
+        """Count, and predict."""
+        self.calls += 1
+        return cast(Callable[..., Tensor], self._guider)(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> object:
+        """Everything else is the guider's."""
+        return getattr(self._guider, name)
+
+
+@contextmanager
+def translated_oom() -> Iterator[None]:
+    """Raise every way in which an accelerator reports full memory as one exception."""
+    try:
+        yield
+    except Exception as error:
+        if comfy.model_management.is_oom(error) and not isinstance(
+            error, torch.cuda.OutOfMemoryError
+        ):
+            raise torch.cuda.OutOfMemoryError(str(error)) from error
+        raise
+
+
+def rows_that_fit(guider: CFGGuider, shape: tuple[int, ...]) -> int:
+    """Return how many candidates one call may hold in the memory that is free now.
+
+    Args:
+        guider: The guider inside its sample().
+        shape: Shape of a state, rows first.
+
+    Returns:
+        At least 1.
+    """
+    free = guider.model_patcher.get_free_memory(guider.model_patcher.load_device)
+    # two rows a candidate, for guidance; the host's own margin of 1.5
+    need = 1.5 * guider.inner_model.memory_required([2, *shape[1:]])
+    return max(1, min(MOST_ROWS, int(free / max(need, 1.0))))

@@ -1,0 +1,150 @@
+"""Where is a run kept? In a file of the host's temp folder, named after all that decides it.
+
+The name holds the node and a digest of the node's part of the workflow without its budget, and of
+the tensors that came out of it. Queueing the same again finds the file; a larger budget finds it
+too; anything else has another name. The host empties the folder when it starts. One safetensors
+file, the JSON in its header, replaced at once: it is whole or it is the one before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+import torch
+from comfy_execution.utils import get_executing_context
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+__all__ = ["TempCheckpoint", "checkpoint_of_running_node", "workflow_part"]
+
+BUDGET = ("evaluations", "target", "target.value", "seconds", "reward_calls")
+KEPT = 8  # files, the newest
+
+_LOG = logging.getLogger("flowsearch")
+
+
+class TempCheckpoint:
+    """One run's file; what the engine calls a Checkpoint."""
+
+    def __init__(self, path: Path, device: torch.device) -> None:
+        """Name the file; nothing is read or written yet.
+
+        Args:
+            path: The file.
+            device: Where loaded tensors go.
+        """
+        self.path = path
+        self._device = device
+
+    def save(self, tensors: dict[str, Tensor], data: dict[str, Any]) -> None:
+        """Replace the file at once.
+
+        Args:
+            tensors: Any tensors, none sharing memory.
+            data: JSON types.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        part = self.path.with_suffix(".part")
+        plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+        save_file(plain, str(part), {"flowsearch": json.dumps(data)})
+        os.replace(part, self.path)
+        self._prune()
+
+    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """Read the file.
+
+        Returns:
+            Tensors and data, or None if there is no file or it cannot be read.
+        """
+        if not self.path.is_file():
+            return None
+        try:
+            with safe_open(str(self.path), "pt", device="cpu") as file:
+                data = json.loads(file.metadata()["flowsearch"])
+                tensors = {key: file.get_tensor(key).to(self._device) for key in file.keys()}  # noqa: SIM118
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            _LOG.warning("%s cannot be read (%s); the search starts afresh", self.path.name, error)
+            return None
+        return tensors, data
+
+    def _prune(self) -> None:
+        files = sorted(
+            self.path.parent.glob("*.safetensors"), key=lambda file: file.stat().st_mtime
+        )
+        for file in files[:-KEPT]:
+            file.unlink(missing_ok=True)
+
+
+def checkpoint_of_running_node(
+    tensors: Iterable[Tensor], device: torch.device
+) -> TempCheckpoint | None:
+    """Return the checkpoint of the node that the host is executing.
+
+    Args:
+        tensors: What came out of the workflow: noise, latent, mask, conditioning.
+        device: Where loaded tensors go.
+
+    Returns:
+        It, or None where no server runs a workflow.
+    """
+    context = get_executing_context()
+    prompt = None if context is None else _running_prompt(context.prompt_id)
+    if context is None or prompt is None:
+        return None
+    part = workflow_part(prompt, context.node_id)
+    digest = hashlib.blake2b(json.dumps(part, sort_keys=True).encode(), digest_size=12)
+    for tensor in tensors:
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(str((tuple(tensor.shape), tensor.dtype)).encode())
+        digest.update(flat.view(torch.uint8).numpy().tobytes())
+    # a node's id may hold a colon in a subgraph
+    node = "".join(c if c.isalnum() else "-" for c in str(context.node_id))
+    name = f"{node}-{context.list_index or 0}-{digest.hexdigest()}.safetensors"
+    folder = Path(folder_paths.get_temp_directory()) / "flowsearch"
+    return TempCheckpoint(folder / name, device)
+
+
+def workflow_part(prompt: Mapping[str, Any], node_id: str) -> dict[str, Any]:
+    """Return a node and all it depends on, without budgets.
+
+    Args:
+        prompt: A workflow in API form.
+        node_id: The node; one that the workflow does not hold (made while it runs) stands for all.
+
+    Returns:
+        Node id to class and inputs.
+    """
+    part: dict[str, Any] = {}
+    open_ = [node_id] if node_id in prompt else list(prompt)
+    while open_:
+        name = open_.pop()
+        if name in part or name not in prompt:
+            continue
+        node = prompt[name]
+        ours = str(node.get("class_type", "")).startswith("FlowSearch")
+        inputs = {
+            key: value
+            for key, value in node.get("inputs", {}).items()
+            if not (ours and key in BUDGET)
+        }
+        part[name] = {"class_type": node.get("class_type"), "inputs": inputs}
+        links = (v for v in inputs.values() if isinstance(v, list) and len(v) == 2)
+        open_.extend(str(link[0]) for link in links)
+    return part
+
+
+def _running_prompt(prompt_id: str) -> Mapping[str, Any] | None:
+    """Return the workflow that the server is executing, in API form."""
+    from server import PromptServer  # the host's; absent parts of it while no server runs
+
+    server = getattr(PromptServer, "instance", None)
+    running = getattr(getattr(server, "prompt_queue", None), "currently_running", {})
+    return next((item[2] for item in list(running.values()) if item[1] == prompt_id), None)

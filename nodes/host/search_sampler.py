@@ -1,0 +1,252 @@
+"""A search as a SAMPLER of the host: it runs inside the guider's sample(), where all is prepared.
+
+The host has then loaded the model, applied hooks, prepared conditioning, ControlNets and masks,
+once for the whole search. What comes back is one finished picture an item (or the best few), as
+latents.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from comfy.samplers import CFGGuider, Sampler
+from torch import Tensor
+
+from ...rewards.base import Reward
+from ...samplers.search import (
+    BestOfN,
+    Budget,
+    RolloverBudgetForcing,
+    Search,
+    Trace,
+    Whole,
+)
+from ...samplers.search.events import Event
+from ...samplers.transition import ODE, Transition
+from ..flow_sampler import FlowSampler
+from .conditioning import cond_tensors
+from .judge import Judge, decode
+from .measure import rows_that_fit
+from .outcome import Report
+from .problem import HostProblem
+from .progress import Progress, show_rescued
+from .resume import checkpoint_of_running_node
+
+AnyStrategy = RolloverBudgetForcing | BestOfN
+
+__all__ = ["SearchSampler", "StrategyChoice", "limits"]
+
+_LOG = logging.getLogger("flowsearch")
+
+
+@dataclass(frozen=True)
+class StrategyChoice:
+    """What the Strategy node says: a FLOW_STRATEGY.
+
+    Attributes:
+        strategy: The search's settings.
+        chains: Independent chains an item.
+        rows_per_call: Candidates in one call of the model; 0 asks the free memory.
+    """
+
+    strategy: AnyStrategy
+    chains: int = 1
+    rows_per_call: int = 0
+
+
+def limits(
+    reward: Reward, evaluations: int, target: dict[str, Any], seconds: float, reward_calls: int
+) -> Budget:
+    """Turn a node's widgets into a budget.
+
+    Args:
+        reward: The reward; its highest value is a target.
+        evaluations: Evaluations an item.
+        target: "highest", "value" (with the key value) or "never" under "target".
+        seconds: 0 for no limit.
+        reward_calls: 0 for no limit.
+
+    Returns:
+        The budget.
+    """
+    high = float(reward.spec.high)
+    value = {
+        "highest": high if math.isfinite(high) else None,
+        "value": target.get("value"),
+        "never": None,
+    }[target["target"]]
+    return Budget(evaluations, seconds or None, reward_calls or None, value)
+
+
+@dataclass(frozen=True, eq=False)
+class SearchSampler(Sampler):
+    """A SAMPLER that searches.
+
+    Attributes:
+        inner: The SAMPLER whose pictures are searched.
+        judge: Decodes and scores.
+        budget: What may be spent.
+        choice: The strategy; None for the inner sampler's usual one.
+        top_k: Finished pictures an item, best first.
+        keep: Called with the report at the end.
+    """
+
+    inner: Sampler
+    judge: Judge
+    budget: Budget
+    choice: StrategyChoice | None = None
+    top_k: int = 1
+    keep: Callable[[Report], object] | None = None
+
+    @torch.no_grad()
+    def sample(
+        self,
+        model_wrap: CFGGuider,
+        sigmas: Tensor,
+        extra_args: dict[str, Any],
+        callback: Callable[[int, Tensor, Tensor, int], None] | None,
+        noise: Tensor,
+        latent_image: Tensor | None = None,
+        denoise_mask: Tensor | None = None,
+        disable_pbar: bool = False,
+    ) -> Tensor:
+        """Search as the host asks a sampler to sample; see comfy.samplers.KSAMPLER.sample.
+
+        Args:
+            model_wrap: The guider.
+            sigmas: N + 1 falling sigmas that end at 0.
+            extra_args: model_options and seed. Not modified.
+            callback: Called once, at the end, with the final pictures' latents.
+            noise: Initial noise, one row an item.
+            latent_image: Clean latents in the model's space, zeros for none.
+            denoise_mask: 1 where to sample, 0 where to keep the latent.
+            disable_pbar: Unused; there is no bar in the console.
+
+        Returns:
+            Finished latents, item after item, best first; top_k rows an item.
+
+        Raises:
+            ValueError: A model, latents, sigmas or settings that cannot be searched.
+        """
+        del disable_pbar
+        latent = torch.zeros_like(noise) if latent_image is None else latent_image
+        _require_pictures(model_wrap, noise)
+        given = (model_wrap, sigmas, extra_args, noise, latent, denoise_mask)
+        problem = HostProblem(*given, judge=self.judge, inner=self.inner)
+        trace, progress = Trace(), Progress(self.budget.evaluations, len(noise))
+        search = self._search(problem, model_wrap, sigmas, noise, [trace, progress], extra_args)
+        try:
+            outcome = search.run()
+        except BaseException:
+            show_rescued(self._rescued(search, progress, model_wrap, len(noise)))
+            raise
+        progress.finish()
+        report = Report(trace, problem.reward_name, outcome.calls, outcome.chunks, outcome.notes)
+        for sentence in report.sentences():
+            _LOG.info("search: %s", sentence)
+        if self.keep is not None:
+            self.keep(report)
+        x = torch.cat([winner.state["x"] for item in outcome.items for winner in item.winners])
+        if callback is not None:
+            callback(self.budget.evaluations - 1, x, x, self.budget.evaluations)
+        return x
+
+    def _search(
+        self,
+        problem: HostProblem,
+        guider: CFGGuider,
+        sigmas: Tensor,
+        noise: Tensor,
+        listeners: Sequence[Callable[[Event], None]],
+        extra_args: dict[str, Any],
+    ) -> Search:
+        choice = self.choice or StrategyChoice(usual_strategy(self.inner))
+        strategy: Any = choice.strategy
+
+        def tell(event: Event) -> None:
+            for listener in listeners:
+                listener(event)
+
+        tensors = [noise, problem.latent, sigmas, *problem.masks(), *cond_tensors(guider)]
+        return Search(
+            problem,
+            strategy,
+            sigmas.tolist(),
+            transition_of(self.inner),
+            self.budget,
+            items=range(len(noise)),
+            seed=extra_args.get("seed") or 0,
+            rows_per_call=choice.rows_per_call or rows_that_fit(guider, tuple(noise.shape)),
+            chains=choice.chains,
+            top_k=self.top_k,
+            on_event=tell,
+            checkpoint=checkpoint_of_running_node(tensors, noise.device),
+        )
+
+    def _rescued(
+        self, search: Search, progress: Progress, guider: CFGGuider, items: int
+    ) -> list[Callable[[], Tensor]]:
+        """What gives each item's best finished picture, decoded again only if it must be."""
+        pictures: list[Callable[[], Tensor]] = []
+        for item in range(items):
+            best = search.best(item)
+            if item in progress.best:
+                pictures.append(partial(progress.best.__getitem__, item))
+            elif best is not None:
+                latent = guider.inner_model.process_latent_out(best.state["x"].float())
+                pictures.append(lambda latent=latent: decode(self.judge.vae, latent)[0])
+        return pictures
+
+
+def transition_of(sampler: Sampler) -> Transition | Whole:
+    """Return a SAMPLER's transition, or that it can only be run whole.
+
+    Args:
+        sampler: Sampler SAMPLER.
+
+    Returns:
+        The transition of one of ours, Whole for another.
+    """
+    if isinstance(sampler, FlowSampler):
+        return sampler.transition
+    if isinstance(sampler, SearchSampler):
+        raise ValueError(
+            "a Search Sampler was given to a search; connect the SAMPLER that is to be searched, "
+            "such as Stochastic Flow Sampler or KSamplerSelect"
+        )
+    function = getattr(sampler, "sampler_function", None)
+    name = getattr(function, "__name__", type(sampler).__name__)
+    return Whole(name.removeprefix("sample_"))
+
+
+def usual_strategy(sampler: Sampler) -> AnyStrategy:
+    """Return the strategy that is used where none is connected.
+
+    Args:
+        sampler: The SAMPLER to be searched.
+
+    Returns:
+        Best-of-N for what can only be run whole; RBF with the sampler's own draws where it has any.
+    """
+    transition = transition_of(sampler)
+    if isinstance(transition, Whole):
+        return BestOfN()
+    return RolloverBudgetForcing() if transition == ODE else RolloverBudgetForcing(q=None)
+
+
+def _require_pictures(guider: CFGGuider, noise: Tensor) -> None:
+    """Refuse latents that do not decode to one picture a row."""
+    shapes = getattr(guider.inner_model, "latent_shapes", None) or ()
+    frames = noise.shape[2] if noise.ndim == 5 else 1
+    if noise.ndim not in (4, 5) or frames != 1 or len(shapes) > 1:
+        raise ValueError(
+            f"the latents have shape {tuple(noise.shape)}, which is a video or sound; rewards "
+            "score single pictures, so a search needs latents (batch, channels, height, width), "
+            "or of one frame"
+        )

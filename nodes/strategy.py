@@ -1,0 +1,277 @@
+"""The Search Strategy node: which search, with which settings.
+
+Settings are the engine's own; names, defaults and checks come from its dataclasses, and the tables
+here add what a widget needs. Where the engine says None ("decide yourself"), the widget says 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..samplers.search import STRATEGIES, RolloverBudgetForcing
+from ..samplers.search.rollover import ACCEPT, BASELINE, EXHAUSTED, RESTART
+from .host.search_sampler import StrategyChoice
+from .sockets import CATEGORY_SEARCH, FlowStrategy
+
+__all__ = ["NODES", "Strategy", "choice_of"]
+
+NONE_IS_0 = ("q", "finish_steps")
+COUNT = 100_000
+
+
+@dataclass(frozen=True)
+class Widget:
+    """How a setting is shown: a combo with options, a switch, a whole number or a fraction."""
+
+    tooltip: str
+    low: float = 0.0
+    high: float = 1.0
+    options: tuple[str, ...] = ()
+    advanced: bool = True
+
+
+WIDTH = Widget(
+    "Candidates drawn, predicted and scored together. 1: each decision sees the last one, slowest; "
+    "many: faster on a GPU, coarser decisions.",
+    1,
+    1024,
+    advanced=False,
+)
+PLAIN = Widget(
+    "Take the plain sample of the seed first, so that there is always a finished picture and a "
+    "baseline. Off: its evaluations go into the search."
+)
+TARGET_STOP = Widget(
+    "Stop as soon as a finished picture reaches the target. Off: use the whole budget."
+)
+FINISH_STEPS = Widget(
+    "Steps from the search's result to the finished picture, without noise. 0: the schedule's own "
+    "remaining steps; 1: jump to the prediction, blurred unless the model is distilled; many: "
+    "finer.",
+    0,
+    COUNT,
+)
+POOL = Widget(
+    "Starts to choose from before the first step. 0 (rbf only): sized to the budget; 1: the first "
+    "start only; many: the start counts for more and fewer variations are tried later.",
+    0,
+    COUNT,
+)
+
+RBF: dict[str, Widget] = {
+    "width": WIDTH,
+    "q": Widget(
+        "How much of its noise a variation keeps, 0 to 1. Near 1: small changes; near 0: nearly a "
+        "new picture each time; exactly 0: as the connected sampler's noise law says.",
+        advanced=False,
+    ),
+    "score_below": Widget(
+        "Predictions above this sigma are not scored: there they do not yet show the picture. 1: "
+        "score all (few-step models); low: search late, only details change.",
+        advanced=False,
+    ),
+    "sigma_high": Widget(
+        "Variations are drawn at or below this sigma. High: composition may change; low: details "
+        "only."
+    ),
+    "sigma_low": Widget(
+        "Variations are drawn above this sigma. High: the last part is left to the plain sampler "
+        "and costs little; 0: search to the end."
+    ),
+    "pool": POOL,
+    "draws": Widget(
+        "Most variations at one step. 0: the budget shared out; 1: no search; many: fewer steps "
+        "are searched before the budget ends.",
+        0,
+        COUNT,
+    ),
+    "passes": Widget(
+        "Searches from the start that share the budget. 1: one, thorough; many: more starts, each "
+        "searched less.",
+        1,
+        COUNT,
+    ),
+    "accept": Widget(
+        "When to go on to the next step before all draws are used. improve: a better one was "
+        "found; threshold: one reached the threshold; never: use all draws.",
+        options=ACCEPT,
+    ),
+    "baseline": Widget(
+        "What better means for improve. ever: than all before it; parent: than the picture it was "
+        "drawn from.",
+        options=BASELINE,
+    ),
+    "threshold": Widget(
+        "Reward for accept threshold, in the reward's unit. Low: goes on at once; high: uses all "
+        "draws.",
+        -1e9,
+        1e9,
+    ),
+    "rollover": Widget(
+        "Whether draws that a step did not need go to the next step. Off: they are spent on "
+        "another search from the start."
+    ),
+    "exhausted": Widget(
+        "When no draw of a step was accepted. advance: go on with the best of them; restart: give "
+        "up and search from the start again.",
+        options=EXHAUSTED,
+    ),
+    "restart": Widget(
+        "Where later searches start. noise: from new noise; best: from the best finished picture, "
+        "noised again.",
+        options=RESTART,
+    ),
+    "restart_sigma": Widget(
+        "How far the best picture is noised for restart best. Low: details change; 1: all of it."
+    ),
+    "finalists": Widget(
+        "Candidates of the last searched step that are finished. 1: cheapest; many: predictions "
+        "that mislead do less harm.",
+        1,
+        1024,
+    ),
+    "best_kept": Widget(
+        "Also finish an earlier candidate whose prediction scored higher. Off: saves its steps."
+    ),
+    "finish_steps": FINISH_STEPS,
+    "plain": PLAIN,
+    "target_stop": TARGET_STOP,
+}
+REFERENCE: dict[str, Widget] = {"pool": replace(POOL, low=1), "finish_steps": FINISH_STEPS}
+BEST_OF_N: dict[str, Widget] = {
+    "width": WIDTH,
+    "candidates": Widget(
+        "Pictures to compare, the plain sample not counted. 0: as many as the budget allows.",
+        0,
+        COUNT,
+        advanced=False,
+    ),
+    "plain": PLAIN,
+    "target_stop": TARGET_STOP,
+}
+
+
+def _widget(name: str, strategy: object, widget: Widget) -> io.Input:
+    default: Any = getattr(strategy, name)
+    # optional, so that a workflow in API form may name only what differs from the defaults
+    flags: Any = {"optional": True, "advanced": widget.advanced, "tooltip": widget.tooltip}
+    if widget.options:
+        return io.Combo.Input(name, options=[*widget.options], default=default, **flags)
+    if isinstance(default, bool):
+        return io.Boolean.Input(name, default=default, **flags)
+    if default is None or isinstance(default, int):
+        low, high = int(widget.low), int(widget.high)
+        return io.Int.Input(name, default=default or 0, min=low, max=high, **flags)
+    return io.Float.Input(
+        name, default=default, min=widget.low, max=widget.high, step=0.01, round=False, **flags
+    )
+
+
+def _option(name: str, strategy: object, widgets: dict[str, Widget]) -> io.DynamicCombo.Option:
+    """One strategy's widgets, with the defaults of the settings given."""
+    inputs = [_widget(key, strategy, w) for key, w in widgets.items()]
+    return io.DynamicCombo.Option(name, inputs)
+
+
+def choice_of(strategy: dict[str, Any], chains: int, rows_per_call: int) -> StrategyChoice:
+    """Build what the widgets say.
+
+    Args:
+        strategy: Name under "strategy", and its settings.
+        chains: Independent chains an item.
+        rows_per_call: Candidates in a call, 0 for automatic.
+
+    Returns:
+        The choice.
+
+    Raises:
+        ValueError: Settings that the strategy refuses.
+    """
+    settings: dict[str, Any] = {
+        key: None if key in NONE_IS_0 and value == 0 else value
+        for key, value in strategy.items()
+        if key != "strategy"
+    }
+    if strategy["strategy"] == "rbf_reference":
+        return StrategyChoice(RolloverBudgetForcing.reference(**settings), chains, rows_per_call)
+    return StrategyChoice(STRATEGIES[strategy["strategy"]](**settings), chains, rows_per_call)
+
+
+class Strategy(io.ComfyNode):
+    """How to search."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node; see the help page."""
+        reference = RolloverBudgetForcing.reference()
+        return io.Schema(
+            node_id="FlowSearchStrategy",
+            display_name="Search Strategy",
+            category=CATEGORY_SEARCH,
+            description=(
+                "How a search spends its budget. rbf varies the picture on its way from noise; "
+                "best_of_n compares whole pictures. The defaults are a good start."
+            ),
+            search_aliases=["best of n", "rbf", "particle search", "threshold", "search settings"],
+            inputs=[
+                io.DynamicCombo.Input(
+                    "strategy",
+                    options=[
+                        _option("rbf", RolloverBudgetForcing(), RBF),
+                        _option("rbf_reference", reference, REFERENCE),
+                        _option("best_of_n", STRATEGIES["best_of_n"](), BEST_OF_N),
+                    ],
+                    tooltip=(
+                        "rbf: Rollover Budget Forcing, for rare wishes. rbf_reference: as its "
+                        "authors' code does it, for comparison; give it 2 chains, 500 "
+                        "evaluations, rbf_reference sigmas and a euler_maruyama sampler. "
+                        "best_of_n: many whole pictures, for any sampler and for wishes that one "
+                        "picture in ten fulfils."
+                    ),
+                ),
+                io.Int.Input(
+                    "chains",
+                    default=1,
+                    min=1,
+                    max=1024,
+                    tooltip=(
+                        "Independent searches of one picture that share its budget. 1: one, "
+                        "thorough; many: more variety, each searched less."
+                    ),
+                ),
+                io.Int.Input(
+                    "rows_per_call",
+                    default=0,
+                    min=0,
+                    max=4096,
+                    advanced=True,
+                    tooltip=(
+                        "Candidates in one call of the model. 0: as many as the free memory "
+                        "holds; 1: least memory, slowest. Halved by itself when memory runs out."
+                    ),
+                ),
+            ],
+            outputs=[FlowStrategy.Output(id="flow_strategy", display_name="STRATEGY")],
+        )
+
+    @classmethod
+    def execute(
+        cls, strategy: dict[str, Any], chains: int, rows_per_call: int = 0
+    ) -> io.NodeOutput:
+        """Build the strategy.
+
+        Args:
+            strategy: Its name and settings.
+            chains: Independent chains an item.
+            rows_per_call: Candidates in a call.
+
+        Returns:
+            FLOW_STRATEGY.
+        """
+        return io.NodeOutput(choice_of(strategy, chains, rows_per_call))
+
+
+NODES = [Strategy]
