@@ -14,6 +14,7 @@ from ..transition import ODE, Transition
 from .events import Chosen, Event
 from .plan import Plan, thin
 from .protocol import Move, Node, Request, Stop, Whole
+from .script import Script
 
 __all__ = ["Chain", "finishing"]
 
@@ -49,6 +50,7 @@ class Owner(Protocol):
     index: int
     plain_nodes: list[Node]
     finished_handles: set[int]
+    script: Script
     outbox: list[Event]
 
     @property
@@ -76,6 +78,7 @@ class Chain:
         pass_: Passes completed.
         share: What remaining() answers; frozen at the end of each round.
         claim: Evaluations that the item must keep for it.
+        last: The best handle of a pass that brought no winners, while nothing is finished.
         parked: A reply that waits for a new budget, when a checkpoint is continued.
     """
 
@@ -94,10 +97,12 @@ class Chain:
         self.share = 0
         self.claim = 0
         self.parked: list[Node] | None = None
+        self.last: Node | None = None
         self.targets = 0
         self._why = ""
         self._pending: list[Move] = []
         self._of: tuple[int, ...] = ()
+        self._path: tuple[float, ...] = ()
         self._held: Node | None = None
         self._asked = 0
         self._finishes = 0
@@ -191,9 +196,8 @@ class Chain:
         """
         moves = [self._resolved(move) for move in self._pending]
         head = (self.index, self.pass_, _PHASE_CODE[self.phase])
-        return Request(
-            self.index, self.pass_, self.phase, moves, [(*head, *m.key) for m in moves], self._of
-        )
+        keys = [(*head, *move.key) for move in moves]
+        return Request(self.index, self.pass_, self.phase, moves, keys, self._of, self._path)
 
     def target_request(self, moves: list[Move], handle: int) -> Request:
         """Return a request that finishes a handle which reached the target."""
@@ -205,7 +209,9 @@ class Chain:
         plan = self._plan
         if request.phase != "search":
             return self.claim - sum(map(plan.move_cost, request.moves))
-        return max(self.claim, *(plan.finish_cost(move.to) for move in request.moves))
+        rows = max(plan.finish_cost(move.to) for move in request.moves)
+        replaced = self._held is None or self._held.score is None
+        return rows if replaced else max(self.claim, rows)
 
     def adopt(self, node: Node, phase: str) -> None:
         """Take note of a new node of this chain; hold the best unfinished one of the pass."""
@@ -219,6 +225,10 @@ class Chain:
         if self._held is None or _rank(node) > _rank(self._held):
             self._held = node
             self.claim = self._plan.finish_cost(node.sigma)
+
+    def last_rank(self) -> tuple[float, float]:
+        """Return how good `last` is, for comparing chains."""
+        return _rank(self.last) if self.last is not None else (float("-inf"), 0.0)
 
     def finished(self, handle: int) -> None:
         """Drop the claim of a handle that has just been finished."""
@@ -279,7 +289,7 @@ class Chain:
     def _open_pass(self) -> None:
         self.phase = "search"
         self._held = None
-        self._of = ()
+        self._of = self._path = ()
         self._asked = self._finishes = self.targets = 0
         self.claim = 0
         self._used = set()
@@ -298,29 +308,35 @@ class Chain:
         The claim is raised to the whole way beforehand, so that no other chain can spend it.
         """
         done = self._search_of.finished_handles
-        waiting = [node for node in winners if node.sigma > 0.0 and node.id not in done]
+        waiting: list[Node] = [n for n in winners if n.sigma > 0.0 and n.id not in done]
+        self.last = None if winners or self._search_of.best_node is not None else self._held
         winners.clear()
         self._held = None
-        first = True
         while waiting:
             sigma = waiting[0].sigma
-            path, afford = self._plan.finish_path(sigma), self._search_of.free_for(self)
-            if len(path) - 1 > afford:
-                if not first:
-                    return
-                path = thin(path, afford)
-            steps = len(path) - 1
-            group = [node for node in waiting if node.sigma == sigma]
-            fits = min(len(group), afford // steps if steps else len(group))
-            group = group[: self._search_of.reward_calls_left(fits)]
+            group, path = self._fitting([node for node in waiting if node.sigma == sigma])
             waiting = [node for node in waiting if node.sigma != sigma]
             if not group:
                 return
-            self._of = tuple(node.id for node in group)
-            self.claim = steps * len(group)
+            self._of, self._path = tuple(node.id for node in group), path
+            self.claim = (len(path) - 1) * len(group)
             self._finishes += 1
             yield from finishing(group, path, self._finishes)
-            first = False
+
+    def _fitting(self, group: list[Node]) -> tuple[list[Node], tuple[float, ...]]:
+        """Return which of these handles can be finished, and how."""
+        logged = self._search_of.script.next_of(self.index)
+        if logged is not None:
+            of = logged["of"] if logged["phase"] == "finish" else []
+            return [node for node in group if node.id in of], tuple(logged["path"])
+        path, afford = self._plan.finish_path(group[0].sigma), self._search_of.free_for(self)
+        if len(path) - 1 > afford:
+            if self._finishes:
+                return [], path
+            path = thin(path, afford)
+        steps = len(path) - 1
+        fits = min(len(group), afford // steps if steps else len(group))
+        return group[: self._search_of.reward_calls_left(fits)], path
 
 
 def _rank(node: Node) -> tuple[float, float]:

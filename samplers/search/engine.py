@@ -314,7 +314,7 @@ class Search:
             "budget": self.budget.to_json(),
             "elapsed": self._elapsed(),
             "rows_per_call": self._executor.rows_per_call,
-            "logs": [item.log for item in self._items],
+            "logs": [item.script.log for item in self._items],
         }
         self._checkpoint.save(tensors, data)
         self._saved_at = self._clock()

@@ -1,7 +1,7 @@
 """What does a run tell? Records, never nodes or tensors; trace, panel and report read nothing else.
 
-Events are emitted at request boundaries, in order, and again in the same order when a checkpoint is
-replayed.
+Events are emitted at request boundaries, and again when a checkpoint is replayed, in the same order
+within each item.
 """
 
 from dataclasses import dataclass, field

@@ -5,7 +5,6 @@ results. It decides from the item's own ledger and scores only, so a row of a ba
 it would be alone. Where a log exists (a checkpoint), rounds are answered from it, by the same code.
 """
 
-from collections import deque
 from collections.abc import Generator, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -14,9 +13,10 @@ from .chain import Chain, finishing
 from .events import Event, Stopped
 from .execution import Result
 from .ledger import Budget, Ledger
-from .plan import Plan
+from .plan import Plan, thin
 from .protocol import Move, Node, Request, Scores, State, Whole
-from .record import Diverged, Winner, emit, entry_of, matches, scores_of
+from .record import Diverged, Winner, emit, entry_of, scores_of
+from .script import Script
 
 __all__ = ["ItemSearch"]
 
@@ -29,12 +29,11 @@ class ItemSearch:
     Attributes:
         plan: The run's settings.
         index: Batch item.
-        budget: What it may spend; while a log is replayed, what it might then.
         ledger: What it has spent.
         winners: Finished pictures, best first, at most top_k.
         plain: The plain sample's finished picture.
         outbox: Events since the last boundary.
-        log: Rounds so far by budget, for the checkpoint; None if none is kept.
+        script: Its log, for the checkpoint and from one.
         stop_now: Set from outside at a boundary: "seconds", or a person's reason.
         why: Why it ended; "" while it runs.
     """
@@ -50,62 +49,35 @@ class ItemSearch:
         """
         self.plan = plan
         self.index = index
-        self.budget = budget
         self.ledger = Ledger()
         self.winners: list[Winner] = []
         self.plain: Winner | None = None
         self.plain_nodes: list[Node] = []
         self.finished_handles: set[int] = set()
         self.outbox: list[Event] = []
-        self.log: list[dict[str, Any]] | None = None
-        if log:
-            self.log = [{"budget": budget.to_json(), "rounds": []}]
+        self.script = Script(budget, log)
         self.stop_now: str | None = None
         self.why = ""
         self.tensors: WeakKeyDictionary[Node, State] = WeakKeyDictionary()
         self._chains: list[Chain] = []
         self._ids = 0
         self._pledged: dict[int, int] = {}
-        self._round = -1
-        self._script: deque[dict[str, Any]] = deque()
-        self._segments: deque[dict[str, Any]] = deque()
         self._saved: dict[int, State] = {}
-        self._park_after: list[int] = []
 
     def replay(self, segments: Sequence[dict[str, Any]], saved: dict[int, State]) -> None:
         """Answer the first rounds from a log.
 
-        A segment holds the rounds that were played under one budget. Where the budget changes,
-        every chain waits after its last logged reply and goes on under the next one.
-
         Args:
-            segments: [{"budget", "rounds"}] of an earlier run with the same settings.
+            segments: The log of an earlier run with the same settings.
             saved: States of its live nodes, by id.
         """
-        last = Budget.from_json(segments[-1]["budget"])
-        self._segments = deque(segments)
-        if last != self.budget:
-            self._segments.append({"budget": self.budget.to_json(), "rounds": []})
+        self.script.load(segments)
         self._saved = dict(saved)
-        self.log = []
-        self._open_segment()
 
-    def _open_segment(self) -> None:
-        segment = self._segments.popleft()
-        self.budget = Budget.from_json(segment["budget"])
-        self._script = deque(segment["rounds"])
-        self._park_after = [-1] * self.plan.chains
-        self._round = -1
-        for number, entry in enumerate(segment["rounds"]):
-            for part in entry["requests"]:
-                if part["phase"] == "search":
-                    self._park_after[part["chain"]] = number
-        if self.log is not None:
-            self.log.append({"budget": segment["budget"], "rounds": []})
-
-    def _waits(self, chain: Chain) -> bool:
-        """Whether a chain asked nothing more under this budget, and another budget follows."""
-        return bool(self._segments) and self._park_after[chain.index] <= self._round
+    @property
+    def budget(self) -> Budget:
+        """The budget in force: while a log is replayed, the one it was played under."""
+        return self.script.budget
 
     @property
     def best_node(self) -> Node | None:
@@ -146,15 +118,17 @@ class ItemSearch:
         if self.plan.strategy.plain:
             yield from self._plain_sample()
         while True:
-            if self._reached():
-                self.why = "target"
-            else:
+            if not self._reached():
                 yield from self._play()
+            if not self.winners:
+                yield from self._rescue()
             if not self._renew():
                 break
         ids = tuple(winner.node.id for winner in self.winners)
         rest = self.budget.evaluations - self.ledger.evaluations
-        self.why = self.why or ("budget" if rest < self.plan.sample_cost else "done")
+        share = rest // self.plan.chains
+        self.why = self.why or ("budget" if share < self.plan.sample_cost else "done")
+        self.why = "target" if self._reached() else self.why
         self.outbox.append(Stopped(self.index, self.why, ids, self.ledger.to_json()))
 
     def _plain_sample(self) -> Generator[list[Request], list[list[Result]], None]:
@@ -185,7 +159,8 @@ class ItemSearch:
             handle = self._hit(entry, replies)
             self._park(replies)
             if handle is not None:
-                yield from self._target(self._chains[entry["hit"][0]], [handle])
+                chain = self._chains[int(entry["hit"][0])]
+                yield from self._target(chain, [handle], self.plan.finish_path(handle.sigma))
                 del handle
             self._deliver(entry, replies)
 
@@ -194,7 +169,7 @@ class ItemSearch:
             self._chains = [Chain(self, index) for index in range(self.plan.chains)]
             self._share(None)
         for chain in self._chains:
-            if chain.alive and not chain.started and not self._waits(chain):
+            if chain.alive and not chain.started and not self.script.waits(chain.index):
                 chain.start()
 
     def _admit(self) -> list[Request]:
@@ -217,12 +192,15 @@ class ItemSearch:
     def _refusal(
         self, chain: Chain, request: Request, pledge: int, admitted: Sequence[Request]
     ) -> str:
-        """Return why a request does not fit; "" if it does."""
-        if pledge > self.free_for(chain):
-            return "budget"
+        """Return why a request does not fit; "" if it does, or if the log says that it did."""
+        logged = self.script.asks_next()
+        if logged is not None and logged.get(chain.index) == request.phase:
+            return ""
         wanted = sum(move.score for asked in (*admitted, request) for move in asked.moves)
         wanted += len(self._chains) if request.phase == "search" else 0
-        return "" if self.reward_calls_left(wanted) == wanted else "reward_calls"
+        if self.reward_calls_left(wanted) < wanted:
+            return "reward_calls"
+        return "budget" if logged is not None or pledge > self.free_for(chain) else ""
 
     def _others(self, chain: Chain) -> int:
         """Return the evaluations that the other chains need, this round's requests included."""
@@ -235,15 +213,15 @@ class ItemSearch:
     def _park(self, replies: dict[int, list[Node]]) -> None:
         """Keep the last logged reply of each chain for the new budget."""
         for chain in self._chains:
-            if self._waits(chain) and chain.index in replies:
+            if self.script.waits(chain.index) and chain.index in replies:
                 chain.parked = replies.pop(chain.index)
 
     def _target(
-        self, chain: Chain, handles: list[Node]
+        self, chain: Chain, handles: list[Node], path: Sequence[float]
     ) -> Generator[list[Request], list[list[Result]], None]:
-        """Finish a handle that reached the target unfinished."""
+        """Finish a handle at once: one that reached the target, or the last resort."""
         chain.targets += 1
-        path, identity = self.plan.finish_path(handles[0].sigma), handles[0].id
+        identity = handles[0].id
         steps = finishing(handles, path, chain.targets)
         moves = next(steps)
         while moves:
@@ -252,6 +230,21 @@ class ItemSearch:
                 moves = steps.send(reply.pop(chain.index))
             except StopIteration:
                 return
+
+    def _rescue(self) -> Generator[list[Request], list[list[Result]], None]:
+        """Where nothing was finished, finish the best handle there is, or take the plain sample."""
+        left = [chain for chain in self._chains if chain.last is not None]
+        rest = self.budget.evaluations - self.ledger.evaluations
+        if any(chain.parked is not None for chain in self._chains):
+            return
+        if left:
+            chain = max(left, key=Chain.last_rank)
+            handle, chain.last = chain.last, None
+            if handle is not None:
+                path = thin(self.plan.finish_path(handle.sigma), rest)
+                yield from self._target(chain, [handle], path)
+        elif rest >= self.plan.sample_cost:
+            yield from self._plain_sample()
 
     def _hit(self, entry: dict[str, Any], replies: dict[int, list[Node]]) -> Node | None:
         """Return the round's best handle that reached the target, and enter it into the log."""
@@ -264,7 +257,7 @@ class ItemSearch:
         target = self.budget.target
         if target is None or not self.plan.strategy.target_stop or self._reached():
             return None
-        found = [
+        found: list[tuple[float, float, int, int]] = [
             (-row["score"]["value"], row["sigma"], row["id"], part["chain"])
             for part in entry["requests"]
             if part["phase"] == "search"
@@ -318,17 +311,17 @@ class ItemSearch:
 
     def _renew(self) -> bool:
         """Put the next budget in force once the log is told, and wake the chains that go on."""
-        if not self._segments:
+        if not self.script.follows:
             return False
-        while self._script:
-            self._absorb(self._script.popleft(), None)
-        self._open_segment()
+        for entry in self.script.rest():
+            self._absorb(entry, None)
+        self.script.open()
         self.why = ""
         if self._chains:
             self._share(None)
         if not self._reached():
             for chain in self._chains:
-                if chain.parked is not None and not self._waits(chain):
+                if chain.parked is not None and not self.script.waits(chain.index):
                     parked, chain.parked = chain.parked, None
                     chain.send(parked)
         return True
@@ -345,11 +338,8 @@ class ItemSearch:
         list[Request], list[list[Result]], "tuple[dict[str, Any], dict[int, list[Node]]]"
     ]:
         """Play one round: from the log if there is one, else for real."""
-        self._round += 1
-        if self._script:
-            entry, results = self._script.popleft(), None
-            matches(entry, requests, self.plan, partial=bool(self._segments))
-        else:
+        entry, results = self.script.answer(requests, self.plan), None
+        if entry is None:
             results = yield requests
             entry = entry_of(requests, results, self._ids, self.plan)
         replies = self._absorb(entry, results)
@@ -367,14 +357,14 @@ class ItemSearch:
                 result = results[number][place] if results is not None else None
                 nodes.append(self._node(part, place, row, result))
             replies[part["chain"]] = nodes
-        if self.log is not None:
-            self.log[-1]["rounds"].append(entry)
+        self.script.write(entry)
         return replies
 
     def _node(
         self, part: dict[str, Any], place: int, row: dict[str, Any], result: Result | None
     ) -> Node:
-        phase, sigma, chain = part["phase"], row["sigma"], part["chain"]
+        phase, sigma = part["phase"], row["sigma"]
+        chain: int = part["chain"]
         score = row["score"]["value"] if row["score"] else None
         node = Node(row["id"], self.index, sigma, row["parent"], score)
         self._ids = max(self._ids, node.id + 1)

@@ -45,7 +45,7 @@ def entry_of(
         plan: The run's settings.
 
     Returns:
-        {"requests": [{chain, pass, phase, of, signature, rows: [...]}]}.
+        {"requests": [{chain, pass, phase, of, path, rows: [...]}]}.
     """
     parts: list[dict[str, Any]] = []
     number = first_id
@@ -76,6 +76,7 @@ def entry_of(
                 "pass": request.pass_,
                 "phase": request.phase,
                 "of": list(request.of),
+                "path": list(request.path),
                 "rows": lines,
             }
         )

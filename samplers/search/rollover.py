@@ -241,9 +241,15 @@ class _Pass:
         self.over = False
 
     def _allowance(self) -> int:
-        """Return the evaluations of this pass."""
-        left = self.settings.passes - self.spec.pass_
-        return self.spec.remaining() // left if left > 1 else self.spec.remaining()
+        """Return the evaluations of this pass: its part of the rest, at least one picture's."""
+        share, left = self.spec.remaining(), self.settings.passes - self.spec.pass_
+        return max(share // left, min(share, self._way(0, 1))) if left > 1 else share
+
+    def _way(self, index: int, price: int) -> int:
+        """Return the evaluations of one candidate: its start at index, the steps, the finishing."""
+        steps = self.settings.finish_steps
+        finish = len(self.spec.sigmas) - 2 - self.end if steps is None else steps - 1
+        return price + self.end - index + finish
 
     # ---- start ----
 
@@ -257,8 +263,7 @@ class _Pass:
         else:
             self.index = settings.level(spec.sigmas)
             price = self.index + 1
-        whole = price + len(spec.sigmas) - 2 - self.index
-        spare = self.allowance - whole
+        spare = self.allowance - self._way(self.index, price)
         count = self._pool_size(spare, price)
         if settings.safe_quotas:
             count = max(1, min(count, 1 + spare // price))

@@ -4,6 +4,7 @@ Arithmetic is row-wise in float64, so a row's result does not depend on the rows
 every rule of the engine can be asserted with exact equality. The model counts its rows.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -155,3 +156,41 @@ class Toy:
         for item in items:
             self.rows[item] = self.rows.get(item, 0) + 1
         return mixture_denoised(x, sigma, MEANS.double(), WEIGHTS.double(), STD)
+
+
+class MemoryCheckpoint:
+    """Keeps a run as a file would: JSON text and copies of tensors.
+
+    Attributes:
+        kept: What was saved last.
+        saves: How often.
+    """
+
+    def __init__(self) -> None:
+        self.kept: tuple[dict[str, Tensor], str] | None = None
+        self.saves = 0
+
+    def save(self, tensors, data):
+        self.kept = ({key: value.clone() for key, value in tensors.items()}, json.dumps(data))
+        self.saves += 1
+
+    def load(self):
+        if self.kept is None:
+            return None
+        tensors, text = self.kept
+        return {key: value.clone() for key, value in tensors.items()}, json.loads(text)
+
+
+SIGMAS = [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0]
+
+
+class Scripted(Toy):
+    """Rewards come from a list, in the order in which pictures are scored."""
+
+    def __init__(self, rewards: Sequence[float]) -> None:
+        super().__init__()
+        self.rewards = list(rewards)
+
+    def score(self, items, denoised, sigmas):
+        super().score(items, denoised, sigmas)
+        return [Scores(self.rewards.pop(0)) for _ in items]

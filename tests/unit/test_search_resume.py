@@ -1,0 +1,224 @@
+"""A run that was interrupted anywhere ends as if it had not been."""
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+from toy import Interrupted, MemoryCheckpoint, Toy
+
+from flowsearch.samplers.search import BestOfN, Budget, RolloverBudgetForcing, Search, Trace
+from flowsearch.samplers.transition import ODE
+
+RBF = RolloverBudgetForcing
+CASES = {
+    "best_of_n": (BestOfN(width=2), 1, Budget(40)),
+    "rbf": (RBF(draws=2, finalists=2), 1, Budget(40)),
+    "rbf_chains": (RBF(draws=2), 2, Budget(54)),
+    "rbf_target": (RBF(draws=3, restart="best"), 2, Budget(70, target=-0.35)),
+    "rbf_no_plain": (RBF(plain=False, pool=3), 1, Budget(40, reward_calls=25)),
+}
+STEPS = [1.0, 0.9, 0.7, 0.5, 0.3, 0.15, 0.0]
+
+
+def make(case, checkpoint=None, toy=None, on_event=None, seconds=0.0, items=(0, 1), **changes):
+    strategy, chains, budget = CASES[case]
+    settings = {"strategy": strategy, "budget": budget, "seed": 5, **changes}
+    return Search(
+        toy or Toy(), sigmas=STEPS, transition=ODE, items=items, chains=chains, top_k=2,
+        rows_per_call=3, checkpoint=checkpoint, checkpoint_seconds=seconds, on_event=on_event,
+        **settings,
+    )  # fmt: skip
+
+
+def told(trace):
+    """What happened, item by item, without clocks and call numbers."""
+    record = copy.deepcopy(trace.record)
+    for row in record["evaluated"]:
+        del row["seconds"], row["call"]
+    for row in record["stopped"]:
+        del row["ledger"]["seconds"]
+    kinds = ("evaluated", "chosen", "finished", "stopped")
+    return {kind: sorted(record[kind], key=lambda row: row["item"]) for kind in kinds}
+
+
+def results(outcome):
+    return [
+        (
+            one.why,
+            dataclasses.replace(one.ledger, seconds=0.0),
+            [(w.node.id, w.scores) for w in one.winners],
+        )
+        for one in outcome.items
+    ]
+
+
+def same(a, b):
+    assert results(a) == results(b)
+    for one, other in zip(a.items, b.items, strict=True):
+        for left, right in zip(one.winners, other.winners, strict=True):
+            assert torch.equal(left.state["x"], right.state["x"])
+
+
+def interrupted(case, checkpoint, **where):
+    """Run until it is interrupted; return whether it was."""
+    toy = Toy()
+    for name, value in where.items():
+        setattr(toy, name, value)
+    try:
+        make(case, checkpoint, toy).run()
+    except Interrupted:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("where", ["fail_at", "fail_scores_at"])
+def test_resume_after_an_interrupt_in_any_call(case, where):
+    whole = Trace()
+    expected = make(case, toy=Toy(), on_event=whole).run()
+    call = 0
+    while True:
+        checkpoint, again, toy = MemoryCheckpoint(), Trace(), Toy()
+        if not interrupted(case, checkpoint, **{where: call}):
+            break
+        outcome = make(case, checkpoint, toy, again).run()
+        same(outcome, expected)
+        assert told(again) == told(whole)
+        call += 1
+    assert call > (20 if where == "fail_at" else 3)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_resume_after_an_interrupt_in_an_event(case):
+    whole = Trace()
+    expected = make(case, on_event=whole).run()
+    for stop_at in range(1, len(whole.record["evaluated"]), 17):
+        seen, checkpoint, again = [], MemoryCheckpoint(), Trace()
+
+        def listener(event, seen=seen, stop_at=stop_at):
+            seen.append(event)
+            if len(seen) == stop_at:
+                raise Interrupted
+
+        with pytest.raises(Interrupted):
+            make(case, checkpoint, on_event=listener).run()
+        same(make(case, checkpoint, on_event=again).run(), expected)
+        assert told(again) == told(whole)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_finished_run_is_answered_from_its_checkpoint(case):
+    checkpoint, toy = MemoryCheckpoint(), Toy()
+    expected = make(case, checkpoint).run()
+    same(make(case, checkpoint, toy).run(), expected)
+    assert toy.calls == []
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_resume_twice(case):
+    expected = make(case).run()
+    checkpoint = MemoryCheckpoint()
+    assert interrupted(case, checkpoint, fail_at=12)
+    assert interrupted(case, checkpoint, fail_at=5)
+    same(make(case, checkpoint).run(), expected)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_more_continues_where_the_budget_ended(case):
+    budget = CASES[case][2]
+    more = dataclasses.replace(
+        budget, evaluations=budget.evaluations + 30, target=None, reward_calls=None
+    )
+    checkpoint, toy = MemoryCheckpoint(), Toy()
+    before = make(case, checkpoint).run()
+    after = make(case, checkpoint, toy, budget=more).run()
+    assert "continued" in " ".join(after.notes)
+    for old, new in zip(before.items, after.items, strict=True):
+        assert new.ledger.evaluations == old.ledger.evaluations + toy.rows[old.item]
+        assert 0 < toy.rows[old.item] <= more.evaluations - old.ledger.evaluations
+        assert more.evaluations - new.ledger.evaluations < 12
+        assert new.winners[0].scores.value >= old.winners[0].scores.value
+        assert new.plain is None or torch.equal(new.plain.state["x"], old.plain.state["x"])
+
+
+def test_more_continues_the_pass_itself():
+    """The strategy goes on from the handles it had when the budget ended, not from a new pass."""
+    checkpoint, trace = MemoryCheckpoint(), Trace()
+    strategy = RBF(draws=12, width=4, accept="never", pool=1)
+    first = make("rbf", checkpoint, strategy=strategy, items=(0,), budget=Budget(32)).run()
+    make("rbf", checkpoint, on_event=trace, strategy=strategy, items=(0,), budget=Budget(80)).run()
+    rows = trace.record["evaluated"]
+    spent = first.items[0].ledger.evaluations
+    resumed = next(row for row in rows if row["spent"] > spent)
+    assert resumed["pass_"] == 0
+    assert resumed["phase"] == "search"
+    assert resumed["parent"] is not None
+    parents = {row["id"]: row for row in rows}
+    assert parents[resumed["parent"]]["spent"] <= spent
+
+
+@pytest.mark.parametrize("case", ["rbf", "rbf_chains"])
+def test_more_can_be_interrupted_and_continued_again(case):
+    budgets = [CASES[case][2], Budget(80), Budget(120)]
+    expected = MemoryCheckpoint()
+    for budget in budgets:
+        outcome = make(case, expected, budget=budget).run()
+    for call in range(2, 14, 3):
+        checkpoint = MemoryCheckpoint()
+        for budget in budgets:
+            toy = Toy()
+            toy.fail_at = call
+            with pytest.raises(Interrupted):
+                make(case, checkpoint, toy, budget=budget).run()
+            resumed = make(case, checkpoint, budget=budget).run()
+        same(resumed, outcome)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"seed": 6}, "seed"),
+        ({"strategy": RBF(draws=2, q=0.8)}, "strategy"),
+        ({"items": (0, 2)}, "items"),
+    ],
+)
+def test_another_setting_starts_afresh_and_says_so(change, named):
+    checkpoint = MemoryCheckpoint()
+    assert interrupted("rbf", checkpoint, fail_at=15)
+    outcome = make("rbf", checkpoint, **change).run()
+    assert named in outcome.notes[0]
+    assert "afresh" in outcome.notes[0]
+    same(outcome, make("rbf", **change).run())
+
+
+def test_a_log_that_does_not_fit_starts_afresh_and_says_so():
+    checkpoint = MemoryCheckpoint()
+    assert interrupted("rbf", checkpoint, fail_at=15)
+    tensors, text = checkpoint.kept
+    assert '"key": [0, 0, 0, 1, 0, 0]' in text
+    changed = text.replace('"key": [0, 0, 0, 1, 0, 0]', '"key": [0, 0, 0, 1, 0, 9]')
+    checkpoint.kept = (tensors, changed)
+    outcome = make("rbf", checkpoint).run()
+    assert "afresh" in outcome.notes[0]
+    same(outcome, make("rbf").run())
+
+
+def test_missing_tensors_start_afresh():
+    checkpoint = MemoryCheckpoint()
+    assert interrupted("rbf", checkpoint, fail_at=15)
+    checkpoint.kept = ({}, checkpoint.kept[1])
+    outcome = make("rbf", checkpoint).run()
+    assert "afresh" in outcome.notes[0]
+    same(outcome, make("rbf").run())
+
+
+def test_a_run_out_of_step_with_its_checkpoint_is_seen():
+    """The mutant: a strategy whose decisions depend on something that is not in the log."""
+    expected = make("rbf").run()
+    checkpoint = MemoryCheckpoint()
+    assert interrupted("rbf", checkpoint, fail_at=15)
+    forgetful = make("rbf", checkpoint)
+    forgetful._executor.seed = 99
+    with pytest.raises(AssertionError):
+        same(forgetful.run(), expected)
