@@ -20,7 +20,7 @@ COMMAND = "python scripts/dev.py workflows"
 
 def node_types(workflow: dict) -> Iterator[str]:
     """Yield the type of every node; those inside subgraphs too."""
-    inside = workflow.get("definitions", {}).get("subgraphs", [])
+    inside = (workflow.get("definitions") or {}).get("subgraphs", [])
     local = {graph["id"] for graph in inside}
     for graph in (workflow, *inside):
         yield from (node["type"] for node in graph["nodes"] if node["type"] not in local)
