@@ -216,7 +216,9 @@ class HostProblem:
         extra_args = {"model_options": self._options(), "seed": seed}
         given = (z.unsqueeze(0), self.latent[item].unsqueeze(0), mask)
         with self._counter as counted, translated_oom():
-            x = self._inner.sample(calls, self._sigmas, extra_args, interruptible, *given, True)
+            # uni_pc writes into the sigmas it is given
+            sigmas = self._sigmas.clone()
+            x = self._inner.sample(calls, sigmas, extra_args, interruptible, *given, True)
         self._whole_cost = calls.calls
         return {
             "x": x.to(z),
