@@ -134,6 +134,8 @@ def _install(folder: Path, host: HostPin | Path) -> None:
     tree = host if isinstance(host, Path) else folder / "ComfyUI"
     if isinstance(host, HostPin):
         fetch_host(python, host, tree)
+        # servers are started without writing bytecode, for the checkout's sake
+        subprocess.run([str(python), "-m", "compileall", "-q", str(tree)], check=False)
     say("installing torch, the requirements of ComfyUI, and the test tools")
     wanted = [*TORCH, "-r", str(tree / "requirements.txt"), "-r", str(REQUIREMENTS)]
     run_pip(python, ["install", *wanted], folder / "install.log")
