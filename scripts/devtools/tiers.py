@@ -91,7 +91,7 @@ def run_tests(place: Place, names: Sequence[str], arguments: Sequence[str]) -> i
             verdict, failed = ("failed", True) if lint(place) else ("passed", False)
         else:
             tier = next(tier for tier in TIERS if tier.name == name)
-            verdict, failed = _run_tier(place, tier, arguments)
+            verdict, failed = run_tier(place, tier, arguments)
         rows.append((name, verdict, time.monotonic() - start))
         bad = bad or failed
     say("tier         seconds  result")
@@ -100,7 +100,17 @@ def run_tests(place: Place, names: Sequence[str], arguments: Sequence[str]) -> i
     return int(bad)
 
 
-def _run_tier(place: Place, tier: Tier, arguments: Sequence[str]) -> tuple[str, bool]:
+def run_tier(place: Place, tier: Tier, arguments: Sequence[str]) -> tuple[str, bool]:
+    """Run one folder of tests.
+
+    Args:
+        place: The prepared environment.
+        tier: Which folder, and what it needs.
+        arguments: More arguments for pytest; test files among them replace the folder.
+
+    Returns:
+        What to print, and whether the whole run has failed.
+    """
     say(f"=== {tier.name} ===")
     strict = os.environ.get("CI", "").lower() == "true" and not tier.optional
     try:

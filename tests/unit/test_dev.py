@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from devtools import DevError, browser, environment, pins, server
+from devtools import DevError, browser, environment, pins, server, tiers
 from devtools.commands import main
 from devtools.lock import locked
 
@@ -238,3 +238,14 @@ def test_an_old_python_is_told_so():
     done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True)
     assert done.returncode == 1
     assert "is too old" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("ci", "optional", "fails"), [("true", False, True), ("true", True, False), ("", False, False)]
+)
+def test_a_tier_that_cannot_run_says_why_and_fails_in_ci(monkeypatch, capsys, ci, optional, fails):
+    monkeypatch.setenv("CI", ci)
+    place = environment.Place(Path(sys.executable), ROOT, ROOT)
+    tier = tiers.Tier("planted", "tests/no_such_folder", optional=optional)
+    assert tiers.run_tier(place, tier, [])[1] == fails
+    assert "there is no tests/no_such_folder" in capsys.readouterr().out
