@@ -327,7 +327,7 @@ class Chain:
         """Return which of these handles can be finished, and how."""
         logged = self._search_of.script.next_of(self.index)
         if logged is not None:
-            of = logged["of"] if logged["phase"] == "finish" else []
+            of: list[int] = logged["of"] if logged["phase"] == "finish" else []
             return [node for node in group if node.id in of], tuple(logged["path"])
         path, afford = self._plan.finish_path(group[0].sigma), self._search_of.free_for(self)
         if len(path) - 1 > afford:

@@ -1,0 +1,134 @@
+"""Tensors live while a strategy can still use them, and no longer."""
+
+import gc
+from dataclasses import dataclass
+
+import pytest
+import torch
+from toy import SIGMAS, Toy
+
+from flowsearch.samplers.search import BestOfN, Budget, RolloverBudgetForcing, Search
+from flowsearch.samplers.search.protocol import Move
+from flowsearch.samplers.transition import ODE, fixed_q
+
+RBF = RolloverBudgetForcing
+
+
+class Counting(Toy):
+    """Counts the rows that are alive whenever the model is called."""
+
+    dim = 7  # a width no other tensor has
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak = 0
+
+    def _model(self, items, x, sigma):
+        alive = sum(
+            len(value)
+            for value in gc.get_objects()
+            if type(value) is torch.Tensor and value.ndim == 2 and value.shape[1] == self.dim
+        )
+        self.peak = max(self.peak, alive)
+        for item in items:
+            self.rows[item] = self.rows.get(item, 0) + 1
+        self.calls.append(len(x))
+        return x * (1.0 - sigma)
+
+    def score(self, items, denoised, sigmas):
+        return super().score(items, denoised[:, :4], sigmas)
+
+
+def peak(strategy, evaluations, chains=1):
+    toy = Counting()
+    search = Search(toy, strategy, SIGMAS, ODE, Budget(evaluations), chains=chains, rows_per_call=4)
+    gc.collect()
+    gc.freeze()  # what was there before is not looked at again
+    try:
+        search.run()
+    finally:
+        gc.unfreeze()
+    return toy.peak
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        BestOfN(),
+        RBF(),
+        RBF(draws=4, finalists=3),
+        RBF(passes=3, pool=12),
+        RBF(restart="best", draws=3),
+        RBF(accept="never"),
+    ],
+)
+@pytest.mark.parametrize("chains", [1, 2])
+def test_live_tensors_do_not_grow_with_the_budget(strategy, chains):
+    small = peak(strategy, 200, chains=chains)
+    assert peak(strategy, 900, chains=chains) <= small + 2 * strategy.width * chains
+    # x and denoised of: the request and its parent, the pool's or step's best, the best ever, the
+    # finalists, the plain sample and the winner, and what one call makes on the way
+    assert small <= chains * 2 * (2 * strategy.width + 6) + 2 * len(SIGMAS) + 24
+
+
+@dataclass(frozen=True)
+class Pinning:
+    """The mutant: it keeps every node it was ever sent."""
+
+    name = "pinning"
+    plain = False
+    finish_steps = None
+    score_below = 0.0
+    target_stop = True
+    pins: bool = True
+
+    def check(self, sigmas, transition):
+        pass
+
+    def to_json(self):
+        return {"strategy": self.name}
+
+    def search(self, spec):
+        kept = []
+        for number in range(200):
+            if spec.remaining() < 12:
+                break
+            nodes = yield [Move(None, 1.0, (number, row), score=False) for row in range(2)]
+            if self.pins:
+                kept.append(nodes)
+            del nodes
+        return []
+
+
+def test_a_frame_pins_its_locals_and_nothing_else():
+    loose, pinned = peak(Pinning(pins=False), 300), peak(Pinning(), 300)
+    assert loose < 60
+    assert pinned > 400
+
+
+@dataclass(frozen=True)
+class Helped(Pinning):
+    """A helper that consumes its list lets go of it; `yield from helper(nodes)` alone does not."""
+
+    consumes: bool = True
+
+    def search(self, spec):
+        nodes = yield [Move(None, 1.0, (0, row), score=False) for row in range(20)]
+        count = len(nodes)
+        yield from self.descend(nodes if self.consumes else [*nodes])
+        assert len(nodes) == (0 if self.consumes else count)
+        return []
+
+    def descend(self, nodes):
+        for step in range(8):
+            moves = [
+                Move(node, SIGMAS[step + 1], (1 + step, row), fixed_q(0.5), score=False)
+                for row, node in enumerate(nodes)
+            ]
+            nodes.clear()
+            nodes = yield moves
+            del moves
+
+
+def test_a_helper_that_consumes_its_list_lets_go():
+    assert peak(Helped(), 400) + 30 < peak(Helped(consumes=False), 400)
