@@ -193,7 +193,7 @@ def choice_of(strategy: dict[str, Any], chains: int, rows_per_call: int) -> Stra
     settings: dict[str, Any] = {
         key: None if key in NONE_IS_0 and value == 0 else value
         for key, value in strategy.items()
-        if key != "strategy"
+        if key != "strategy" and value is not None  # the host says None for what is left out
     }
     if strategy["strategy"] == "rbf_reference":
         return StrategyChoice(RolloverBudgetForcing.reference(**settings), chains, rows_per_call)

@@ -1,8 +1,8 @@
 """The plain sample that every search begins with is the host's own picture, to the bit."""
 
+import host_models as hm
 import nodes
 import pytest
-import host_models as hm
 import searching as s
 import torch
 
@@ -66,9 +66,7 @@ def test_the_plain_sample_is_the_connected_samplers(inner):
     guider = hm.guider(model, 0.7, -0.2, cfg=3.0)
     plain, _ = hm.run(guider, inner, s.SIGMAS.clone(), hm.empty_latent(), seed=9)
     best_of_1 = s.strategy("best_of_n", candidates=1)
-    latent, _, report = s.search(
-        guider, inner, seed=9, evaluations=60, strategy=best_of_1, top_k=2
-    )
+    latent, _, report = s.search(guider, inner, seed=9, evaluations=60, strategy=best_of_1, top_k=2)
     rows = [torch.equal(row[None], plain) for row in latent["samples"]]
     assert rows.count(True) == 1, "the plain sample is one of the two pictures, to the bit"
     assert report.plain(0) is not None

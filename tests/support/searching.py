@@ -6,9 +6,14 @@ import host_models as hm
 import torch
 from comfy_extras.nodes_custom_sampler import RandomNoise
 
+from flowsearch.nodes.flow_sampler import FlowSampler
+from flowsearch.nodes.host.judge import Judge
 from flowsearch.nodes.search import RBFSearch, Search
 from flowsearch.nodes.strategy import Strategy
 from flowsearch.rewards.base import RewardSpec
+from flowsearch.samplers.noise_law import noise_law
+from flowsearch.samplers.search import Budget
+from flowsearch.samplers.transition import Transition
 
 NEVER = {"target": "never"}
 SIGMAS = torch.tensor([1.0, 0.93, 0.81, 0.62, 0.4, 0.17, 0.0])
@@ -105,3 +110,18 @@ def count_rows(model):
         lambda module, args: rows.append(args[0].shape[0])
     )
     return rows
+
+
+def judge():
+    """The judge of these tests."""
+    return Judge(Brightness(), pixel_vae())
+
+
+def budget(evaluations):
+    """A budget without target."""
+    return Budget(evaluations)
+
+
+def flow(law="constant_k", **parameters):
+    """A Stochastic Flow Sampler."""
+    return FlowSampler(Transition(noise_law(law, **(parameters or {"k": 0.5}))))

@@ -1,0 +1,263 @@
+"""Cancels, errors and refusals: nothing is lost, and every sentence says what to do."""
+
+from pathlib import Path
+
+import comfy.model_management
+import comfy.nested_tensor
+import folder_paths
+import host_models as hm
+import pytest
+import searching as s
+import torch
+from comfy.model_management import InterruptProcessingException
+from comfy_execution.utils import CurrentNodeContext
+from PIL import Image
+
+from flowsearch.nodes.flow_sampler import FlowSampler
+from flowsearch.nodes.host import search_sampler
+from flowsearch.nodes.host.resume import TempCheckpoint, workflow_part
+from flowsearch.samplers.noise_law import noise_law
+from flowsearch.samplers.search import RewardError
+from flowsearch.samplers.transition import ODE, Transition
+
+STOCHASTIC = FlowSampler(Transition(noise_law("constant_k", k=0.5)))
+
+
+def rescued() -> set[Path]:
+    """Pictures that were saved because a search did not end."""
+    return set(Path(folder_paths.get_temp_directory()).glob("flowsearch_best*.png"))
+
+
+def cancel_at(call):
+    """A reward during which the person presses cancel."""
+
+    def act(count):
+        if count == call:
+            comfy.model_management.interrupt_current_processing(True)
+
+    return s.Calling(act)
+
+
+def break_at(call):
+    def act(count):
+        if count >= call:
+            raise ZeroDivisionError("broken")
+
+    return s.Calling(act)
+
+
+@pytest.mark.parametrize("name", ["rbf", "best_of_n"])
+def test_cancel_saves_the_best_finished_picture_and_goes_on_raising(name):
+    before, model = rescued(), hm.scene_model()
+    given = {"strategy": s.strategy(name), "evaluations": 400}
+    with pytest.raises(InterruptProcessingException):
+        s.rbf_search(model, reward=cancel_at(9), **given)
+    (saved,) = rescued() - before
+    with Image.open(saved) as picture:
+        assert picture.size == (64, 64)
+    assert not comfy.model_management.processing_interrupted(), "the next node may run"
+
+
+def test_cancel_is_obeyed_between_calls_of_the_model():
+    """Not only where the reward is called: here it never is again."""
+    model = hm.scene_model()
+    rows = s.count_rows(model)
+    best_of = s.strategy("best_of_n", width=1)
+    with pytest.raises(InterruptProcessingException):
+        s.search(
+            hm.guider(model, 0.5),
+            s.sampler(),
+            reward=cancel_at(1),
+            strategy=best_of,
+            evaluations=600,
+        )
+    assert len(rows) <= s.STEPS + 1
+
+
+def test_an_error_before_anything_is_finished_saves_nothing():
+    before = rescued()
+    with pytest.raises(RewardError, match=r"brightness raised ZeroDivisionError: broken .* key"):
+        s.rbf_search(hm.scene_model(), reward=break_at(1))
+    assert rescued() == before
+
+
+def test_an_error_later_saves_the_best_so_far():
+    before = rescued()
+    with pytest.raises(RewardError, match="broken"):
+        s.rbf_search(hm.scene_model(), reward=break_at(12), evaluations=90)
+    assert len(rescued() - before) == 1
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_reward_that_is_not_finite_is_named(value):
+    class Broken(s.Brightness):
+        """A reward without a value."""
+
+        def score(self, images):
+            return torch.full((images.shape[0],), value)
+
+    with pytest.raises(RewardError, match=r"brightness returned .* must be a finite number"):
+        s.rbf_search(hm.scene_model(), reward=Broken())
+
+
+def test_a_reward_of_the_wrong_shape_is_named():
+    class Broken(s.Brightness):
+        """A reward with one value for all."""
+
+        def score(self, images):
+            return images.mean()[None, None]
+
+    with pytest.raises(RewardError, match="one value a picture"):
+        s.rbf_search(hm.scene_model(), reward=Broken())
+
+
+def test_a_cancelled_search_goes_on_where_it_was(monkeypatch, tmp_path):
+    file = TempCheckpoint(tmp_path / "run.safetensors", torch.device("cpu"))
+    given = {"evaluations": 90, "strategy": s.strategy("rbf")}
+    uncut = s.rbf_search(hm.scene_model(), **given)
+    monkeypatch.setattr(search_sampler, "checkpoint_of_running_node", lambda *_: file)
+    with pytest.raises(InterruptProcessingException):
+        s.rbf_search(hm.scene_model(), reward=cancel_at(14), **given)
+    model = hm.scene_model()
+    rows = s.count_rows(model)
+    latent, image, report = s.rbf_search(model, **given)
+    assert 0 < sum(rows) < 60, "what was done is not done again"
+    assert torch.equal(latent["samples"], uncut[0]["samples"])
+    assert torch.equal(image, uncut[1])
+    assert report.best(0) == uncut[2].best(0)
+    assert report.trace.reward_curve(0) == uncut[2].trace.reward_curve(0)
+
+
+def test_a_larger_budget_goes_on_too(monkeypatch, tmp_path):
+    file = TempCheckpoint(tmp_path / "run.safetensors", torch.device("cpu"))
+    monkeypatch.setattr(search_sampler, "checkpoint_of_running_node", lambda *_: file)
+    first = s.rbf_search(hm.scene_model(), evaluations=60)[2]
+    model = hm.scene_model()
+    rows = s.count_rows(model)
+    more = s.rbf_search(model, evaluations=90)[2]
+    assert sum(rows) < 60
+    assert more.best(0) >= first.best(0)
+    assert any("another budget" in note for note in more.notes)
+
+
+def test_cancelled_at_once_after_going_on_it_still_shows_the_best(monkeypatch, tmp_path):
+    """The picture then comes from the checkpoint, not from this process."""
+    file = TempCheckpoint(tmp_path / "run.safetensors", torch.device("cpu"))
+    monkeypatch.setattr(search_sampler, "checkpoint_of_running_node", lambda *_: file)
+    for call in (14, 1):
+        before = rescued()
+        with pytest.raises(InterruptProcessingException):
+            s.rbf_search(hm.scene_model(), reward=cancel_at(call), evaluations=400)
+        assert len(rescued() - before) == 1
+
+
+def test_without_a_server_nothing_is_kept_but_the_picture():
+    """A context without a running workflow, as in other programs that use the host's code."""
+    with CurrentNodeContext("some prompt", "5"), pytest.raises(InterruptProcessingException):
+        s.rbf_search(hm.scene_model(), reward=cancel_at(9), evaluations=400)
+
+
+def test_checkpoint_files(tmp_path):
+    path = tmp_path / "folder" / "a.safetensors"
+    file = TempCheckpoint(path, torch.device("cpu"))
+    assert file.load() is None
+    tensors = {"0/1/x": torch.randn(1, 3, 4, 4), "0/2/x": torch.arange(3)}
+    file.save(tensors, {"settings": {"a": 1.5}, "logs": [[]]})
+    found, data = file.load()
+    assert data == {"settings": {"a": 1.5}, "logs": [[]]}
+    assert found.keys() == tensors.keys()
+    assert all(torch.equal(found[key], tensors[key]) for key in tensors)
+    assert [entry.name for entry in path.parent.iterdir()] == ["a.safetensors"]
+    path.write_bytes(b"not a file of ours")
+    assert file.load() is None
+    for number in range(12):
+        TempCheckpoint(path.parent / f"b{number}.safetensors", torch.device("cpu")).save({}, {})
+    assert len([*path.parent.iterdir()]) == 8
+
+
+def test_a_runs_name_depends_on_all_but_the_budget():
+    prompt = {
+        "1": {"class_type": "LoadDemo", "inputs": {}},
+        "2": {
+            "class_type": "FlowSearchRBFSearch",
+            "inputs": {"model": ["1", 0], "seed": 1, "evaluations": 5, "target": "value",
+                       "target.value": 1.0, "seconds": 3.0},
+        },
+        "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 1]}},
+    }  # fmt: skip
+    part = workflow_part(prompt, "2")
+    assert set(part) == {"1", "2"}
+    assert part["2"]["inputs"] == {"model": ["1", 0], "seed": 1}
+    assert set(workflow_part(prompt, "made while it runs")) == {"1", "2", "3"}
+
+
+REFUSALS = {
+    "not a flow model": (
+        lambda: s.search(hm.guider(hm.gaussian_model("EPS")), STOCHASTIC, sigmas=s.SIGMAS),
+        "not as a flow model",
+    ),
+    "video": (
+        lambda: s.search(
+            hm.guider(hm.scene_model()), STOCHASTIC, {"samples": torch.zeros(1, 3, 5, 64, 64)}
+        ),
+        "single pictures",
+    ),
+    "picture and sound": (
+        lambda: s.search(
+            hm.guider(hm.scene_model()),
+            STOCHASTIC,
+            {"samples": comfy.nested_tensor.NestedTensor([torch.zeros(1, 3, 8, 8)] * 2)},
+        ),
+        "picture and sound",
+    ),
+    "sigmas that stop early": (
+        lambda: s.search(hm.guider(hm.scene_model()), STOCHASTIC, sigmas=s.SIGMAS[:-1]),
+        "end at 0",
+    ),
+    "no steps": (lambda: s.rbf_search(hm.scene_model(), denoise=0.0), "raise denoise"),
+    "too small a budget": (
+        lambda: s.rbf_search(hm.scene_model(), evaluations=3),
+        "less than one picture",
+    ),
+    "per-step search of a stock sampler": (
+        lambda: s.search(hm.guider(hm.scene_model()), s.sampler("dpmpp_2m"),
+                         strategy=s.strategy("rbf")),
+        "decides at every step, and dpmpp_2m can only be run whole",
+    ),
+    "search of a search": (
+        lambda: s.search(
+            hm.guider(hm.scene_model()),
+            search_sampler.SearchSampler(STOCHASTIC, None, None),
+        ),
+        "Search Sampler was given to a search",
+    ),
+    "variations of an ODE": (
+        lambda: s.search(hm.guider(hm.scene_model()), FlowSampler(ODE),
+                         strategy=s.strategy("rbf", q=0.0)),
+        "q = 1",
+    ),
+    "a q that is none": (lambda: s.strategy("rbf", q=1.5), "q must be between 0 and 1"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("act", "sentence"), REFUSALS.values(), ids=REFUSALS.keys())
+def test_refusals_say_why(act, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        act()
+
+
+def test_disabled_noise_has_only_one_start():
+    """A second stage has its noise in the latent: a pool of other starts would not fit it."""
+    guider = hm.guider(hm.scene_model(), 0.5)
+    first, _ = hm.run(guider, s.sampler(), s.SIGMAS[:3], hm.empty_latent(), seed=3)
+    whole, _ = hm.run(guider, s.sampler(), s.SIGMAS, hm.empty_latent(), seed=3)
+    second = search_sampler.SearchSampler(
+        FlowSampler(ODE), s.judge(), s.budget(4), s.strategy("rbf")
+    )
+    latent, _ = hm.run(guider, second, s.SIGMAS[2:], {"samples": first}, seed=None)
+    assert (latent - whole).abs().max() < 1e-5
+    pool = search_sampler.SearchSampler(
+        FlowSampler(ODE), s.judge(), s.budget(40), s.strategy("best_of_n")
+    )
+    with pytest.raises(ValueError, match="initial noise is disabled"):
+        hm.run(guider, pool, s.SIGMAS[2:], {"samples": first}, seed=None)
