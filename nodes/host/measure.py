@@ -88,9 +88,8 @@ def translated_oom() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if comfy.model_management.is_oom(error) and not isinstance(
-            error, torch.cuda.OutOfMemoryError
-        ):
+        is_oom = getattr(comfy.model_management, "is_oom", lambda _: False)  # not in older hosts
+        if is_oom(error) and not isinstance(error, torch.cuda.OutOfMemoryError):
             raise torch.cuda.OutOfMemoryError(str(error)) from error
         raise
 

@@ -61,12 +61,17 @@ STOCHASTIC = FlowSampler(Transition(noise_law("constant_k", k=0.5)))
     [STOCHASTIC, *map(s.sampler, ("euler", "heun", "dpmpp_2m", "euler_ancestral", "uni_pc"))],
     ids=["ours", "euler", "heun", "dpmpp_2m", "euler_ancestral", "uni_pc"],
 )
-def test_the_plain_sample_is_the_connected_samplers(inner):
+@pytest.mark.parametrize(
+    "start", [hm.empty_latent(), masked(hm.picture_latent())], ids=["empty", "mask"]
+)
+def test_the_plain_sample_is_the_connected_samplers(inner, start):
     model = hm.scene_model()
     guider = hm.guider(model, 0.7, -0.2, cfg=3.0)
-    plain, _ = hm.run(guider, inner, s.SIGMAS.clone(), hm.empty_latent(), seed=9)
+    plain, _ = hm.run(guider, inner, s.SIGMAS.clone(), start, seed=9)
     best_of_1 = s.strategy("best_of_n", candidates=1)
-    latent, _, report = s.search(guider, inner, seed=9, evaluations=60, strategy=best_of_1, top_k=2)
+    latent, _, report = s.search(
+        guider, inner, start, seed=9, evaluations=60, strategy=best_of_1, top_k=2
+    )
     rows = [torch.equal(row[None], plain) for row in latent["samples"]]
     assert rows.count(True) == 1, "the plain sample is one of the two pictures, to the bit"
     assert report.plain(0) is not None
