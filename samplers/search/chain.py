@@ -1,8 +1,8 @@
 """What is one chain? Passes of the strategy, each followed by the finishing of its winners.
 
 A chain always has one pending request, or it is over. While it searches it holds one handle (the
-best unfinished one of the pass) and claims the evaluations that finish it; while it finishes it
-claims what is left of the way. So whatever stops it, there is enough left to finish.
+pass's best at the lowest sigma so far) and claims the evaluations that finish it; while it finishes
+it claims what is left of the way. So whatever stops it, there is enough left to finish.
 """
 
 import weakref
@@ -26,13 +26,8 @@ _PHASE_CODE = {"search": 0, "finish": 1, "target": 2}
 def finishing(handles: list[Node], path: Sequence[float], number: int) -> Moves:
     """Take handles to sigma 0 by ODE steps, side by side; score at 0 only.
 
-    Args:
-        handles: Nodes of one sigma; emptied, so that their tensors can go.
-        path: Sigmas below, ending with 0.
-        number: What makes the keys of this finishing its own.
-
-    Yields:
-        Requests of one move a handle.
+    The handles are nodes of one sigma; their list is emptied, so that their tensors can go. The
+    number makes the keys of this finishing its own.
     """
     nodes = [*handles]
     handles.clear()
@@ -189,11 +184,7 @@ class Chain:
             self._end()
 
     def request(self) -> Request:
-        """Return the pending request with transitions and full keys filled in.
-
-        Raises:
-            RuntimeError: A key was used before in this pass, or the request is empty.
-        """
+        """Return the pending request with transitions and full keys filled in."""
         moves = [self._resolved(move) for move in self._pending]
         head = (self.index, self.pass_, _PHASE_CODE[self.phase])
         keys = [(*head, *move.key) for move in moves]
@@ -210,21 +201,26 @@ class Chain:
         if request.phase != "search":
             return self.claim - sum(map(plan.move_cost, request.moves))
         rows = max(plan.finish_cost(move.to) for move in request.moves)
-        replaced = self._held is None or self._held.score is None
-        return rows if replaced else max(self.claim, rows)
+        kept = self._held is not None and not any(
+            self._holds(move.to, move.score) and move.to < self._held.sigma
+            for move in request.moves
+        )
+        return max(self.claim, rows) if kept else rows
 
     def adopt(self, node: Node, phase: str) -> None:
-        """Take note of a new node of this chain; hold the best unfinished one of the pass."""
+        """Take note of a new node of this chain; hold the pass's best at its lowest sigma."""
         self._nodes.add(node)
         if phase == "finish" and self.phase == "finish":
             self.claim -= node.sigma > 0.0
-        if phase != "search" or node.sigma == 0.0:
-            return
-        if node.score is None and self._search_of.best_node is not None:
+        if phase != "search" or not self._holds(node.sigma, node.score is not None):
             return
         if self._held is None or _rank(node) > _rank(self._held):
             self._held = node
             self.claim = self._plan.finish_cost(node.sigma)
+
+    def _holds(self, sigma: float, scored: bool) -> bool:
+        """Whether such a node can be held: unfinished, and scored unless nothing is finished."""
+        return sigma > 0.0 and (scored or self._search_of.best_node is None)
 
     def last_rank(self) -> tuple[float, float]:
         """Return how good `last` is, for comparing chains."""
@@ -340,4 +336,5 @@ class Chain:
 
 
 def _rank(node: Node) -> tuple[float, float]:
-    return (float("-inf") if node.score is None else node.score, -node.sigma)
+    """Rank by lower sigma, then by score: early scores mean less, and take more to finish."""
+    return (-node.sigma, float("-inf") if node.score is None else node.score)

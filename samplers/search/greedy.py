@@ -49,17 +49,7 @@ class BestOfN(Settings):
         """
 
     def search(self, spec: Spec) -> Generator[list[Move], list[Node], list[Node]]:
-        """Take pictures until the budget or the number of candidates is used up.
-
-        Args:
-            spec: What is known of the run.
-
-        Yields:
-            Requests of at most `width` moves.
-
-        Returns:
-            The best picture.
-        """
+        """Take pictures, `width` side by side, until the budget or their number is used up."""
         best: list[Node] = []
         taken = 0
         if self.candidates and spec.pass_:

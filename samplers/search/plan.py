@@ -28,10 +28,7 @@ class Plan:
         items: Batch items.
         chains: Chains an item.
         top_k: Finished pictures kept an item.
-        sample_cost: Evaluations of one ordinary sample.
-
-    Raises:
-        ValueError: Sigmas, chains or items that cannot be searched, or what the strategy refuses.
+        identities: Each item's key.
     """
 
     def __init__(
@@ -45,7 +42,7 @@ class Plan:
         chains: int,
         top_k: int,
     ) -> None:
-        """Check and keep the settings."""
+        """Check and keep the settings; ValueError for what cannot be searched, or cannot help."""
         self.problem = problem
         self.strategy = strategy
         self.sigmas = _checked(sigmas)
@@ -59,7 +56,6 @@ class Plan:
         if chains < 1 or top_k < 1:
             raise ValueError(f"chains and top_k must be at least 1; got {chains} and {top_k}")
         strategy.check(self.sigmas, transition)
-        self._costs: dict[tuple[Transition | Whole | None, bool], int] = {}
         self._paths: dict[float, tuple[float, ...]] = {}
         self._json: dict[Transition | Whole, dict[str, Any]] = {}
         self.identities = {item: problem.identity(item) for item in self.items}
@@ -74,12 +70,7 @@ class Plan:
 
     def cost(self, transition: Transition | Whole | None, to: float) -> int:
         """Return the evaluations of one draw (None: a start) that arrives at `to`."""
-        if isinstance(transition, Whole):
-            return self.problem.cost(transition, to)
-        key = (transition, to > 0.0)
-        if key not in self._costs:
-            self._costs[key] = self.problem.cost(transition, to)
-        return self._costs[key]
+        return self.problem.cost(transition, to)
 
     def move_cost(self, move: Move) -> int:
         """Return the evaluations of a move; its transition defaults to the sampler's."""

@@ -51,9 +51,12 @@ def entry_of(
     number = first_id
     for request, rows in zip(requests, results, strict=True):
         lines: list[dict[str, Any]] = []
+        last, how = None, None
         for move, key, result in zip(request.moves, request.keys, rows, strict=True):
             parent = move.parent
-            how = None if move.transition is None else plan.transition_json(move.transition)
+            if move.transition is not last:
+                last = move.transition
+                how = None if last is None else plan.transition_json(last)
             lines.append(
                 {
                     "id": number,

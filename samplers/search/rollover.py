@@ -196,17 +196,7 @@ class RolloverBudgetForcing(Settings):
     # ---- the search ----
 
     def search(self, spec: Spec) -> Generator[list[Move], list[Node], list[Node]]:
-        """Search one pass of one chain.
-
-        Args:
-            spec: What is known of the run.
-
-        Yields:
-            Requests of at most `width` moves.
-
-        Returns:
-            The handles to finish, best first.
-        """
+        """Search one pass of one chain; return the handles to finish, best first."""
         run = _Pass(self, spec)
         try:
             yield from run.open()

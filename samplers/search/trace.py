@@ -6,11 +6,9 @@ else, so a trace read back from JSON gives the same tables.
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, replace
 from typing import Any
 
 from .events import Chosen, Evaluated, Event, Finished, Started, Stopped
-from .protocol import Scores
 
 __all__ = ["SCHEMA", "Trace"]
 
@@ -44,11 +42,14 @@ class Trace:
         """
         if isinstance(event, Started):
             self.record = {kind: [] for kind in _KINDS.values()}
+        row = dict(vars(event))
         if isinstance(event, Evaluated | Finished) and event.scores is not None:
-            event = replace(event, scores=_without_thumbnail(event.scores))
-        row = asdict(event)
-        if isinstance(event, Evaluated | Finished) and row["scores"] is not None:
-            del row["scores"]["thumbnail"]
+            scores = event.scores
+            row["scores"] = {
+                "value": scores.value,
+                "parts": dict(scores.parts),
+                "held_out": dict(scores.held_out),
+            }
         self.record[_KINDS[type(event)]].append(row)
 
     def to_json(self) -> dict[str, Any]:
@@ -139,8 +140,11 @@ class Trace:
             (fewer than 3 pairs, or no spread).
         """
         pairs: dict[float, dict[int, list[tuple[float, float]]]] = {}
-        for one in self.items() if item is None else [item]:
-            nodes = {row["id"]: row for row in self._evaluated(one)}
+        rows: dict[int, dict[int, Row]] = {}
+        for row in self.record["evaluated"]:
+            if item is None or row["item"] == item:
+                rows.setdefault(row["item"], {})[row["id"]] = row
+        for one, nodes in rows.items():
             for row in nodes.values():
                 if row["sigma"] == 0.0 and row["scores"] is not None:
                     for early in _ancestors(nodes, row):
@@ -175,10 +179,6 @@ class Trace:
 
     def _evaluated(self, item: int) -> list[Row]:
         return [row for row in self.record["evaluated"] if row["item"] == item]
-
-
-def _without_thumbnail(scores: Scores) -> Scores:
-    return Scores(scores.value, dict(scores.parts), dict(scores.held_out))
 
 
 def _ancestors(nodes: Mapping[int, Row], row: Row) -> list[Row]:

@@ -259,8 +259,8 @@ def test_a_strategy_may_return_winners_when_it_is_stopped():
         chosen = min(nodes, key=lambda node: node.score)
         del nodes
         try:
-            while True:
-                yield [Move(chosen, 0.7, (7, spec.remaining()), fixed_q(0.5))]
+            for number in itertools.count():
+                yield [Move(chosen, 0.7, (7, number), fixed_q(0.5))]
         except Stop as stop:
             reasons.append(stop.why)
         return [chosen]

@@ -1,0 +1,170 @@
+"""What goes wrong is named, and nothing that was finished is lost."""
+
+import math
+
+import pytest
+import torch
+from toy import SIGMAS, Interrupted, MemoryCheckpoint, Toy
+
+from flowsearch.samplers.search import (
+    Budget,
+    RewardError,
+    RolloverBudgetForcing,
+    Scores,
+    Search,
+)
+from flowsearch.samplers.transition import ODE
+
+RBF = RolloverBudgetForcing
+
+
+class Faulty(Toy):
+    """A reward that goes wrong for one candidate, by number."""
+
+    reward_name = "faulty reward"
+
+    def __init__(self, at, how) -> None:
+        super().__init__()
+        self.at, self.how, self.count = at, how, 0
+        self.victim = None
+
+    def score(self, items, denoised, sigmas):
+        scores = []
+        for item, x in zip(items, denoised, strict=True):
+            if self.victim is None and self.count == self.at:
+                self.victim = x.clone()
+            self.count += 1
+            if self.victim is not None and torch.equal(x, self.victim):
+                if isinstance(self.how, BaseException):
+                    raise self.how
+                scores.append(Scores(self.how))
+            else:
+                scores.append(Scores(self.reward(item, x)))
+        return scores
+
+
+def start(toy, **more):
+    return Search(toy, RBF(), SIGMAS, ODE, Budget(100), items=(0, 1), **more)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_reward_that_is_not_finite_is_named_with_its_candidate(value):
+    search = start(Faulty(45, value))
+    with pytest.raises(RewardError) as caught:
+        search.run()
+    text = str(caught.value)
+    assert f"faulty reward returned {value}" in text
+    assert "candidate item" in text
+    assert "key (0, 0, 0," in text
+    assert search.best(0) is not None
+
+
+def test_a_reward_that_raises_is_named_with_candidate_and_cause():
+    toy = Faulty(45, KeyError("no such class"))
+    search = start(toy)
+    with pytest.raises(RewardError) as caught:
+        search.run()
+    text = str(caught.value)
+    assert "faulty reward raised KeyError: 'no such class' for the candidate item" in text
+    assert text.count("key (") == 1
+    assert isinstance(caught.value.__cause__, KeyError)
+    assert search.best(1).scores.value == search.outcome().items[1].plain.scores.value
+
+
+class Miscounting(Toy):
+    def score(self, items, denoised, sigmas):
+        return super().score(items, denoised, sigmas)[:-1]
+
+
+def test_a_reward_with_too_few_scores_is_named():
+    with pytest.raises(RewardError, match="toy returned 1 scores for 2 pictures"):
+        start(Miscounting()).run()
+
+
+class HostBefore020(Exception):
+    """A cancel that derives from Exception."""
+
+
+@pytest.mark.parametrize("failure", [Interrupted(), KeyboardInterrupt(), HostBefore020()])
+@pytest.mark.parametrize("where", ["fail_at", "fail_scores_at"])
+def test_a_cancel_passes_unchanged_and_keeps_the_best(failure, where):
+    toy, checkpoint = Toy(), MemoryCheckpoint()
+    toy.interrupts = (Interrupted, HostBefore020)
+    toy.failure = failure
+    setattr(toy, where, 25)
+    search = start(toy, checkpoint=checkpoint)
+    with pytest.raises(type(failure)) as caught:
+        search.run()
+    assert caught.value is failure
+    assert checkpoint.saves == 1
+    assert search.best(0).state["x"].shape == (1, Toy.dim)
+    assert search.outcome().items[0].why == ""
+    uninterrupted = start(Toy()).run()
+    resumed = start(Toy(), checkpoint=checkpoint).run()
+    for one, other in zip(resumed.items, uninterrupted.items, strict=True):
+        assert torch.equal(one.winners[0].state["x"], other.winners[0].state["x"])
+
+
+def test_a_cancel_before_anything_is_finished():
+    toy = Toy()
+    toy.fail_at = 3
+    search = start(toy)
+    with pytest.raises(Interrupted):
+        search.run()
+    assert search.best(0) is None
+
+
+class Broken(MemoryCheckpoint):
+    def save(self, tensors, data):
+        raise OSError("disk full")
+
+
+def test_a_checkpoint_that_cannot_be_written_does_not_hide_the_cause(caplog):
+    toy = Toy()
+    toy.fail_at = 20
+    with pytest.raises(Interrupted):
+        start(toy, checkpoint=Broken()).run()
+    assert "could not be written" in caplog.text
+
+
+class Ragged(Toy):
+    def predict(self, items, state, sigma):
+        return {**super().predict(items, state, sigma), "history": torch.zeros(99, 1)}
+
+
+def test_a_state_with_other_rows_is_an_error():
+    with pytest.raises(ValueError, match="'history' has 99 rows, 2 were asked for"):
+        start(Ragged()).run()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sigmas": [1.0]}, "at least two falling"),
+        ({"sigmas": [1.0, 0.5, 0.7, 0.0]}, "falling"),
+        ({"sigmas": [1.0, 0.8, 0.5, 0.2]}, "end at 0"),
+        ({"sigmas": [14.6, 3.0, 0.5, 0.0]}, r"lie in \[0, 1\]"),
+        ({"items": ()}, "at least one"),
+        ({"items": (1, 1)}, "different batch rows"),
+        ({"chains": 0}, "chains and top_k"),
+        ({"rows_per_call": 0}, "rows_per_call"),
+    ],
+)
+def test_settings_that_cannot_run_are_refused(change, message):
+    settings = {"sigmas": SIGMAS, "items": (0,), **change}
+    with pytest.raises(ValueError, match=message):
+        Search(Toy(), RBF(), transition=ODE, budget=Budget(100), **settings)
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"evaluations": 0},
+        {"evaluations": 5, "seconds": 0.0},
+        {"evaluations": 5, "reward_calls": 0},
+        {"evaluations": 5, "target": math.nan},
+    ],
+)
+def test_budgets_that_leave_nothing_to_do_are_refused(limits):
+    with pytest.raises(ValueError, match="budget"):
+        Budget(**limits)
