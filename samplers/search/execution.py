@@ -155,7 +155,7 @@ class Executor:
             state = problem.predict(items, state, first.to)
             _measure(state, measured)
         else:
-            state = {"x": state["x"]}
+            state = {key: value for key, value in state.items() if key != "denoised"}
         costs = measured.get("evaluations", [job.cost for job in jobs])
         rows = measured.get("rows", costs)
         call = self.calls if any(costs) else -1

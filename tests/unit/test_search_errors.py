@@ -127,6 +127,34 @@ def test_a_checkpoint_that_cannot_be_written_does_not_hide_the_cause(caplog):
     assert "could not be written" in caplog.text
 
 
+class Faint(RBF):
+    """A strategy with a fault: it raises in its third pass."""
+
+    def search(self, spec):
+        if spec.pass_ == 2:
+            raise ZeroDivisionError("in the strategy")
+        return (yield from super().search(spec))
+
+
+def test_a_strategy_that_raises_leaves_the_last_checkpoint_as_it_was():
+    checkpoint = MemoryCheckpoint()
+
+    def start(strategy):
+        return Search(
+            Toy(), strategy, SIGMAS, ODE, Budget(150), checkpoint=checkpoint, checkpoint_seconds=0.0
+        )
+
+    search = start(Faint(draws=2))
+    with pytest.raises(ZeroDivisionError, match="in the strategy"):
+        search.run()
+    assert search.best(0) is not None
+    outcome = start(RBF(draws=2)).run()
+    expected = Search(Toy(), RBF(draws=2), SIGMAS, ODE, Budget(150)).run()
+    assert outcome.notes == []
+    one, other = outcome.items[0].winners[0], expected.items[0].winners[0]
+    assert torch.equal(one.state["x"], other.state["x"])
+
+
 class Ragged(Toy):
     def predict(self, items, state, sigma):
         return {**super().predict(items, state, sigma), "history": torch.zeros(99, 1)}

@@ -253,6 +253,20 @@ def test_a_stop_is_kept_in_the_checkpoint():
     assert torch.equal(first.items[0].winners[0].state["x"], again.items[0].winners[0].state["x"])
 
 
+def test_seconds_count_over_interrupts():
+    checkpoint, toy = MemoryCheckpoint(), Toy()
+    toy.fail_at, toy.failure = 25, KeyboardInterrupt()
+    budget = Budget(1000, seconds=60.0)
+    with pytest.raises(KeyboardInterrupt):
+        run(RBF(draws=9), budget, toy, clock=Clock(1.0), checkpoint=checkpoint)
+    outcome, _, _ = run(RBF(draws=9), budget, clock=Clock(1.0), checkpoint=checkpoint)
+    whole, _, _ = run(RBF(draws=9), budget, clock=Clock(1.0))
+    assert outcome.items[0].why == whole.items[0].why == "seconds"
+    # the clock ticks a little more often with a checkpoint; half the time again would show
+    spent = outcome.items[0].ledger.evaluations, whole.items[0].ledger.evaluations
+    assert spent[0] < 1.25 * spent[1]
+
+
 def test_a_strategy_may_return_winners_when_it_is_stopped():
     def body(spec):
         nodes = yield from down(spec, 0.8, draws=3)
