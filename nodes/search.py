@@ -17,7 +17,8 @@ from .flow_sampler import FlowSampler
 from .host.forms import Conditioning, Noise, SeededNoise, cfg_guider, ksampler_sigmas, search_latent
 from .host.judge import Judge
 from .host.search_sampler import SearchSampler, StrategyChoice, limits
-from .sockets import CATEGORY_SEARCH, FlowReport, FlowReward, FlowStrategy
+from .search_inputs import advanced_inputs, budget_inputs, reward_inputs, search_outputs
+from .sockets import CATEGORY_SEARCH
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -89,136 +90,6 @@ def searcher(
     return SearchSampler(sampler, judge, budget, strategy, top_k)
 
 
-def _reward() -> list[io.Input]:
-    return [
-        io.Vae.Input(
-            "vae", tooltip="Decodes the pictures that the reward scores, and the finished ones."
-        ),
-        FlowReward.Input(
-            "reward",
-            tooltip="What a good picture is: a number per picture, higher is better.",
-        ),
-    ]
-
-
-def _budget() -> list[io.Input]:
-    value = io.Float.Input(
-        "value",
-        default=0.0,
-        min=-1e9,
-        max=1e9,
-        step=0.01,
-        round=False,
-        tooltip=(
-            "Reward at which the search stops, in the reward's own unit. Lower stops sooner, at a "
-            "worse picture; one that cannot be reached uses the whole budget."
-        ),
-    )
-    return [
-        io.Int.Input(
-            "evaluations",
-            default=200,
-            min=1,
-            max=1_000_000,
-            tooltip=(
-                "Budget: guided predictions of one picture, for each picture of the batch. The "
-                "plain sample takes as many as there are steps. That few: no search, the plain "
-                "sample comes out; 10 times that and more: a real search, in proportion slower."
-            ),
-        ),
-        io.DynamicCombo.Input(
-            "target",
-            options=[
-                io.DynamicCombo.Option("highest", []),
-                io.DynamicCombo.Option("value", [value]),
-                io.DynamicCombo.Option("never", []),
-            ],
-            tooltip=(
-                "When to stop before the budget is used up. highest: at the highest value the "
-                "reward can have (never, for a reward without one). value: at a value of yours. "
-                "never: use the whole budget."
-            ),
-        ),
-    ]
-
-
-def _advanced(top_k: bool = True) -> list[io.Input]:
-    inputs: list[io.Input] = [
-        FlowStrategy.Input(
-            "strategy",
-            optional=True,
-            tooltip=(
-                "How to search, from the node Search Strategy. Not connected: rbf, or best_of_n "
-                "for a sampler that can only be run whole."
-            ),
-        ),
-        io.Vae.Input(
-            "scoring_vae",
-            optional=True,
-            tooltip=(
-                "A cheaper decoder, such as TAESD, for unfinished pictures. Not connected: vae, "
-                "slower and exact. Finished pictures always use vae."
-            ),
-        ),
-        io.Int.Input(
-            "score_size",
-            default=0,
-            min=0,
-            max=8192,
-            optional=True,
-            advanced=True,
-            tooltip=(
-                "Longer side in pixels to which unfinished pictures are shrunk for the reward. 0: "
-                "as decoded; small: faster rewards, which miss detail."
-            ),
-        ),
-        io.Float.Input(
-            "seconds",
-            default=0.0,
-            min=0.0,
-            max=1e6,
-            step=1.0,
-            optional=True,
-            advanced=True,
-            tooltip=(
-                "Time limit of the whole search in seconds. 0: none; short: the best so far is "
-                "finished and comes out."
-            ),
-        ),
-        io.Int.Input(
-            "reward_calls",
-            default=0,
-            min=0,
-            max=1_000_000,
-            optional=True,
-            advanced=True,
-            tooltip=(
-                "Most pictures to be scored, for slow or paid rewards, for each picture of the "
-                "batch. 0: no limit; few: the search ends early."
-            ),
-        ),
-    ]
-    if top_k:
-        tooltip = (
-            "Finished pictures to put out for each picture of the batch, best first. 1: only the "
-            "best; more: runners-up too, as far as the search has finished that many."
-        )
-        inputs.append(
-            io.Int.Input(
-                "top_k", default=1, min=1, max=64, optional=True, advanced=True, tooltip=tooltip
-            )
-        )
-    return inputs
-
-
-def _outputs() -> list[io.Output]:
-    return [
-        io.Latent.Output(id="latent", tooltip="The best finished latents."),
-        io.Image.Output(id="image", tooltip="The same, decoded, as the reward saw them."),
-        FlowReport.Output(id="report", tooltip="What was tried and found, for Search Report."),
-    ]
-
-
 class RBFSearch(io.ComfyNode):
     """A search with the inputs of KSampler."""
 
@@ -245,7 +116,7 @@ class RBFSearch(io.ComfyNode):
                     "latent_image",
                     tooltip="Where to start; each row of the batch is searched by itself.",
                 ),
-                *_reward(),
+                *reward_inputs(),
                 io.Int.Input(
                     "seed",
                     default=0,
@@ -296,10 +167,10 @@ class RBFSearch(io.ComfyNode):
                         "structure, and little is left to search."
                     ),
                 ),
-                *_budget(),
-                *_advanced(),
+                *budget_inputs(),
+                *advanced_inputs(),
             ],
-            outputs=_outputs(),
+            outputs=search_outputs(),
         )
 
     @classmethod
@@ -364,11 +235,11 @@ class Search(io.ComfyNode):
                     "latent_image",
                     tooltip="Where to start; each row of the batch is searched by itself.",
                 ),
-                *_reward(),
-                *_budget(),
-                *_advanced(),
+                *reward_inputs(),
+                *budget_inputs(),
+                *advanced_inputs(),
             ],
-            outputs=_outputs(),
+            outputs=search_outputs(),
         )
 
     @classmethod
@@ -423,9 +294,9 @@ class SearchSamplerNode(io.ComfyNode):
                         "search's. Any other: whole pictures only."
                     ),
                 ),
-                *_reward(),
-                *_budget(),
-                *_advanced(top_k=False),
+                *reward_inputs(),
+                *budget_inputs(),
+                *advanced_inputs(top_k=False),
             ],
             # an output of the same id as an input is refused by older hosts
             outputs=[io.Sampler.Output(id="search_sampler", display_name="SAMPLER")],

@@ -165,7 +165,8 @@ class HostProblem:
         guider, options, mask = self._item(items[0])
         model: Any = comfy.samplers.KSamplerX0Inpaint(guider, self._sigmas)
         model.latent_image = self.latent[items[0]].expand_as(x)
-        model.noise = state.get("mask_noise", x)
+        # a finished picture that is noised again has forgotten its start: the item's own will do
+        model.noise = state.get("mask_noise", self._noise[items[0]].expand_as(x))
         mask = None if mask is None else mask.expand_as(x)
         per_row = x.new_full((x.shape[0],), sigma)
         with self._counter as counted, translated_oom():

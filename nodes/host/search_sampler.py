@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -166,7 +166,7 @@ class SearchSampler(Sampler):
         listeners: Sequence[Callable[[Event], None]],
         extra_args: dict[str, Any],
     ) -> Search:
-        choice = self.choice or StrategyChoice(usual_strategy(self.inner))
+        choice = self.choice or StrategyChoice(usual_strategy(self.inner, float(sigmas[0])))
         strategy: Any = choice.strategy
 
         def tell(event: Event) -> None:
@@ -225,11 +225,12 @@ def transition_of(sampler: Sampler) -> Transition | Whole:
     return Whole(name.removeprefix("sample_"))
 
 
-def usual_strategy(sampler: Sampler) -> AnyStrategy:
+def usual_strategy(sampler: Sampler, first: float) -> AnyStrategy:
     """Return the strategy that is used where none is connected.
 
     Args:
         sampler: The SAMPLER to be searched.
+        first: The run's first sigma.
 
     Returns:
         Best-of-N for what can only be run whole; RBF with the sampler's own draws where it has any.
@@ -237,7 +238,11 @@ def usual_strategy(sampler: Sampler) -> AnyStrategy:
     transition = transition_of(sampler)
     if isinstance(transition, Whole):
         return BestOfN()
-    return RolloverBudgetForcing() if transition == ODE else RolloverBudgetForcing(q=None)
+    usual = RolloverBudgetForcing() if transition == ODE else RolloverBudgetForcing(q=None)
+    if first >= usual.sigma_high:
+        return usual
+    # a partial denoise may start below the window: search the same part of what there is
+    return replace(usual, sigma_low=usual.sigma_low * first)
 
 
 def _require_pictures(guider: CFGGuider, noise: Tensor) -> None:

@@ -178,6 +178,15 @@ def test_a_search_finds_brighter_and_darker_pictures():
         assert report.best(0) > report.plain(0)
 
 
+def test_a_partial_denoise_is_searched_too():
+    """It may start below the sigmas that are searched otherwise."""
+    latent = hm.picture_latent()
+    _, _, report = s.rbf_search(hm.scene_model(), latent, denoise=0.3, evaluations=45)
+    spent = ledger(report)["phases"]
+    assert spent["plain"] == s.STEPS
+    assert spent["search"] > s.STEPS
+
+
 def test_ode_sampler_in_search_draws_with_the_strategys_q():
     _, _, report = s.search(hm.guider(hm.scene_model(), 0.5), FlowSampler(ODE), evaluations=45)
     drawn = [row["transition"] for row in report.trace.record["evaluated"] if row["transition"]]

@@ -149,10 +149,10 @@ def test_strategy_and_forms_through_the_server(server):
 
 
 def test_cancel_leaves_a_picture_and_queueing_again_goes_on(server):
-    given = {"evaluations": 400, "seed": 12}
-    seen = asyncio.run(cancelled(server, workflow(**given), after=120))
+    given = {"evaluations": 200, "seed": 12}
+    seen = asyncio.run(cancelled(server, workflow(**given), after=60))
     assert of_kind(seen, "execution_interrupted")
-    assert {data["max"] for data in of_kind(seen, "progress") if data["node"] == NODE} == {400}
+    assert {data["max"] for data in of_kind(seen, "progress") if data["node"] == NODE} == {200}
     shown = [data for data in of_kind(seen, "executed") if data["node"] == NODE]
     (image,) = shown[-1]["output"]["images"]
     assert image["filename"].startswith("flowsearch_best")

@@ -1,0 +1,137 @@
+"""Inputs and outputs that the searching nodes share."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from .sockets import FlowReport, FlowReward, FlowStrategy
+
+__all__ = ["advanced_inputs", "budget_inputs", "reward_inputs", "search_outputs"]
+
+SCORE_SIZE = (
+    "Longer side in pixels to which unfinished pictures are shrunk for the reward. 0: as decoded; "
+    "small: faster rewards, which miss detail."
+)
+REWARD_CALLS = (
+    "Most pictures to be scored, for slow or paid rewards, for each picture of the batch. 0: no "
+    "limit; few: the search ends early."
+)
+TOP_K = (
+    "Finished pictures to put out for each picture of the batch, best first. 1: only the best; "
+    "more: runners-up too, as far as the search has finished that many."
+)
+
+
+def reward_inputs() -> list[io.Input]:
+    """What scores."""
+    return [
+        io.Vae.Input(
+            "vae", tooltip="Decodes the pictures that the reward scores, and the finished ones."
+        ),
+        FlowReward.Input(
+            "reward",
+            tooltip="What a good picture is: a number per picture, higher is better.",
+        ),
+    ]
+
+
+def budget_inputs() -> list[io.Input]:
+    """What may be spent."""
+    value = io.Float.Input(
+        "value",
+        default=0.0,
+        min=-1e9,
+        max=1e9,
+        step=0.01,
+        round=False,
+        tooltip=(
+            "Reward at which the search stops, in the reward's own unit. Lower stops sooner, at a "
+            "worse picture; one that cannot be reached uses the whole budget."
+        ),
+    )
+    return [
+        io.Int.Input(
+            "evaluations",
+            default=200,
+            min=1,
+            max=1_000_000,
+            tooltip=(
+                "Budget: guided predictions of one picture, for each picture of the batch. The "
+                "plain sample takes as many as there are steps. That few: no search, the plain "
+                "sample comes out; 10 times that and more: a real search, in proportion slower."
+            ),
+        ),
+        io.DynamicCombo.Input(
+            "target",
+            options=[
+                io.DynamicCombo.Option("highest", []),
+                io.DynamicCombo.Option("value", [value]),
+                io.DynamicCombo.Option("never", []),
+            ],
+            tooltip=(
+                "When to stop before the budget is used up. highest: at the highest value the "
+                "reward can have (never, for a reward without one). value: at a value of yours. "
+                "never: use the whole budget."
+            ),
+        ),
+    ]
+
+
+def advanced_inputs(top_k: bool = True) -> list[io.Input]:
+    """Inputs that the defaults serve well.
+
+    Args:
+        top_k: Whether the node may put out several pictures for one.
+
+    Returns:
+        Optional inputs.
+    """
+    inputs: list[io.Input] = [
+        FlowStrategy.Input(
+            "strategy",
+            optional=True,
+            tooltip=(
+                "How to search, from the node Search Strategy. Not connected: rbf, or best_of_n "
+                "for a sampler that can only be run whole."
+            ),
+        ),
+        io.Vae.Input(
+            "scoring_vae",
+            optional=True,
+            tooltip=(
+                "A cheaper decoder, such as TAESD, for unfinished pictures. Not connected: vae, "
+                "slower and exact. Finished pictures always use vae."
+            ),
+        ),
+        _whole("score_size", 0, 8192, SCORE_SIZE),
+        io.Float.Input(
+            "seconds",
+            default=0.0,
+            min=0.0,
+            max=1e6,
+            step=1.0,
+            optional=True,
+            advanced=True,
+            tooltip=(
+                "Time limit of the whole search in seconds. 0: none; short: the best so far is "
+                "finished and comes out."
+            ),
+        ),
+        _whole("reward_calls", 0, 1_000_000, REWARD_CALLS),
+    ]
+    return [*inputs, _whole("top_k", 1, 64, TOP_K)] if top_k else inputs
+
+
+def _whole(name: str, low: int, high: int, tooltip: str) -> io.Input:
+    return io.Int.Input(
+        name, default=low, min=low, max=high, optional=True, advanced=True, tooltip=tooltip
+    )
+
+
+def search_outputs() -> list[io.Output]:
+    """What comes out."""
+    return [
+        io.Latent.Output(id="latent", tooltip="The best finished latents."),
+        io.Image.Output(id="image", tooltip="The same, decoded, as the reward saw them."),
+        FlowReport.Output(id="report", tooltip="What was tried and found, for Search Report."),
+    ]
