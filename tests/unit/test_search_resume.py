@@ -7,8 +7,15 @@ import pytest
 import torch
 from toy import Interrupted, MemoryCheckpoint, Toy
 
-from flowsearch.samplers.search import BestOfN, Budget, RolloverBudgetForcing, Search, Trace
-from flowsearch.samplers.transition import ODE
+from flowsearch.samplers.search import (
+    BestOfN,
+    Budget,
+    Move,
+    RolloverBudgetForcing,
+    Search,
+    Trace,
+)
+from flowsearch.samplers.transition import ODE, fixed_q
 
 RBF = RolloverBudgetForcing
 CASES = {
@@ -157,6 +164,42 @@ def test_more_continues_the_pass_itself():
     assert resumed["parent"] is not None
     parents = {row["id"]: row for row in rows}
     assert parents[resumed["parent"]]["spent"] <= spent
+
+
+@dataclasses.dataclass(frozen=True)
+class Thrifty:
+    """Holds a handle, and returns nothing while it cannot afford what it wants from it."""
+
+    name = "thrifty"
+    plain = True
+    finish_steps = None
+    score_below = 0.0
+    target_stop = True
+
+    def check(self, sigmas, transition):
+        pass
+
+    def to_json(self):
+        return {"strategy": self.name}
+
+    def search(self, spec):
+        (node,) = yield [Move(None, 1.0, (0,), score=False)]
+        if spec.remaining() < 40:
+            return []
+        nodes = yield [Move(node, 0.9, (1, row), fixed_q(0.5)) for row in range(4)]
+        return nodes
+
+
+def test_a_handle_that_was_held_when_the_strategy_returned_can_be_gone_on_from():
+    checkpoint, trace, before = MemoryCheckpoint(), Trace(), Trace()
+    first = {"strategy": Thrifty(), "items": (0,), "budget": Budget(30)}
+    make("rbf", checkpoint, on_event=before, **first).run()
+    changes = {"strategy": Thrifty(), "items": (0,), "budget": Budget(70)}
+    outcome = make("rbf", checkpoint, on_event=trace, **changes).run()
+    assert "continued" in outcome.notes[0]
+    starts = [row["id"] for row in before.record["evaluated"] if row["sigma_from"] is None]
+    drawn = [row["parent"] for row in trace.record["evaluated"] if row["key"][3:4] == (1,)]
+    assert drawn[0] == starts[-1]
 
 
 @pytest.mark.parametrize("case", ["rbf", "rbf_chains"])
