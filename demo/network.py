@@ -2,10 +2,11 @@
 
     F = net(input);   D = m + c_skip (x - (1 - t) m) + c_out F;   v = (x - D) / t
 
-with t the linear-path time (1 = noise), m and s the data's mean and spread, C = (1 - t)^2 s^2 + t^2,
-c_skip = (1 - t) s^2 / C, c_out = t s / sqrt(C) and the input divided by sqrt(C): the preconditioning
-of Karras et al. 2022 (arXiv 2206.00364, section 5) on the linear path, so that input and target of
-the network have unit spread at every t and the last steps keep what is already drawn.
+with t the linear-path time (1 = noise), m and s the data's mean and spread,
+C = (1 - t)^2 s^2 + t^2, c_skip = (1 - t) s^2 / C, c_out = t s / sqrt(C) and the input divided by
+sqrt(C): the preconditioning of Karras et al. 2022 (arXiv 2206.00364, section 5) on the linear path,
+so that input and target of the network have unit spread at every t and the last steps keep what is
+already drawn.
 
 Prompts arrive as (B, GROUPS, FEATURES): per group one-hot count, colour and shape; all zero for no
 group. An all-zero prompt is the unconditional model.

@@ -43,7 +43,7 @@ class Scene:
 
 
 def held_out(scene: Scene) -> bool:
-    """Whether a scene is kept out of training: one in five, by a hash of its groups in any order."""
+    """Whether a scene is kept out of training: one in five, by a hash of its sorted groups."""
     text = "|".join(sorted(f"{n} {colour} {shape}" for n, colour, shape in scene.groups))
     return hashlib.blake2b(text.encode(), digest_size=2).digest()[0] % 5 == 0
 
@@ -97,7 +97,7 @@ _GRID = np.arange(SIZE, dtype=np.float32) + 0.5
 
 
 def _distance(shape: str, x: float, y: float, radius: float) -> NDArray[np.float32]:
-    """Signed distance to a shape of the area of a disc of that radius, in pixels, negative inside."""
+    """Signed distance in pixels, negative inside, to a shape of the area of that disc."""
     dx, dy = (_GRID - np.float32(x))[None, :], (_GRID - np.float32(y))[:, None]
     if shape == "circle":
         return np.sqrt(dx * dx + dy * dy) - np.float32(radius)

@@ -90,10 +90,12 @@ def load_demo() -> tuple[comfy.model_patcher.ModelPatcher, comfy.sd.CLIP, comfy.
         comfy.model_management.get_torch_device(),
         comfy.model_management.unet_offload_device(),
     )
+    network: Any = SceneNet
     model = comfy.model_base.BaseModel(
-        DemoConfig(), comfy.model_base.ModelType.FLOW, device=offload, unet_model=SceneNet
+        DemoConfig(), comfy.model_base.ModelType.FLOW, device=offload, unet_model=network
     )
-    weights = {k: v.float() for k, v in comfy.utils.load_torch_file(str(WEIGHTS)).items()}
+    half: Any = comfy.utils.load_torch_file(str(WEIGHTS))
+    weights = {name: value.float() for name, value in half.items()}
     missing, unexpected = model.diffusion_model.load_state_dict(weights, strict=False)
     if missing or unexpected:
         raise ValueError(
@@ -117,9 +119,9 @@ class LoadDemo(io.ComfyNode):
             display_name="Load Demo Model",
             category=CATEGORY_DEMO,
             description=(
-                "The small flow model that comes with the pack: 64 x 64 pictures of coloured shapes, "
-                "for trying searches in seconds and without downloads. Prompts are counts, colours "
-                "and shapes: 'three red circles and two blue squares'. Latent: 64 x 64."
+                "The small flow model that comes with the pack: 64 x 64 pictures of coloured "
+                "shapes, for trying searches in seconds and without downloads. Prompts are counts, "
+                "colours and shapes: 'three red circles and two blue squares'. Latent: 64 x 64."
             ),
             search_aliases=["demo", "shapes", "test model", "example model", "toy model"],
             inputs=[],

@@ -12,13 +12,14 @@ triangle 1 / 2. Both are exact on the scenes this counts; on photographs it is m
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage
+from scipy import ndimage  # pyright: ignore[reportMissingTypeStubs]
 from torch import Tensor
 
 from .base import RewardSpec, check_images
@@ -56,10 +57,12 @@ Group = tuple[int, str, str]
 Counts = Mapping[tuple[str, str], int]
 """(colour, shape) to how many."""
 
+Floats = NDArray[np.float32]
+
 _NAMES = tuple(COLOURS)
-_DIRECTIONS = 1.0 - np.array([COLOURS[name] for name in _NAMES], dtype=np.float32)
-_STRENGTH = np.linalg.norm(_DIRECTIONS, axis=1)
-_DIRECTIONS = _DIRECTIONS / _STRENGTH[:, None]
+_ABSORBED = 1.0 - np.array([COLOURS[name] for name in _NAMES], dtype=np.float32)
+_STRENGTH = np.linalg.norm(_ABSORBED, axis=1)
+_DIRECTIONS: Floats = _ABSORBED / _STRENGTH[:, None]
 _SMALLEST = 14.0
 """Least area of a shape, in pixels of a 64 x 64 picture; smaller specks are not shapes."""
 
@@ -81,9 +84,9 @@ def parse_groups(text: str) -> tuple[Group, ...]:
             message names it and lists what is known.
     """
     known = (
-        "Write groups joined by 'and' or commas, each a count (zero to twelve, or digits), a colour "
-        f"({', '.join(COLOURS)}) and a shape ({', '.join(SHAPES)}), for example 'three red circles "
-        "and two blue squares'."
+        "Write groups joined by 'and' or commas, each a count (zero to twelve, or digits), a "
+        f"colour ({', '.join(COLOURS)}) and a shape ({', '.join(SHAPES)}), for example 'three "
+        "red circles and two blue squares'."
     )
     groups: list[Group] = []
     for part in filter(str.strip, re.split(r",|;|\n|\band\b", text.lower())):
@@ -125,7 +128,22 @@ def _kind(fill: float) -> str:
     return min(SHAPES, key=lambda name: abs(SHAPES[name] - fill))
 
 
-def count_shapes(picture: NDArray[np.float32]) -> dict[tuple[str, str], int]:
+def _components(
+    mask: NDArray[np.bool_],
+) -> Iterator[tuple[NDArray[np.int32], int, tuple[slice, slice]]]:
+    """Connected components: labels of the picture, the component's, and its box with a margin."""
+    find: Any = ndimage
+    labels, number = cast("tuple[NDArray[np.int32], int]", find.label(mask))
+    boxes = cast("list[tuple[slice, slice]]", find.find_objects(labels, number))
+    for label, (rows, columns) in enumerate(boxes, start=1):
+        box = (
+            slice(max(rows.start - 1, 0), rows.stop + 1),
+            slice(max(columns.start - 1, 0), columns.stop + 1),
+        )
+        yield labels, label, box
+
+
+def count_shapes(picture: Floats) -> dict[tuple[str, str], int]:
     """Count the coloured shapes of one picture.
 
     Args:
@@ -134,28 +152,23 @@ def count_shapes(picture: NDArray[np.float32]) -> dict[tuple[str, str], int]:
     Returns:
         How many of each (colour, shape); what is not there is not a key.
     """
-    absorbed = 1.0 - np.clip(picture, 0.0, 1.0)
+    absorbed: Floats = 1.0 - np.minimum(np.maximum(picture, 0.0), 1.0)
     norm = np.sqrt((absorbed * absorbed).sum(axis=2))
     chroma = absorbed.max(axis=2) - absorbed.min(axis=2)
-    likeness = absorbed @ _DIRECTIONS.T
-    colour = likeness.argmax(axis=2)
+    colour = cast("NDArray[np.int64]", (absorbed @ np.transpose(_DIRECTIONS)).argmax(axis=2))
     cover = np.minimum(norm / _STRENGTH[colour], 1.0)
     solid = (cover > 0.5) & (chroma > 0.25)
     smallest = _SMALLEST * picture.shape[0] * picture.shape[1] / 4096.0
     found: dict[tuple[str, str], int] = {}
-    for index in np.unique(colour[solid]):
-        labels, number = ndimage.label(solid & (colour == index))
-        for label, box in enumerate(ndimage.find_objects(labels, number), start=1):
-            rows = slice(max(box[0].start - 1, 0), box[0].stop + 1)
-            columns = slice(max(box[1].start - 1, 0), box[1].stop + 1)
-            here = labels[rows, columns]
-            if (here == label).sum() < smallest:
+    for index in {int(i) for i in colour[solid]}:
+        for labels, label, box in _components(solid & (colour == index)):
+            here = labels[box] == label
+            if here.sum() < smallest:
                 continue
-            near = (here == label) | ((here == 0) & ~solid[rows, columns])
-            soft = np.where(near, cover[rows, columns], 0.0)
-            soft = np.where(soft > 0.15, soft, 0.0)
-            box_area = soft.sum(axis=0).max() * soft.sum(axis=1).max()
-            key = (_NAMES[int(index)], _kind(float(soft.sum() / box_area)))
+            near = here | ((labels[box] == 0) & ~solid[box])
+            soft = np.where(near & (cover[box] > 0.15), cover[box], 0.0)
+            fill = float(soft.sum() / (soft.sum(axis=0).max() * soft.sum(axis=1).max()))
+            key = (_NAMES[index], _kind(fill))
             found[key] = found.get(key, 0) + 1
     return found
 

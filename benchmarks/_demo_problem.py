@@ -1,0 +1,137 @@
+"""The embedded model as a search problem without the host: many prompts share the model's calls.
+
+One item is one prompt. The network runs in bfloat16 where the machine is fast at it (--float32 of
+the benchmarks turns that off); states and decisions are float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from flowsearch.demo.network import SceneNet
+from flowsearch.demo.prompt import Group, encode
+from flowsearch.rewards.shape_count import ShapeCount
+from flowsearch.samplers.noise import digest, keyed_normal
+from flowsearch.samplers.search import Scores, State, Whole
+from flowsearch.samplers.transition import Transition, step
+
+__all__ = ["DemoProblem", "load_net"]
+
+WEIGHTS = Path(__file__).resolve().parents[1] / "demo" / "weights.safetensors"
+PURPOSES = {"start": 1, "move": 2}
+
+
+def load_net(path: Path = WEIGHTS, device: str = "cpu") -> SceneNet:
+    """The embedded network with its weights, ready to be called.
+
+    Args:
+        path: Weights.
+        device: Where it runs.
+
+    Returns:
+        The network.
+    """
+    net = SceneNet()
+    net.load_state_dict({name: value.float() for name, value in load_file(path).items()})
+    return net.eval().to(device, memory_format=torch.channels_last)
+
+
+class _Noise(Mapping[str, Tensor]):
+    """Noise of a chunk, drawn when it is looked up."""
+
+    def __init__(self, problem: DemoProblem, seed: int, items: Any, keys: Any) -> None:
+        self.problem, self.seed, self.items, self.all_keys = problem, seed, items, keys
+
+    def __getitem__(self, purpose: str) -> Tensor:
+        rows = [
+            keyed_normal((3, 64, 64), self.problem.identity(i), self.seed, *key, PURPOSES[purpose])
+            for i, key in zip(self.items, self.all_keys, strict=True)
+        ]
+        return torch.stack(rows).to(self.problem.device)
+
+    def __iter__(self) -> Any:
+        return iter(PURPOSES)
+
+    def __len__(self) -> int:
+        return len(PURPOSES)
+
+
+class DemoProblem:
+    """Implements the search package's Problem for a list of prompts.
+
+    Args:
+        net: The network.
+        prompts: Groups of each item.
+        float32: Whether to run the network in float32.
+    """
+
+    shares_calls = True
+    reward_name = "shape_count"
+    interrupts: tuple[type[BaseException], ...] = (KeyboardInterrupt,)
+
+    def __init__(
+        self, net: SceneNet, prompts: Sequence[Sequence[Group]], float32: bool = False
+    ) -> None:
+        self.net = net
+        self.device = next(net.parameters()).device
+        self.contexts = torch.stack([encode(groups) for groups in prompts]).to(self.device)
+        self.rewards = [ShapeCount.from_groups(groups) for groups in prompts]
+        self.float32 = float32
+
+    def identity(self, item: int) -> int:
+        """Key of the item's own noise."""
+        return digest(20_250_319, item)
+
+    def noise(self, seed: int, items: Any, keys: Any) -> Mapping[str, Tensor]:
+        """Noise by purpose."""
+        return _Noise(self, seed, items, keys)
+
+    def start(self, items: Sequence[int], to: float, noise: Mapping[str, Tensor]) -> State:
+        """Pure noise at `to`; the latent is empty."""
+        z = noise["start"]
+        return {"x": to * z, "denoised": torch.zeros_like(z)}
+
+    def move(
+        self,
+        items: Sequence[int],
+        state: State,
+        fr: float,
+        to: float,
+        transition: Transition | Whole,
+        noise: Mapping[str, Tensor],
+    ) -> State:
+        """One transition."""
+        if isinstance(transition, Whole):
+            raise TypeError("the benchmarks search per step")
+        row = transition.coefficients(fr, to)
+        z = noise["move"] if row.needs_noise else None
+        return {"x": step(state["x"], state["denoised"], row, z)}
+
+    def predict(self, items: Sequence[int], state: State, sigma: float) -> State:
+        """One call of the network."""
+        x = state["x"].to(memory_format=torch.channels_last)
+        times = torch.full((len(x),), sigma, device=self.device)
+        enabled = not self.float32
+        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled):
+            denoised = self.net.denoise(x, times, self.contexts[list(items)]).float()
+        return {**state, "denoised": denoised.contiguous().clone()}
+
+    def score(
+        self, items: Sequence[int], denoised: Tensor, sigmas: Sequence[float]
+    ) -> list[Scores]:
+        """Count the shapes."""
+        images = ((denoised + 1) / 2).clamp(0, 1).permute(0, 2, 3, 1)
+        return [
+            Scores(self.rewards[item].score(images[row : row + 1]).item())
+            for row, item in enumerate(items)
+        ]
+
+    def cost(self, transition: Transition | Whole | None, to: float) -> int:
+        """One evaluation wherever a prediction follows."""
+        return int(to > 0.0)

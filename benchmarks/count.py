@@ -1,0 +1,291 @@
+"""Does the search find pictures whose counts are right, and at what cost?
+
+    python scripts/dev.py bench count [--quick] [--json FILE] [--plot FILE] [--parts FOLDER]
+
+Committed prompts (benchmarks/prompts.json), held out from the embedded model's training: `hard`,
+where a single sample is right once in a hundred, and `easy`. Every method gets the same evaluations
+and ends finished at sigma 0. Best-of-N takes its samples one by one, so that its smaller budgets
+are prefixes of its largest; RBF shares its budget out and is run at each. Many prompts share the
+model's calls. What is done is kept in --parts and not computed again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from devtools.pack import load_pack
+
+load_pack()
+
+from _demo_problem import WEIGHTS, DemoProblem, load_net  # noqa: E402
+from _report import Report, paired_difference  # noqa: E402
+
+from flowsearch.demo.prompt import parse  # noqa: E402
+from flowsearch.samplers import sigmas  # noqa: E402
+from flowsearch.samplers.noise_law import noise_law  # noqa: E402
+from flowsearch.samplers.search import (  # noqa: E402
+    BestOfN,
+    Budget,
+    RolloverBudgetForcing,
+    Search,
+    Trace,
+)
+from flowsearch.samplers.transition import ODE, Transition, fixed_q  # noqa: E402
+
+PROMPTS = Path(__file__).with_name("prompts.json")
+BUDGETS = (100, 200, 500)
+BEST_OF_N_STEPS = (5, 8, 12, 20)
+DEFAULT_STEPS = 20
+Results = list[dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row of the table.
+
+    Attributes:
+        name: As printed.
+        strategy: Settings of the search.
+        sigmas: Levels.
+        transition: Of the sampler.
+        chains: Independent chains.
+        prefix: Whether smaller budgets are prefixes of the largest.
+        budgets: Evaluations it is run at; none: those of the command line.
+    """
+
+    name: str
+    strategy: Any
+    sigmas: Sequence[float]
+    transition: Transition = ODE
+    chains: int = 1
+    prefix: bool = False
+    budgets: tuple[int, ...] = ()
+
+
+def methods() -> list[Method]:
+    """The methods of the table."""
+    reference = RolloverBudgetForcing.reference(finish_steps=8)
+    paper = Transition(noise_law("rbf_reference"), "euler_maruyama", "vp")
+    one_by_one = BestOfN(width=1)
+    return [
+        Method("Euler, 20 steps", one_by_one, sigmas.uniform(20), budgets=(20,)),
+        *(
+            Method(f"Best-of-N, {n} steps", one_by_one, sigmas.uniform(n), prefix=True)
+            for n in BEST_OF_N_STEPS
+        ),
+        Method("RBF reference, paper's sigmas", reference, sigmas.rbf_reference(10), paper, 2),
+        Method("RBF reference, our sigmas", reference, sigmas.uniform(10), fixed_q(0.85), 2),
+        Method("RBF default", RolloverBudgetForcing(), sigmas.uniform(DEFAULT_STEPS)),
+    ]
+
+
+def run(problem: DemoProblem, method: Method, budget: int, seed: int, rows: int) -> Results:
+    """Search every prompt with one method at one budget.
+
+    Args:
+        problem: The model and the prompts.
+        method: What to run.
+        budget: Evaluations a prompt.
+        seed: Of the run.
+        rows: Rows in one call of the model.
+
+    Returns:
+        A dict a prompt: evaluations spent to the best finished reward so far, in order, as strings
+        to floats; "seconds" a prompt.
+    """
+    start = time.time()
+    trace = Trace()
+    items = tuple(range(len(problem.rewards)))
+    Search(
+        problem,
+        method.strategy,
+        method.sigmas,
+        method.transition,
+        Budget(budget, target=0.0),
+        items=items,
+        seed=seed,
+        rows_per_call=rows,
+        chains=method.chains,
+        on_event=trace,
+    ).run()
+    seconds = (time.time() - start) / len(items)
+    results: Results = []
+    for item in items:
+        curve: dict[str, float] = {"seconds": seconds}
+        for point in trace.reward_curve(item):
+            if point["finished"] is not None:
+                curve[str(point["evaluations"])] = point["finished"]
+        results.append(curve)
+    return results
+
+
+def reward_at(curve: dict[str, float], budget: int) -> float:
+    """Best finished reward after that many evaluations, -inf if nothing was finished."""
+    reached = [v for k, v in curve.items() if k != "seconds" and int(k) <= budget]
+    return max(reached, default=-float("inf"))
+
+
+class Parts:
+    """Results on disk, one file a run, so that an interrupted benchmark goes on.
+
+    Args:
+        folder: Where they are kept; None keeps nothing.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def get(self, key: Sequence[object], compute: Callable[[], Results]) -> Results:
+        """Return what is kept under the key, or compute and keep it."""
+        if self.folder is None:
+            return compute()
+        name = hashlib.sha256(json.dumps(key, default=str).encode()).hexdigest()[:20]
+        file = self.folder / f"{name}.json"
+        if not file.is_file():
+            partial = file.with_suffix(f".{os.getpid()}")
+            partial.write_text(json.dumps({"key": [str(k) for k in key], "results": compute()}))
+            partial.replace(file)
+        return json.loads(file.read_text())["results"]
+
+
+def collect(
+    options: argparse.Namespace, texts: Sequence[str], name: str, budgets: Sequence[int]
+) -> list[dict[str, Any]]:
+    """Run all methods on one set of prompts.
+
+    Args:
+        options: Command line.
+        texts: Prompts.
+        name: Of the set.
+        budgets: Evaluations.
+
+    Returns:
+        Rows with the rewards of every seed and prompt under "rewards".
+    """
+    problem = DemoProblem(
+        load_net(device=options.device), [parse(text) for text in texts], options.float32
+    )
+    parts = Parts(options.parts)
+    weights = hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()[:12]
+    rows: list[dict[str, Any]] = []
+    for method in methods():
+        wanted = list(method.budgets or budgets)
+        for budget in [max(wanted)] if method.prefix else wanted:
+            kept: list[Results] = []
+            for seed in range(options.seeds):
+                key = (weights, texts, method, budget, seed, options.float32)
+
+                def compute(m: Method = method, b: int = budget, s: int = seed) -> Results:
+                    return run(problem, m, b, s, options.rows)
+
+                kept.append(parts.get(key, compute))
+            for limit in wanted if method.prefix else [budget]:
+                rewards = np.array([[reward_at(curve, limit) for curve in one] for one in kept])
+                rows.append(
+                    {
+                        "prompts": name,
+                        "method": method.name,
+                        "evaluations": limit,
+                        "accuracy": float((rewards == 0).mean()),
+                        "mean reward": float(rewards.mean()),
+                        "seconds a prompt": float(
+                            np.mean([c["seconds"] for one in kept for c in one]) * limit / budget
+                        ),
+                        "rewards": rewards,
+                    }
+                )
+                print({k: v for k, v in rows[-1].items() if k != "rewards"}, flush=True)
+    return rows
+
+
+def claims(report: Report, rows: Sequence[dict[str, Any]], budgets: Sequence[int]) -> None:
+    """Compare the default with the best Best-of-N, on the hard prompts."""
+    for budget in budgets:
+        here = [r for r in rows if r["prompts"] == "hard" and r["evaluations"] == budget]
+        best = max(
+            (r for r in here if r["method"].startswith("Best-of-N")), key=lambda r: r["accuracy"]
+        )
+        ours = next(r for r in here if r["method"] == "RBF default")
+        mean, low, high = paired_difference(
+            (ours["rewards"] == 0).astype(float), (best["rewards"] == 0).astype(float)
+        )
+        report.claim(
+            f"hard prompts, {budget} evaluations: RBF default {ours['accuracy']:.2f} against "
+            f"{best['method']} {best['accuracy']:.2f}, difference {mean:+.3f} "
+            f"(95 % interval {low:+.3f} to {high:+.3f})",
+            low,
+            0.0,
+            low > 0,
+        )
+
+
+def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Draw accuracy against evaluations, a panel a set of prompts."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    sets = list(dict.fromkeys(row["prompts"] for row in rows))
+    figure, axes = pyplot.subplots(1, len(sets), figsize=(5.2 * len(sets), 4), sharey=True)
+    for axis, name in zip(np.atleast_1d(axes), sets, strict=True):
+        for method in dict.fromkeys(row["method"] for row in rows):
+            here = [r for r in rows if r["prompts"] == name and r["method"] == method]
+            style = "o-" if method == "RBF default" else "s--" if "RBF" in method else "^:"
+            axis.plot(
+                [r["evaluations"] for r in here], [r["accuracy"] for r in here], style, label=method
+            )
+        axis.set(title=f"{name} prompts", xlabel="evaluations", ylim=(-0.02, 1.02), xscale="log")
+        axis.set_xticks([20, *BUDGETS], [str(b) for b in (20, *BUDGETS)])
+        axis.grid(alpha=0.3)
+    np.atleast_1d(axes)[0].set_ylabel("share of prompts counted right")
+    np.atleast_1d(axes)[-1].legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    print(f"written to {path}")
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="24 prompts, up to 200 evaluations")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--plot", type=Path)
+    parser.add_argument("--parts", type=Path, help="folder of finished runs, reused")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--seeds", type=int, default=3 if torch.cuda.is_available() else 1)
+    parser.add_argument("--rows", type=int, default=64, help="rows in one call of the model")
+    parser.add_argument("--float32", action="store_true", help="run the network in float32")
+    options = parser.parse_args()
+    report = Report("count")
+    prompts: dict[str, list[str]] = json.loads(PROMPTS.read_text())
+    budgets = BUDGETS
+    if options.quick:
+        options.seeds = 1
+        budgets = BUDGETS[:2]
+        prompts = {"hard": prompts["hard"][:16], "easy": prompts["easy"][:8]}
+    rows = [
+        row for name, texts in prompts.items() for row in collect(options, texts, name, budgets)
+    ]
+    claims(report, rows, [b for b in budgets if b >= 200])
+    report.rows = [{k: v for k, v in row.items() if k != "rewards"} for row in rows]
+    report.finish(options.json)
+    if options.plot:
+        plot(rows, options.plot)
+
+
+if __name__ == "__main__":
+    main()
