@@ -166,6 +166,28 @@ def test_more_continues_the_pass_itself():
     assert parents[resumed["parent"]]["spent"] <= spent
 
 
+@pytest.mark.parametrize(
+    "strategy", [RBF(draws=2, finalists=3), RBF(passes=3, finish_steps=7), RBF(draws=1, width=1)]
+)
+def test_more_repeats_nothing_whatever_the_chains_were_doing(strategy):
+    """Every round of the shorter run is the same round of the longer one, to the last finishing."""
+    for evaluations in range(20, 110, 6):
+        checkpoint, short, long = MemoryCheckpoint(), Trace(), Trace()
+
+        def go_on(budget, trace, checkpoint=checkpoint):
+            return Search(
+                Toy(), strategy, STEPS, ODE, Budget(budget), chains=3, checkpoint=checkpoint,
+                on_event=trace,
+            ).run()  # fmt: skip
+
+        go_on(evaluations, short)
+        outcome = go_on(evaluations + 40, long)
+        assert [note for note in outcome.notes if "afresh" in note] == []
+        before, after = told(short)["evaluated"], told(long)["evaluated"]
+        assert after[: len(before)] == before
+        assert len(after) > len(before)
+
+
 @dataclasses.dataclass(frozen=True)
 class Thrifty:
     """Holds a handle, and returns nothing while it cannot afford what it wants from it."""

@@ -334,6 +334,13 @@ def test_without_a_plain_sample_and_winners_the_plain_sample_is_taken():
     assert outcome.items[0].winners
 
 
+def test_the_first_of_equals_wins():
+    outcome, _, _ = run(BestOfN(), Budget(60), Scripted([1.0] * 50), top_k=4)
+    ids = [winner.node.id for winner in outcome.items[0].winners]
+    assert ids == sorted(ids)
+    assert outcome.items[0].winners[0].node is outcome.items[0].plain.node
+
+
 def test_passes_repeat_while_a_picture_fits():
     outcome, trace, _ = run(RBF(draws=2), Budget(300))
     passes = {row["pass_"] for row in trace.record["evaluated"] if row["phase"] == "search"}
