@@ -14,7 +14,6 @@ from ..transition import ODE, Transition
 from .events import Chosen, Event
 from .plan import Plan, thin
 from .protocol import Move, Node, Request, Stop, Whole
-from .script import Script
 
 __all__ = ["Chain", "finishing"]
 
@@ -45,7 +44,6 @@ class Owner(Protocol):
     index: int
     plain_nodes: list[Node]
     finished_handles: set[int]
-    script: Script
     outbox: list[Event]
 
     @property
@@ -97,7 +95,6 @@ class Chain:
         self._why = ""
         self._pending: list[Move] = []
         self._of: tuple[int, ...] = ()
-        self._path: tuple[float, ...] = ()
         self._held: Node | None = None
         self._asked = 0
         self._finishes = 0
@@ -188,7 +185,7 @@ class Chain:
         moves = [self._resolved(move) for move in self._pending]
         head = (self.index, self.pass_, _PHASE_CODE[self.phase])
         keys = [(*head, *move.key) for move in moves]
-        return Request(self.index, self.pass_, self.phase, moves, keys, self._of, self._path)
+        return Request(self.index, self.pass_, self.phase, moves, keys, self._of)
 
     def target_request(self, moves: list[Move], handle: int) -> Request:
         """Return a request that finishes a handle which reached the target."""
@@ -285,7 +282,7 @@ class Chain:
     def _open_pass(self) -> None:
         self.phase = "search"
         self._held = None
-        self._of = self._path = ()
+        self._of = ()
         self._asked = self._finishes = self.targets = 0
         self.claim = 0
         self._used = set()
@@ -314,17 +311,13 @@ class Chain:
             waiting = [node for node in waiting if node.sigma != sigma]
             if not group:
                 return
-            self._of, self._path = tuple(node.id for node in group), path
+            self._of = tuple(node.id for node in group)
             self.claim = (len(path) - 1) * len(group)
             self._finishes += 1
             yield from finishing(group, path, self._finishes)
 
     def _fitting(self, group: list[Node]) -> tuple[list[Node], tuple[float, ...]]:
         """Return which of these handles can be finished, and how."""
-        logged = self._search_of.script.next_of(self.index)
-        if logged is not None:
-            of: list[int] = logged["of"] if logged["phase"] == "finish" else []
-            return [node for node in group if node.id in of], tuple(logged["path"])
         path, afford = self._plan.finish_path(group[0].sigma), self._search_of.free_for(self)
         if len(path) - 1 > afford:
             if self._finishes:

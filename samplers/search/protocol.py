@@ -118,7 +118,6 @@ class Request:
         moves: The moves, transitions filled in.
         keys: The moves' full keys.
         of: Handles that are being finished, aligned with the moves; empty otherwise.
-        path: The sigmas by which they are finished.
     """
 
     chain: int
@@ -127,7 +126,6 @@ class Request:
     moves: list[Move]
     keys: list[tuple[int, ...]]
     of: tuple[int, ...] = ()
-    path: tuple[float, ...] = ()
 
 
 class Stop(Exception):

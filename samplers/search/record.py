@@ -45,7 +45,7 @@ def entry_of(
         plan: The run's settings.
 
     Returns:
-        {"requests": [{chain, pass, phase, of, path, rows: [...]}]}.
+        {"requests": [{chain, pass, phase, of, rows: [...]}]}.
     """
     parts: list[dict[str, Any]] = []
     number = first_id
@@ -79,7 +79,6 @@ def entry_of(
                 "pass": request.pass_,
                 "phase": request.phase,
                 "of": list(request.of),
-                "path": list(request.path),
                 "rows": lines,
             }
         )

@@ -402,13 +402,9 @@ class _Pass:
     # ---- end ----
 
     def winners(self) -> list[Node]:
-        """Return the handles to finish: the last transition's best, the chain, the best ever.
-
-        In the published code a chain that has just advanced has nothing to show beside another.
-        """
+        """Return the handles to finish: the last transition's best, the chain, the best ever."""
         found = [*self.step_best]
-        alone = self.settings.safe_quotas or self.spec.chains == 1
-        if not found and self.node is not None and alone:
+        if not found and self.node is not None:
             found = [self.node]
         if self.best is not None and (not found or _score(self.best) > _score(found[0])):
             found.append(self.best)

@@ -3,8 +3,8 @@
 A segment holds the rounds that were played under one budget. Under the same budget the run goes on
 where the log ends. Where another budget follows, a chain waits after its last logged reply, the
 rounds that finished its winners are entered without being asked for, and it goes on under the new
-budget as if that had been there at this point. Whatever depends on the budget (what was admitted,
-the shares, how far winners were finished, what stopped) is read from the log.
+budget as if that had been there at this point. What was admitted, the shares and what stopped
+depend on all chains, waiting or not, so they are read from the log.
 """
 
 from collections import deque
@@ -104,11 +104,6 @@ class Script:
         if not self._entries:
             return None
         return {part["chain"]: part["phase"] for part in self._entries[0]["requests"]}
-
-    def next_of(self, chain: int) -> Entry | None:
-        """Return a chain's next logged request; None if there is none."""
-        parts = (part for entry in self._entries for part in entry["requests"])
-        return next((part for part in parts if part["chain"] == chain), None)
 
     def rest(self) -> Iterator[Entry]:
         """Yield what is left of the segment."""

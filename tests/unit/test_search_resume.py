@@ -166,12 +166,41 @@ def test_more_continues_the_pass_itself():
     assert parents[resumed["parent"]]["spent"] <= spent
 
 
+@dataclasses.dataclass(frozen=True)
+class Uneven:
+    """Two chains ask for too much and are over early; the third decides by what remains."""
+
+    name = "uneven"
+    plain = True
+    finish_steps = None
+    score_below = 0.9
+    target_stop = True
+
+    def check(self, sigmas, transition):
+        pass
+
+    def to_json(self):
+        return {"strategy": self.name}
+
+    def search(self, spec):
+        (node,) = yield [Move(None, 1.0, (0,), score=False)]
+        count = 90 if spec.chain < 2 else 1 + spec.remaining() % 3
+        nodes = yield [Move(node, 0.9, (1, row), fixed_q(0.5)) for row in range(2)]
+        return (yield [Move(nodes[0], 0.7, (2, row), fixed_q(0.5)) for row in range(count)])
+
+
 @pytest.mark.parametrize(
-    "strategy", [RBF(draws=2, finalists=3), RBF(passes=3, finish_steps=7), RBF(draws=1, width=1)]
+    "strategy",
+    [
+        RBF(draws=2, finalists=3),
+        RBF(passes=3, finish_steps=7),
+        RBF(draws=1, width=1),
+        Uneven(),
+    ],
 )
 def test_more_repeats_nothing_whatever_the_chains_were_doing(strategy):
     """Every round of the shorter run is the same round of the longer one, to the last finishing."""
-    for evaluations in range(20, 110, 6):
+    for evaluations in range(20, 100, 4):
         checkpoint, short, long = MemoryCheckpoint(), Trace(), Trace()
 
         def go_on(budget, trace, checkpoint=checkpoint):
