@@ -128,12 +128,20 @@ def test_a_checkpoint_that_cannot_be_written_does_not_hide_the_cause(caplog):
 
 
 class Faint(RBF):
-    """A strategy with a fault: it raises in its third pass."""
+    """A strategy with a fault: it raises on the third reply of its third pass."""
 
     def search(self, spec):
-        if spec.pass_ == 2:
-            raise ZeroDivisionError("in the strategy")
-        return (yield from super().search(spec))
+        steps, replies = super().search(spec), 0
+        moves = next(steps)
+        while True:
+            nodes = yield moves
+            replies += 1
+            if spec.pass_ == 2 and replies == 3:
+                raise ZeroDivisionError("in the strategy")
+            try:
+                moves = steps.send(nodes)
+            except StopIteration as end:
+                return end.value
 
 
 def test_a_strategy_that_raises_leaves_the_last_checkpoint_as_it_was():
