@@ -85,17 +85,7 @@ class ItemSearch:
         return self.winners[0].node if self.winners else None
 
     def state_of(self, node: Node) -> State:
-        """Return a live node's tensors.
-
-        Args:
-            node: A node of this item.
-
-        Returns:
-            Its state, one row.
-
-        Raises:
-            Diverged: The checkpoint does not hold it.
-        """
+        """Return a live node's tensors, one row; Diverged if the checkpoint does not hold it."""
         try:
             return self.tensors[node]
         except KeyError:
