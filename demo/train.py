@@ -1,4 +1,4 @@
-"""Train the embedded model: ``python scripts/dev.py train``, or through scripts/in_pack.py.
+"""Train the embedded model: ``python scripts/dev.py train``.
 
     loss = mean | F - (x0 - m - c_skip (x - (1 - t) m)) / c_out |^2,   x = (1 - t) x0 + t eps
 
@@ -66,13 +66,14 @@ def loss_of(net: SceneNet, x0: Tensor, context: Tensor, t: Tensor, eps: Tensor) 
 def main() -> None:
     """Train and write the weights and the log."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=7500)
+    parser.add_argument("--steps", type=int, default=7500, help="updates; the decay runs over them")
     parser.add_argument("--batch", type=int, default=24)
     parser.add_argument("--rate", type=float, default=1.2e-3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, default=WEIGHTS)
+    parser.add_argument("--stop", type=int, help="end after this many of the steps")
     parser.add_argument("--save-every", type=int, default=500)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -92,7 +93,8 @@ def main() -> None:
     )
     log: list[dict[str, float]] = []
     window, start = 0.0, time.time()
-    for step in range(options.steps):
+    last = options.stop or options.steps
+    for step in range(last):
         warm = min(1.0, (step + 1) / 200)
         decay = 0.5 * (1 + math.cos(math.pi * step / options.steps))
         for group in optimizer.param_groups:
@@ -116,7 +118,7 @@ def main() -> None:
             log.append({"step": step + 1, "loss": window / 100, "seconds": time.time() - start})
             print(json.dumps(log[-1]), flush=True)
             window = 0.0
-        if (step + 1) % options.save_every == 0 or step + 1 == options.steps:
+        if (step + 1) % options.save_every == 0 or step + 1 == last:
             half = {name: p.half().contiguous().cpu() for name, p in average.items()}
             save_file(half, options.out)
             options.out.with_suffix(".json").write_text(json.dumps(log))

@@ -64,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
     server.add_argument("--cpu", action="store_true", help="compute on the CPU in any case")
     bench = command("bench", run_bench, "run benchmarks/NAME.py; further arguments go to it")
     bench.add_argument("name", choices=benchmarks(), metavar="NAME", help=", ".join(benchmarks()))
+    command("train", run_train, "train the embedded model again; arguments go to demo/train.py")
     command("lint", run_lint, "run ruff, pyright and pydoclint")
     command("schema", run_schema, "rewrite the committed snapshot of node ids, inputs, defaults")
     command("workflows", run_workflows, "rewrite example_workflows/api from the editor's files")
@@ -129,6 +130,16 @@ def run_bench(options: argparse.Namespace, rest: list[str]) -> int:
     place = place_of(options)
     script = ROOT / "benchmarks" / f"{options.name}.py"
     command = [str(place.python), str(script), *rest]
+    return subprocess.run(command, env=child_environment(place), check=False).returncode
+
+
+def run_train(options: argparse.Namespace, rest: list[str]) -> int:
+    place = place_of(options)
+    code = (
+        "from devtools.pack import load_pack; load_pack(); import runpy; "
+        "runpy.run_module('flowsearch.demo.train', run_name='__main__', alter_sys=True)"
+    )
+    command = [str(place.python), "-c", code, *rest]
     return subprocess.run(command, env=child_environment(place), check=False).returncode
 
 

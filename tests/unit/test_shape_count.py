@@ -27,9 +27,7 @@ def scenes(number: int, seed: int = 0):
 
 def right(drawn, pictures, count=count_shapes) -> float:
     return float(
-        np.mean(
-            [wrong(count(p), s.counts) == 0 for s, p in zip(drawn, pictures, strict=True)]
-        )
+        np.mean([wrong(count(p), s.counts) == 0 for s, p in zip(drawn, pictures, strict=True)])
     )
 
 
