@@ -32,6 +32,8 @@ class ItemSearch:
         ledger: What it has spent.
         winners: Finished pictures, best first, at most top_k.
         plain: The plain sample's finished picture.
+        best_node: The best finished node so far, of equals the newest, so that a search that
+            goes on from it wanders over a plateau. (The first of equals is what comes out.)
         outbox: Events since the last boundary.
         script: Its log, for the checkpoint and from one.
         stop_now: Set from outside at a boundary: "seconds", or a person's reason.
@@ -52,6 +54,7 @@ class ItemSearch:
         self.ledger = Ledger()
         self.winners: list[Winner] = []
         self.plain: Winner | None = None
+        self.best_node: Node | None = None
         self.plain_nodes: list[Node] = []
         self.finished_handles: set[int] = set()
         self.outbox: list[Event] = []
@@ -78,11 +81,6 @@ class ItemSearch:
     def budget(self) -> Budget:
         """The budget in force: while a log is replayed, the one it was played under."""
         return self.script.budget
-
-    @property
-    def best_node(self) -> Node | None:
-        """The best finished node so far."""
-        return self.winners[0].node if self.winners else None
 
     def state_of(self, node: Node) -> State:
         """Return a live node's tensors, one row; Diverged if the checkpoint does not hold it."""
@@ -384,6 +382,8 @@ class ItemSearch:
         """Enter a finished picture; return whether it is the best so far."""
         kept = Scores(scores.value, scores.parts, scores.held_out)
         winner = Winner(node, kept, state or {})
+        if not self.winners or kept.value >= self.winners[0].scores.value:
+            self.best_node = node
         if plain:
             self.plain = winner
         if handle is not None:

@@ -200,7 +200,7 @@ class Spec(Protocol):
         ...
 
     def best(self) -> Node | None:
-        """Return the best finished node of the item so far."""
+        """Return the best finished node of the item so far, of equals the newest."""
         ...
 
     def choose(

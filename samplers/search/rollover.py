@@ -10,14 +10,18 @@ which differs from the algorithm: a pool of 25, integer quotas over N transition
 drawn, no step to sigma 0, the rest of the budget spent on the last drawn transition, one evaluation
 left over. The threshold test is that of arXiv:2512.08985 with a constant threshold.
 
-The defaults search where predictions mean something (score_below, sigma_high, sigma_low), keep
-most of a draw's noise (q), and leave the rest of the way to the ODE.
+The defaults are not the published search. Where what is wanted is rare, early predictions rank
+finished pictures too badly to be worth many draws, and a pass from new noise throws away what the
+last one found. So each pass goes back up from the best finished picture, noises it to
+restart_sigma, where composition can still change but most of it stays, takes one draw there and
+finishes in few ODE steps: many cheap tries, each judged by its finished picture. What was measured
+is in docs/SEARCH.md.
 """
 
 import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from ..transition import ODE, RENOISE, Transition, fixed_q
 from .protocol import Move, Node, Spec, Stop, Whole
@@ -51,8 +55,8 @@ class RolloverBudgetForcing(Settings):
         threshold: Reward for accept = "threshold".
         rollover: Whether what is left of a quota goes to the next transition.
         exhausted: "advance" goes on with the transition's best; "restart" gives the pass up.
-        restart: Where passes after the first start: "noise", or "best": the best finished picture,
-            noised up to restart_sigma.
+        restart: Where passes start: "noise", or "best": the best finished picture (of equals the
+            newest; the plain sample at first), noised up to restart_sigma.
         restart_sigma: See restart, 0 to 1.
         finalists: Candidates of the last searched transition that are finished, at least 1.
         best_kept: Whether an earlier candidate with a higher score is finished too.
@@ -65,26 +69,26 @@ class RolloverBudgetForcing(Settings):
 
     name: ClassVar[str] = "rbf"
 
-    width: int = 4
-    pool: int = 0
+    width: int = 1
+    pool: int = 1
     pool_share: float = 0.1
-    draws: int = 0
+    draws: int = 1
     passes: int = 1
     q: float | None = 0.85
     sigma_high: float = 0.95
-    sigma_low: float = 0.4
+    sigma_low: float = 0.7
     score_below: float = 0.9
     accept: str = "improve"
     baseline: str = "ever"
     threshold: float = 0.0
     rollover: bool = True
     exhausted: str = "advance"
-    restart: str = "noise"
+    restart: str = "best"
     restart_sigma: float = 0.8
     finalists: int = 1
     best_kept: bool = True
     safe_quotas: bool = True
-    finish_steps: int | None = None
+    finish_steps: int | None = 3
     plain: bool = True
     target_stop: bool = True
 
@@ -111,6 +115,29 @@ class RolloverBudgetForcing(Settings):
         self.require(self.safe_quotas or self.pool > 0, "the published quotas need a pool")
 
     @classmethod
+    def descent(cls, **changes: Any) -> "RolloverBudgetForcing":
+        """Return the published search with its faults mended: one way down that shares the budget.
+
+        Passes start from new noise, a pool first; quotas roll over; the finishing follows the
+        sigmas.
+
+        Args:
+            **changes: Settings that differ.
+
+        Returns:
+            The settings.
+        """
+        settings: dict[str, Any] = {
+            "width": 4,
+            "pool": 0,
+            "draws": 0,
+            "sigma_low": 0.4,
+            "restart": "noise",
+            "finish_steps": None,
+        }
+        return cls(**{**settings, **changes})
+
+    @classmethod
     def reference(cls, finish_steps: int | None = 1) -> "RolloverBudgetForcing":
         """Return the settings that follow the published code.
 
@@ -126,11 +153,13 @@ class RolloverBudgetForcing(Settings):
         return cls(
             width=1,
             pool=25,
+            draws=0,
             q=None,
             sigma_high=1.0,
             sigma_low=0.0,
             score_below=1.0,
             best_kept=False,
+            restart="noise",
             safe_quotas=False,
             finish_steps=finish_steps,
             plain=False,
@@ -246,7 +275,7 @@ class _Pass:
     def open(self) -> Generator[list[Move], list[Node], None]:
         """Bring a pool to the first searched sigma and take the best of it."""
         settings, spec = self.settings, self.spec
-        best = spec.best() if spec.pass_ and settings.restart == "best" else None
+        best = spec.best() if settings.restart == "best" else None
         if best is not None:
             self.index = self._restart_index()
             price = 1

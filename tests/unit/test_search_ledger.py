@@ -16,10 +16,11 @@ STRATEGIES = {
     "best_of_n": BestOfN(),
     "best_of_5": BestOfN(candidates=5, plain=False),
     "rbf": RBF(),
-    "rbf_many_passes": RBF(draws=3, finalists=2),
-    "rbf_from_best": RBF(draws=4, restart="best", accept="never"),
-    "rbf_threshold": RBF(draws=6, accept="threshold", threshold=-1.0, exhausted="restart"),
-    "rbf_pool": RBF(pool=7, width=3, passes=2, plain=False, finish_steps=5),
+    "rbf_descent": RBF.descent(),
+    "rbf_many_passes": RBF.descent(draws=3, finalists=2),
+    "rbf_from_best": RBF.descent(draws=4, restart="best", accept="never"),
+    "rbf_threshold": RBF.descent(draws=6, accept="threshold", threshold=-1.0, exhausted="restart"),
+    "rbf_pool": RBF.descent(pool=7, width=3, passes=2, plain=False, finish_steps=5),
 }
 
 
@@ -63,7 +64,7 @@ def test_ledger_of_the_reference(finish_steps, chains):
     assert outcome.items[0].ledger.evaluations == (150 - 1) * chains
 
 
-@pytest.mark.parametrize("strategy", [BestOfN(), RBF(draws=3)])
+@pytest.mark.parametrize("strategy", [BestOfN(), RBF.descent(draws=3)])
 def test_reward_calls_are_a_budget(strategy):
     toy, trace, budget = Toy(), Trace(), Budget(400, reward_calls=23)
     outcome = Search(toy, strategy, SIGMAS, ODE, budget, chains=2, on_event=trace).run()
@@ -94,7 +95,9 @@ class Guided(Toy):
 
 def test_measured_costs_are_charged():
     toy, trace, budget = Guided(), Trace(), Budget(200)
-    outcome = Search(toy, RBF(), SIGMAS, ODE, budget, on_event=trace, rows_per_call=64).run()
+    outcome = Search(
+        toy, RBF.descent(), SIGMAS, ODE, budget, on_event=trace, rows_per_call=64
+    ).run()
     assert outcome.items[0].ledger.rows == outcome.items[0].ledger.evaluations == toy.rows[0]
 
 
@@ -108,6 +111,6 @@ class Uncounted(Toy):
 
 def test_a_wrong_count_is_seen():
     toy, trace, budget = Uncounted(), Trace(), Budget(100)
-    outcome = Search(toy, RBF(), SIGMAS, ODE, budget, on_event=trace).run()
+    outcome = Search(toy, RBF.descent(), SIGMAS, ODE, budget, on_event=trace).run()
     with pytest.raises(AssertionError):
         check(toy, outcome, trace, budget)

@@ -55,11 +55,12 @@ def peak(strategy, evaluations, chains=1):
     "strategy",
     [
         BestOfN(),
+        RBF.descent(),
+        RBF.descent(draws=4, finalists=3),
+        RBF.descent(passes=3, pool=12),
         RBF(),
-        RBF(draws=4, finalists=3),
-        RBF(passes=3, pool=12),
-        RBF(restart="best", draws=3),
-        RBF(accept="never"),
+        RBF.descent(restart="best", draws=3),
+        RBF.descent(accept="never"),
     ],
 )
 @pytest.mark.parametrize("chains", [1, 2])

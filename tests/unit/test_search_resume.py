@@ -20,10 +20,11 @@ from flowsearch.samplers.transition import ODE, fixed_q
 RBF = RolloverBudgetForcing
 CASES = {
     "best_of_n": (BestOfN(width=2), 1, Budget(40)),
-    "rbf": (RBF(draws=2, finalists=2), 1, Budget(40)),
-    "rbf_chains": (RBF(draws=2), 2, Budget(54)),
-    "rbf_target": (RBF(draws=3, restart="best"), 2, Budget(70, target=-0.35)),
-    "rbf_no_plain": (RBF(plain=False, pool=3), 1, Budget(40, reward_calls=25)),
+    "rbf_default": (RBF(), 1, Budget(40)),
+    "rbf": (RBF.descent(draws=2, finalists=2), 1, Budget(40)),
+    "rbf_chains": (RBF.descent(draws=2), 2, Budget(54)),
+    "rbf_target": (RBF.descent(draws=3, restart="best"), 2, Budget(70, target=-0.35)),
+    "rbf_no_plain": (RBF.descent(plain=False, pool=3), 1, Budget(40, reward_calls=25)),
 }
 STEPS = [1.0, 0.9, 0.7, 0.5, 0.3, 0.15, 0.0]
 
@@ -153,7 +154,7 @@ def test_more_continues_where_the_budget_ended(case):
 def test_more_continues_the_pass_itself():
     """The strategy goes on from the handles it had when the budget ended, not from a new pass."""
     checkpoint, trace = MemoryCheckpoint(), Trace()
-    strategy = RBF(draws=12, width=4, accept="never", pool=1)
+    strategy = RBF.descent(draws=12, width=4, accept="never", pool=1)
     first = make("rbf", checkpoint, strategy=strategy, items=(0,), budget=Budget(32)).run()
     make("rbf", checkpoint, on_event=trace, strategy=strategy, items=(0,), budget=Budget(80)).run()
     rows = trace.record["evaluated"]
@@ -192,9 +193,9 @@ class Uneven:
 @pytest.mark.parametrize(
     "strategy",
     [
-        RBF(draws=2, finalists=3),
-        RBF(passes=3, finish_steps=7),
-        RBF(draws=1, width=1),
+        RBF.descent(draws=2, finalists=3),
+        RBF.descent(passes=3, finish_steps=7),
+        RBF.descent(draws=1, width=1),
         Uneven(),
     ],
 )
@@ -274,7 +275,7 @@ def test_more_can_be_interrupted_and_continued_again(case):
     ("change", "named"),
     [
         ({"seed": 6}, "seed"),
-        ({"strategy": RBF(draws=2, q=0.8)}, "strategy"),
+        ({"strategy": RBF.descent(draws=2, q=0.8)}, "strategy"),
         ({"items": (0, 2)}, "items"),
     ],
 )
