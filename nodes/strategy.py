@@ -6,12 +6,13 @@ here add what a widget needs. Where the engine says None ("decide yourself"), th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from comfy_api.latest import io
 
-from ..samplers.search import STRATEGIES, RolloverBudgetForcing
+from ..samplers.search import BestOfN, RolloverBudgetForcing
 from ..samplers.search.rollover import ACCEPT, BASELINE, EXHAUSTED, RESTART
 from .host.search_sampler import StrategyChoice
 from .sockets import CATEGORY_SEARCH, FlowStrategy
@@ -120,12 +121,19 @@ RBF: dict[str, Widget] = {
         options=EXHAUSTED,
     ),
     "restart": Widget(
-        "Where later searches start. noise: from new noise; best: from the best finished picture, "
-        "noised again.",
+        "Where each pass starts. noise: from new noise; best: from the best finished picture so "
+        "far (the plain one at first), noised up to restart_sigma.",
         options=RESTART,
     ),
     "restart_sigma": Widget(
-        "How far the best picture is noised for restart best. Low: details change; 1: all of it."
+        "How far the best picture is noised for restart best. Low: only details change and most "
+        "tries change nothing; 1: all of it is lost."
+    ),
+    "fresh_every": Widget(
+        "With restart best: every how manyth pass starts from new noise all the same. 0: none, and "
+        "a poor start may never be left; 1: all; 3: one in three, which also finds what is common.",
+        0,
+        COUNT,
     ),
     "finalists": Widget(
         "Candidates of the last searched step that are finished. 1: cheapest; many: predictions "
@@ -151,6 +159,14 @@ BEST_OF_N: dict[str, Widget] = {
     ),
     "plain": PLAIN,
     "target_stop": TARGET_STOP,
+}
+
+
+PRESETS: dict[str, Callable[..., Any]] = {
+    "rbf": RolloverBudgetForcing,
+    "rbf_descent": RolloverBudgetForcing.descent,
+    "rbf_reference": RolloverBudgetForcing.reference,
+    "best_of_n": BestOfN,
 }
 
 
@@ -195,9 +211,7 @@ def choice_of(strategy: dict[str, Any], chains: int, rows_per_call: int) -> Stra
         for key, value in strategy.items()
         if key != "strategy" and value is not None  # the host says None for what is left out
     }
-    if strategy["strategy"] == "rbf_reference":
-        return StrategyChoice(RolloverBudgetForcing.reference(**settings), chains, rows_per_call)
-    return StrategyChoice(STRATEGIES[strategy["strategy"]](**settings), chains, rows_per_call)
+    return StrategyChoice(PRESETS[strategy["strategy"]](**settings), chains, rows_per_call)
 
 
 class Strategy(io.ComfyNode):
@@ -212,8 +226,9 @@ class Strategy(io.ComfyNode):
             display_name="Search Strategy",
             category=CATEGORY_SEARCH,
             description=(
-                "How a search spends its budget. rbf varies the picture on its way from noise; "
-                "best_of_n compares whole pictures. The defaults are a good start."
+                "How a search spends its budget. rbf varies the best picture so far; rbf_descent "
+                "varies pictures on their way from noise; best_of_n compares whole pictures. The "
+                "defaults are a good start."
             ),
             search_aliases=["best of n", "rbf", "particle search", "threshold", "search settings"],
             inputs=[
@@ -221,13 +236,16 @@ class Strategy(io.ComfyNode):
                     "strategy",
                     options=[
                         _option("rbf", RolloverBudgetForcing(), RBF),
+                        _option("rbf_descent", RolloverBudgetForcing.descent(), RBF),
                         _option("rbf_reference", reference, REFERENCE),
-                        _option("best_of_n", STRATEGIES["best_of_n"](), BEST_OF_N),
+                        _option("best_of_n", BestOfN(), BEST_OF_N),
                     ],
                     tooltip=(
-                        "rbf: Rollover Budget Forcing, for rare wishes. rbf_reference: as its "
-                        "authors' code does it, for comparison; give it 2 chains, 500 "
-                        "evaluations, rbf_reference sigmas and a euler_maruyama sampler. "
+                        "rbf: for rare wishes; many cheap variations of the best finished picture. "
+                        "rbf_descent: Rollover Budget Forcing on the way down from noise. "
+                        "rbf_reference: as its authors' code does it, for comparison; give it 2 "
+                        "chains, 500 evaluations, rbf_reference sigmas and a euler_maruyama "
+                        "sampler. "
                         "best_of_n: many whole pictures, for any sampler and for wishes that one "
                         "picture in ten fulfils."
                     ),
@@ -237,6 +255,7 @@ class Strategy(io.ComfyNode):
                     default=1,
                     min=1,
                     max=1024,
+                    optional=True,
                     tooltip=(
                         "Independent searches of one picture that share its budget. 1: one, "
                         "thorough; many: more variety, each searched less."
@@ -247,6 +266,7 @@ class Strategy(io.ComfyNode):
                     default=0,
                     min=0,
                     max=4096,
+                    optional=True,
                     advanced=True,
                     tooltip=(
                         "Candidates in one call of the model. 0: as many as the free memory "
@@ -259,7 +279,7 @@ class Strategy(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, strategy: dict[str, Any], chains: int, rows_per_call: int = 0
+        cls, strategy: dict[str, Any], chains: int = 1, rows_per_call: int = 0
     ) -> io.NodeOutput:
         """Build the strategy.
 

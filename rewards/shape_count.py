@@ -228,5 +228,5 @@ class ShapeCount:
         """
         check_images(images, "Shape Count")
         pictures = images[..., :3].detach().to("cpu", torch.float32).numpy()
-        scores = [-float(wrong(count_shapes(picture), self.wanted)) for picture in pictures]
+        scores = [0.0 - wrong(count_shapes(picture), self.wanted) for picture in pictures]
         return torch.tensor(scores, dtype=torch.float32, device=images.device)

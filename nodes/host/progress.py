@@ -51,6 +51,7 @@ class Progress:
             self._show(None)
         elif isinstance(event, Finished) and event.best:
             self._values[event.item] = event.scores.value
+            _say(f"best reward {', '.join(f'{v:g}' for _, v in sorted(self._values.items()))}")
             picture = event.scores.thumbnail
             if isinstance(picture, Tensor):
                 self.best[event.item] = picture
@@ -95,6 +96,15 @@ def show_rescued(pictures: Sequence[Callable[[], Tensor]]) -> list[str]:
     except Exception:  # noqa: BLE001 - logged with its place; the first failure goes on
         _LOG.exception("the best finished picture could not be written")
         return []
+
+
+def _say(text: str) -> None:
+    """Show a line of text under the running node's title."""
+    from server import PromptServer
+
+    server, context = getattr(PromptServer, "instance", None), get_executing_context()
+    if server is not None and context is not None:
+        server.send_progress_text(text, context.node_id)
 
 
 def _send(output: dict[str, object]) -> None:

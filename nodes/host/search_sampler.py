@@ -242,7 +242,8 @@ def usual_strategy(sampler: Sampler, first: float) -> AnyStrategy:
     if first >= usual.sigma_high:
         return usual
     # a partial denoise may start below the window: search the same part of what there is
-    return replace(usual, sigma_low=usual.sigma_low * first)
+    low, up = usual.sigma_low * first, usual.restart_sigma * first
+    return replace(usual, sigma_low=low, restart_sigma=up)
 
 
 def _require_pictures(guider: CFGGuider, noise: Tensor) -> None:

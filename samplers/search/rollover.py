@@ -14,8 +14,8 @@ The defaults are not the published search. Where what is wanted is rare, early p
 finished pictures too badly to be worth many draws, and a pass from new noise throws away what the
 last one found. So each pass goes back up from the best finished picture, noises it to
 restart_sigma, where composition can still change but most of it stays, takes one draw there and
-finishes in few ODE steps: many cheap tries, each judged by its finished picture. What was measured
-is in docs/SEARCH.md.
+finishes in few ODE steps: many cheap tries, each judged by its finished picture. Every third pass
+starts from new noise, for wishes that are not rare. What was measured is in docs/SEARCH.md.
 """
 
 import math
@@ -33,6 +33,7 @@ ACCEPT = ("improve", "threshold", "never")
 BASELINE = ("ever", "parent")
 EXHAUSTED = ("advance", "restart")
 RESTART = ("noise", "best")
+_CLOSE = 1e-6  # a sigma of .8 from the host is .8 in float32
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ class RolloverBudgetForcing(Settings):
         restart: Where passes start: "noise", or "best": the best finished picture (of equals the
             newest; the plain sample at first), noised up to restart_sigma.
         restart_sigma: See restart, 0 to 1.
+        fresh_every: With restart = "best", every how manyth pass starts from new noise all the
+            same; 0: none.
         finalists: Candidates of the last searched transition that are finished, at least 1.
         best_kept: Whether an earlier candidate with a higher score is finished too.
         safe_quotas: Share over the drawn transitions, never 0, finishing paid for; False: the
@@ -85,6 +88,7 @@ class RolloverBudgetForcing(Settings):
     exhausted: str = "advance"
     restart: str = "best"
     restart_sigma: float = 0.8
+    fresh_every: int = 3
     finalists: int = 1
     best_kept: bool = True
     safe_quotas: bool = True
@@ -96,8 +100,8 @@ class RolloverBudgetForcing(Settings):
         """Refuse values out of range."""
         for key in ("width", "passes", "finalists"):
             self.require(getattr(self, key) >= 1, f"{key} must be at least 1")
-        for key in ("pool", "draws"):
-            self.require(getattr(self, key) >= 0, f"{key} must be at least 0 (0: by the budget)")
+        for key in ("pool", "draws", "fresh_every"):
+            self.require(getattr(self, key) >= 0, f"{key} must be at least 0")
         for key in ("pool_share", "sigma_high", "sigma_low", "score_below", "restart_sigma"):
             self.require(0.0 <= getattr(self, key) <= 1.0, f"{key} must be between 0 and 1")
         self.require(self.q is None or 0.0 <= self.q <= 1.0, "q must be between 0 and 1, or None")
@@ -115,7 +119,7 @@ class RolloverBudgetForcing(Settings):
         self.require(self.safe_quotas or self.pool > 0, "the published quotas need a pool")
 
     @classmethod
-    def descent(cls, **changes: Any) -> "RolloverBudgetForcing":
+    def descent(cls, **changes: object) -> "RolloverBudgetForcing":
         """Return the published search with its faults mended: one way down that shares the budget.
 
         Passes start from new noise, a pool first; quotas roll over; the finishing follows the
@@ -135,7 +139,8 @@ class RolloverBudgetForcing(Settings):
             "restart": "noise",
             "finish_steps": None,
         }
-        return cls(**{**settings, **changes})
+        settings.update(changes)
+        return cls(**settings)
 
     @classmethod
     def reference(cls, finish_steps: int | None = 1) -> "RolloverBudgetForcing":
@@ -180,7 +185,8 @@ class RolloverBudgetForcing(Settings):
     def is_searched(self, sigmas: Sequence[float], index: int) -> bool:
         """Return whether the transition from sigmas[index] is drawn several times."""
         fr, to = sigmas[index], sigmas[index + 1]
-        return self.sigma_low < fr <= self.sigma_high and 0.0 < to <= self.score_below
+        high, below = self.sigma_high + _CLOSE, self.score_below + _CLOSE
+        return self.sigma_low + _CLOSE < fr <= high and 0.0 < to <= below
 
     def searched(self, sigmas: Sequence[float]) -> list[int]:
         """Return the searched transitions' indices."""
@@ -275,7 +281,7 @@ class _Pass:
     def open(self) -> Generator[list[Move], list[Node], None]:
         """Bring a pool to the first searched sigma and take the best of it."""
         settings, spec = self.settings, self.spec
-        best = spec.best() if settings.restart == "best" else None
+        best = spec.best() if settings.restart == "best" and not self._is_fresh() else None
         if best is not None:
             self.index = self._restart_index()
             price = 1
@@ -302,10 +308,15 @@ class _Pass:
             self._go_on(plain[self.index], "plain")
             self._share_out(spare, 0)
 
+    def _is_fresh(self) -> bool:
+        """Return whether this pass starts from new noise although others start from the best."""
+        every = self.settings.fresh_every
+        return every > 0 and self.spec.pass_ % every == every - 1
+
     def _restart_index(self) -> int:
         """Return the index of the first searched sigma at or below restart_sigma, or the last."""
         sigmas, settings = self.spec.sigmas, self.settings
-        below = min(settings.restart_sigma, settings.score_below)
+        below = min(settings.restart_sigma, settings.score_below) + _CLOSE
         return next((i for i in self.searched if sigmas[i] <= below), self.searched[-1])
 
     def _pool_size(self, spare: int, price: int) -> int:

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 from toy import SIGMAS, Scripted, Toy
 
 from flowsearch.samplers.noise_law import noise_law
@@ -175,15 +176,32 @@ def test_a_restart_from_noise_and_from_the_best():
 
 
 def test_the_default_goes_back_up_from_the_plain_sample_at_once():
-    outcome, trace = run(RBF(), 60)
+    outcome, trace = run(RBF(fresh_every=0), 60)
     rows = [row for row in trace.record["evaluated"] if row["chain"] == 0]
     assert rows[0]["parent"] == outcome.plain.node.id
     assert (rows[0]["sigma_from"], rows[0]["phase"]) == (0.0, "search")
     assert not any(row["parent"] is None for row in rows)
 
 
+def test_every_third_pass_starts_from_new_noise():
+    _, trace = run(RBF(), 120)
+    firsts = {}
+    for row in trace.record["evaluated"]:
+        if row["chain"] == 0:
+            firsts.setdefault(row["pass_"], row["parent"])
+    assert len(firsts) > 6
+    assert all((parent is None) == (number % 3 == 2) for number, parent in firsts.items())
+
+
+def test_a_sigma_rounded_to_float32_is_the_sigma():
+    for exact in (0.95, 0.9, 0.8, 0.7):
+        rounded = float(torch.tensor(exact, dtype=torch.float32))
+        lists = [[1.0, s, 0.6, 0.0] for s in (exact, rounded)]
+        assert RBF().searched(lists[0]) == RBF().searched(lists[1])
+
+
 def test_a_search_wanders_over_equals_and_returns_the_first():
-    outcome, trace = run(RBF(), 80, Scripted([0.0] * 400))
+    outcome, trace = run(RBF(fresh_every=0), 80, Scripted([0.0] * 400))
     finished = [row["id"] for row in trace.record["finished"]]
     ups = [
         row["parent"]
