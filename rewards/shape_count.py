@@ -152,7 +152,7 @@ def count_shapes(picture: Floats) -> dict[tuple[str, str], int]:
     Returns:
         How many of each (colour, shape); what is not there is not a key.
     """
-    absorbed = np.float32(1.0) - np.minimum(np.maximum(picture, np.float32(0.0)), np.float32(1.0))
+    absorbed = cast("Floats", 1.0 - np.minimum(np.maximum(picture, 0.0), 1.0))
     norm = np.sqrt((absorbed * absorbed).sum(axis=2))
     chroma = absorbed.max(axis=2) - absorbed.min(axis=2)
     colour = cast("NDArray[np.int64]", (absorbed @ np.transpose(_DIRECTIONS)).argmax(axis=2))
