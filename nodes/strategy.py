@@ -131,7 +131,7 @@ RBF: dict[str, Widget] = {
     ),
     "fresh_every": Widget(
         "With restart best: every how manyth pass starts from new noise all the same. 0: none, and "
-        "a poor start may never be left; 1: all; 3: one in three, which also finds what is common.",
+        "a poor start may never be left; 1: all, as Best-of-N; 6: one in six, for both.",
         0,
         COUNT,
     ),

@@ -14,7 +14,7 @@ The defaults are not the published search. Where what is wanted is rare, early p
 finished pictures too badly to be worth many draws, and a pass from new noise throws away what the
 last one found. So each pass goes back up from the best finished picture, noises it to
 restart_sigma, where composition can still change but most of it stays, takes one draw there and
-finishes in few ODE steps: many cheap tries, each judged by its finished picture. Every third pass
+finishes in few ODE steps: many cheap tries, each judged by its finished picture. Every sixth pass
 starts from new noise, for wishes that are not rare. What was measured is in docs/SEARCH.md.
 """
 
@@ -88,7 +88,7 @@ class RolloverBudgetForcing(Settings):
     exhausted: str = "advance"
     restart: str = "best"
     restart_sigma: float = 0.8
-    fresh_every: int = 3
+    fresh_every: int = 6
     finalists: int = 1
     best_kept: bool = True
     safe_quotas: bool = True

@@ -53,7 +53,7 @@ def test_a_stock_samplers_cost_is_measured(name, each):
 def test_rows_per_call_is_how_many_the_network_sees_at_once():
     model = hm.scene_model()
     rows = s.count_rows(model)
-    choice = s.strategy("rbf", rows_per_call=3, width=8)
+    choice = s.strategy("rbf_descent", rows_per_call=3, width=8)
     s.rbf_search(model, strategy=choice, evaluations=60)
     assert max(rows) == 3
 
@@ -61,7 +61,9 @@ def test_rows_per_call_is_how_many_the_network_sees_at_once():
 def test_chunks_agree():
     """Another number of rows a call changes the network's bits, not the search."""
     found = [
-        s.rbf_search(hm.scene_model(), strategy=s.strategy(rows_per_call=n), evaluations=48)[0]
+        s.rbf_search(
+            hm.scene_model(), strategy=s.strategy("rbf_descent", rows_per_call=n), evaluations=48
+        )[0]
         for n in (1, 4)
     ]
     assert (found[0]["samples"] - found[1]["samples"]).abs().max() < 1e-4
@@ -171,8 +173,10 @@ def test_highest_is_the_most_the_reward_can_give(target, stops):
 def test_a_search_finds_brighter_and_darker_pictures():
     """It moves the reward the way it is asked to."""
     model = hm.scene_model()
+    descent = s.strategy("rbf_descent")
     ends = [
-        s.rbf_search(model, reward=s.Brightness(sign), evaluations=60)[2] for sign in (1.0, -1.0)
+        s.rbf_search(model, reward=s.Brightness(sign), strategy=descent, evaluations=60)[2]
+        for sign in (1.0, -1.0)
     ]
     for report in ends:
         assert report.best(0) > report.plain(0)

@@ -121,7 +121,7 @@ def test_a_cancelled_search_goes_on_where_it_was(monkeypatch, tmp_path):
     model = hm.scene_model()
     rows = s.count_rows(model)
     latent, image, report = s.rbf_search(model, **given)
-    assert 0 < sum(rows) < 60, "what was done is not done again"
+    assert 0 < sum(rows) < 80, "what was done is not done again"
     assert torch.equal(latent["samples"], uncut[0]["samples"])
     assert torch.equal(image, uncut[1])
     assert report.best(0) == uncut[2].best(0)
@@ -233,7 +233,7 @@ REFUSALS = {
     ),
     "variations of an ODE": (
         lambda: s.search(hm.guider(hm.scene_model()), FlowSampler(ODE),
-                         strategy=s.strategy("rbf", q=0.0)),
+                         strategy=s.strategy("rbf", q=0.0, draws=4)),
         "q = 1",
     ),
     "a q that is none": (lambda: s.strategy("rbf", q=1.5), "q must be between 0 and 1"),

@@ -183,8 +183,8 @@ def test_the_default_goes_back_up_from_the_plain_sample_at_once():
     assert not any(row["parent"] is None for row in rows)
 
 
-def test_every_third_pass_starts_from_new_noise():
-    _, trace = run(RBF(), 120)
+def test_now_and_then_a_pass_starts_from_new_noise():
+    _, trace = run(RBF(fresh_every=3), 120)
     firsts = {}
     for row in trace.record["evaluated"]:
         if row["chain"] == 0:
