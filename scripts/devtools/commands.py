@@ -130,7 +130,10 @@ def run_bench(options: argparse.Namespace, rest: list[str]) -> int:
     place = place_of(options)
     script = ROOT / "benchmarks" / f"{options.name}.py"
     command = [str(place.python), str(script), *rest]
-    return subprocess.run(command, env=child_environment(place), check=False).returncode
+    environment = child_environment(place)
+    paths = [str(script.parent), environment.get("PYTHONPATH", "")]  # for what benchmarks share
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    return subprocess.run(command, env=environment, check=False).returncode
 
 
 def run_train(options: argparse.Namespace, rest: list[str]) -> int:
