@@ -245,10 +245,11 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
         for method in dict.fromkeys(row["method"] for row in rows):
             here = [r for r in rows if r["prompts"] == name and r["method"] == method]
             style = "o-" if method == "RBF default" else "s--" if "RBF" in method else "^:"
-            axis.plot(
-                [r["evaluations"] for r in here], [r["accuracy"] for r in here], style, label=method
-            )
+            colour = "black" if method == "RBF default" else None
+            x, y = [r["evaluations"] for r in here], [r["accuracy"] for r in here]
+            axis.plot(x, y, style, label=method, color=colour)
         axis.set(title=f"{name} prompts", xlabel="evaluations", ylim=(-0.02, 1.02), xscale="log")
+        axis.minorticks_off()
         axis.set_xticks([20, *BUDGETS], [str(b) for b in (20, *BUDGETS)])
         axis.grid(alpha=0.3)
     np.atleast_1d(axes)[0].set_ylabel("share of prompts counted right")
