@@ -4,9 +4,9 @@
 
 Committed prompts (benchmarks/prompts.json), held out from the embedded model's training: `hard`,
 where a single sample is right a few times in a hundred, and `easy`. Every method gets the same
-evaluations and ends finished at sigma 0. Best-of-N takes its samples one by one, so that its smaller budgets
-are prefixes of its largest; RBF shares its budget out and is run at each. Many prompts share the
-model's calls. What is done is kept in --parts and not computed again.
+evaluations and ends finished at sigma 0. Best-of-N takes its samples one by one, so that its
+smaller budgets are prefixes of its largest; RBF shares its budget out and is run at each. Many
+prompts share the model's calls. What is done is kept in --parts and not computed again.
 """
 
 from __future__ import annotations
