@@ -12,7 +12,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from .converted_sampling import SCHEDULES, ConvertedSampling
-from .flow_sampler import require_flow
+from .field import require_flow
 from .sockets import CATEGORY_SAMPLING
 
 __all__ = ["NODES", "InterpolantConversion", "convert"]

@@ -16,7 +16,8 @@ from ..samplers.interpolant import INTERPOLANTS
 from ..samplers.sigmas import in_interpolant, rbf_reference, shifted
 from ..samplers.transition import METHODS, Transition
 from .converted_sampling import ConvertedSampling
-from .flow_sampler import FlowSampler, require_flow
+from .field import require_flow
+from .flow_sampler import FlowSampler
 from .sockets import CATEGORY_SAMPLING, FlowNoiseLaw
 
 __all__ = ["NODES", "NoiseLaw", "Sigmas", "StochasticSampler", "schedule"]

@@ -9,7 +9,8 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from .transition import Transition, step
+from .interpolant import LINEAR, VE, Interpolant, sigma_from_r
+from .transition import Coefficients, Transition, step
 
 __all__ = ["integrate"]
 
@@ -21,17 +22,19 @@ def integrate(
     transition: Transition,
     noise: Callable[[int], Tensor],
     callback: Callable[[int, Tensor, Tensor], None] | None = None,
+    coordinates: Interpolant = LINEAR,
 ) -> Tensor:
     """Carry states along a list of sigmas, one model call per step.
 
     Args:
         model: model(x, sigma) returns the prediction D of the clean latent, shape of x.
-        x: States at sigmas[0] in linear coordinates, shape (B, C, *S). Not modified.
-        sigmas: N + 1 sigmas in [0, 1], in any direction; a tensor is read as floats.
+        x: States at sigmas[0], shape (B, C, *S). Not modified.
+        sigmas: N + 1 sigmas, in any direction; a tensor is read as floats.
         transition: How to step.
         noise: noise(i) returns standard normal noise like x for step i; called only when step i
             needs it.
         callback: callback(i, x, D), called after each prediction and before the step.
+        coordinates: Those of x, sigmas and the model: LINEAR, or VE for x = x0 + sigma eps.
 
     Returns:
         States at the last sigma, shape and dtype of x; x itself if there is no step.
@@ -41,7 +44,7 @@ def integrate(
     """
     # one transfer, not one per sigma, where they lie on a GPU
     times = sigmas.cpu() if isinstance(sigmas, Tensor) else sigmas
-    table = [transition.coefficients(float(s), float(t)) for s, t in pairwise(times)]
+    table = [_row(transition, float(s), float(t), coordinates) for s, t in pairwise(times)]
     for i, row in enumerate(table):
         # at sigma 0 the state is the clean latent: nothing to predict
         denoised = model(x, row.sigma) if row.sigma > 0.0 else x
@@ -49,3 +52,10 @@ def integrate(
             callback(i, x, denoised)
         x = step(x, denoised, row, noise(i) if row.needs_noise else None)
     return x
+
+
+def _row(transition: Transition, sigma: float, sigma_next: float, path: Interpolant) -> Coefficients:
+    if path is VE:
+        linear = sigma_from_r(VE, sigma), sigma_from_r(VE, sigma_next)
+        return transition.coefficients(*linear).exploding(sigma, sigma_next)
+    return transition.coefficients(sigma, sigma_next)

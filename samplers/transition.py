@@ -18,7 +18,7 @@ code that touches tensors. Which D is used (extrapolated, averaged) is the calle
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -54,6 +54,8 @@ class Coefficients:
         weight_e: Weight of the state's own noise beyond the host's Euler; q - 1 for (T).
         weight_z: Weight of fresh noise; sqrt(1 - q^2) for (T).
         lands_on_denoised: The step ends at sigma 0 and is x' = D.
+        slope: The state is x = (1 - slope sigma) x0 + sigma eps: 1 in linear coordinates, 0 in
+            variance-exploding ones.
     """
 
     sigma: float
@@ -63,11 +65,26 @@ class Coefficients:
     weight_e: float = 0.0
     weight_z: float = 0.0
     lands_on_denoised: bool = False
+    slope: float = 1.0
 
     @property
     def needs_noise(self) -> bool:
         """Whether step() wants a z."""
         return self.weight_z != 0.0
+
+    def exploding(self, sigma: float, sigma_next: float) -> "Coefficients":
+        """Return the same step for states y = x / (1 - sigma) = x0 + rho eps.
+
+        All weights stay, because (1 + rho') sigma' = rho'.
+
+        Args:
+            sigma: rho before the step.
+            sigma_next: rho after it.
+
+        Returns:
+            The row with slope 0.
+        """
+        return replace(self, sigma=sigma, sigma_next=sigma_next, slope=0.0)
 
 
 @dataclass(frozen=True)
@@ -240,7 +257,7 @@ def fixed_q(q: float) -> Transition:
 def step(x: Tensor, denoised: Tensor, coefficients: Coefficients, z: Tensor | None) -> Tensor:
     """Take one step; every row of a batch takes the same.
 
-        d = (x - D) / sigma,    host_euler = x + d (sigma' - sigma),    e = d + D
+        d = (x - D) / sigma,    host_euler = x + d (sigma' - sigma),    e = d + slope D
 
     Half-precision states are stepped in float32, as the host does.
 
@@ -272,7 +289,7 @@ def _step(x: Tensor, denoised: Tensor, c: Coefficients, z: Tensor | None) -> Ten
     if c.lands_on_denoised:
         return denoised.clone()
     if c.sigma == 0.0:
-        fresh = denoised * (1.0 - c.sigma_next)
+        fresh = denoised * (1.0 - c.slope * c.sigma_next)
         return fresh if z is None else fresh + z.to(x) * (c.sigma_next * c.weight_z)
     # A tensor, not a float: CUDA divides by a float by multiplying with its reciprocal, and the
     # host divides by a tensor.
@@ -280,7 +297,7 @@ def _step(x: Tensor, denoised: Tensor, c: Coefficients, z: Tensor | None) -> Ten
     euler = x + d * (c.sigma_next - c.sigma)
     if c.weight_d == 0.0 and c.weight_e == 0.0 and c.weight_z == 0.0:
         return euler
-    change = (d + denoised) * c.weight_e
+    change = (d + denoised if c.slope else d) * c.weight_e
     if z is not None and c.needs_noise:
         change = change + z.to(x) * c.weight_z
     if c.weight_d != 0.0:

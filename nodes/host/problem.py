@@ -21,7 +21,8 @@ from torch import Tensor
 from ...samplers.noise import digest, keyed_normal
 from ...samplers.search.protocol import Scores, State, Whole
 from ...samplers.transition import Transition, step
-from ..flow_sampler import STEP, batch_keys, require_flow
+from ..field import batch_keys, require_flow
+from ..flow_sampler import STEP
 from .conditioning import guider_of_row, row_of
 from .judge import Judge
 from .measure import CallCounter, RowCounter, translated_oom

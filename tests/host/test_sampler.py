@@ -10,7 +10,8 @@ import host_models as hm
 import pytest
 import torch
 
-from flowsearch.nodes.flow_sampler import FlowSampler, batch_keys, batch_normal
+from flowsearch.nodes.field import batch_keys, batch_normal
+from flowsearch.nodes.flow_sampler import FlowSampler
 from flowsearch.nodes.sampling import StochasticSampler
 from flowsearch.samplers.noise_law import noise_law
 from flowsearch.samplers.transition import ODE
