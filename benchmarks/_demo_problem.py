@@ -19,7 +19,8 @@ from flowsearch.demo.prompt import Group, encode
 from flowsearch.rewards.shape_count import ShapeCount
 from flowsearch.samplers.noise import digest, keyed_normal
 from flowsearch.samplers.search import Scores, State, Whole
-from flowsearch.samplers.transition import Transition, step
+from flowsearch.samplers.search.memory import moved
+from flowsearch.samplers.transition import Transition
 
 __all__ = ["DemoProblem", "load_net"]
 
@@ -109,18 +110,24 @@ class DemoProblem:
         """One transition."""
         if isinstance(transition, Whole):
             raise TypeError("the benchmarks search per step")
-        row = transition.coefficients(fr, to)
-        z = noise["move"] if row.needs_noise else None
-        return {"x": step(state["x"], state["denoised"], row, z)}
+
+        def predict(rows: list[int], x: Tensor, sigma: float) -> Tensor:
+            return self.denoise([items[row] for row in rows], x, sigma)
+
+        return moved(state, fr, to, transition, lambda: noise["move"], predict)
 
     def predict(self, items: Sequence[int], state: State, sigma: float) -> State:
         """One call of the network."""
-        x = state["x"].to(memory_format=torch.channels_last)
+        return {**state, "denoised": self.denoise(items, state["x"], sigma)}
+
+    def denoise(self, items: Sequence[int], x: Tensor, sigma: float) -> Tensor:
+        """Predict states, each row under its item's prompt."""
+        x = x.to(memory_format=torch.channels_last)
         times = torch.full((len(x),), sigma, device=self.device)
         enabled = not self.float32
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled):
             denoised = self.net.denoise(x, times, self.contexts[list(items)]).float()
-        return {**state, "denoised": denoised.contiguous().clone()}
+        return denoised.contiguous().clone()
 
     def score(
         self, items: Sequence[int], denoised: Tensor, sigmas: Sequence[float]
@@ -133,5 +140,6 @@ class DemoProblem:
         ]
 
     def cost(self, transition: Transition | Whole | None, to: float) -> int:
-        """One evaluation wherever a prediction follows."""
-        return int(to > 0.0)
+        """One evaluation wherever a prediction follows, and those inside a step."""
+        inner = transition.calls(to) if isinstance(transition, Transition) else 0
+        return int(to > 0.0) + inner

@@ -1,7 +1,7 @@
 """How does our mathematics reach the host's model?
 
-The host hands a SAMPLER its guider (which returns the prediction D after guidance and masks), sigmas,
-initial noise and latent. Field is all of that in one object, in the model's own coordinates:
+The host hands a SAMPLER its guider (which returns the prediction D after guidance and masks),
+sigmas, initial noise and latent. Field is all of that in one object, in the model's coordinates:
 
     flow models                   x = (1 - sigma) x0 + sigma eps      LINEAR
     SD1.5, SDXL, EDM, Cosmos      x = x0 + sigma eps                  VE
@@ -55,7 +55,9 @@ def coordinates_of(model_sampling: object) -> Interpolant:
     kinds = comfy.model_sampling
 
     def is_a(*names: str) -> bool:  # not every host has every kind
-        return isinstance(model_sampling, tuple(getattr(kinds, n) for n in names if hasattr(kinds, n)))
+        return isinstance(
+            model_sampling, tuple(getattr(kinds, n) for n in names if hasattr(kinds, n))
+        )
 
     if not is_a("IMG_TO_IMG", "IMG_TO_IMG_FLOW", "V_PREDICTION_DDPM"):
         if is_a("CONST"):
@@ -277,7 +279,7 @@ def run_field(
     seed: int = 0,
     noise: Tensor | None = None,
 ) -> Tensor:
-    """Run a function of a Field inside a guider's sample(), as SamplerCustomAdvanced runs a SAMPLER.
+    """Run a function of a Field inside a guider's sample(), as SamplerCustomAdvanced does.
 
     Args:
         guider: GUIDER.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
 
 import comfy.model_sampling
 import comfy.samplers
@@ -12,18 +14,18 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..samplers import noise_law as laws
-from ..samplers.interpolant import INTERPOLANTS
+from ..samplers.interpolant import INTERPOLANTS, LINEAR, r_from_sigma, sigma_from_r
 from ..samplers.sigmas import in_interpolant, rbf_reference, shifted
-from ..samplers.transition import METHODS, Transition
+from ..samplers.transition import LAST_STEPS, METHODS, Transition
 from .converted_sampling import ConvertedSampling
-from .field import require_flow
+from .field import coordinates_of
 from .flow_sampler import FlowSampler
 from .sockets import CATEGORY_SAMPLING, FlowNoiseLaw
 
 __all__ = ["NODES", "NoiseLaw", "Sigmas", "StochasticSampler", "schedule"]
 
 CURVE = {"k_at_0": 0.0, "k_at_25": 0.25, "k_at_50": 0.5, "k_at_75": 0.75, "k_at_100": 1.0}
-DEFAULT_LAW = laws.noise_law("constant_k")
+DEFAULT_LAW = laws.noise_law("constant_k", k=1.0, taper=(0.2, 0.12))
 
 
 def _section(sigmas: list[float], shift: float, start: float, end: float) -> list[float]:
@@ -56,34 +58,55 @@ def schedule(
         interpolant: Key of INTERPOLANTS, or "host" or "rbf_reference".
         steps: Number of steps, at least 1.
         shift: Time shift, applied on top of the model's own where the list is the host's.
-        start: First linear sigma; a list that starts lower keeps its start.
+        start: First linear sigma; a list or a model that starts lower keeps its start.
         end: Last linear sigma.
         scheduler: Name of the host's scheduler, for "host".
         model: MODEL; None for a flow model without shift.
 
     Returns:
-        steps + 1 falling sigmas, float32: linear, or the converted model's own. A few of the host's
+        steps + 1 falling sigmas, float32, in the model's coordinates. A few of the host's
         schedulers leave out repeated ones.
 
     Raises:
-        ValueError: Not a flow model, or a number out of range.
+        ValueError: A model whose coordinates are not known, or a number out of range.
     """
-    sampling: Any = comfy.model_sampling.ModelSamplingDiscreteFlow()
-    if model is not None:
-        sampling = model.get_model_object("model_sampling")
-    converted = isinstance(sampling, ConvertedSampling)
-    if model is not None:
-        require_flow(sampling.base if converted else sampling)
+    own = _own_sigmas(model)
+    start = min(start, own.highest)
     if interpolant in INTERPOLANTS:
         sigmas = in_interpolant(interpolant, steps, shift, start, end)
     elif interpolant == "rbf_reference":
         sigmas = _section(rbf_reference(steps), shift, start, end)
     else:
-        listed = comfy.samplers.calculate_sigmas(sampling, scheduler, steps).double()
-        linear = sampling.t_from_s(listed) if converted else listed
-        sigmas = _section(linear.tolist(), shift, start, end)
-    out = torch.tensor(sigmas, dtype=torch.float64)
-    return (sampling.s_from_t(out) if converted else out).float()
+        listed = comfy.samplers.calculate_sigmas(own.sampling, scheduler, steps).double()
+        sigmas = _section(own.to_linear(listed).tolist(), shift, start, end)
+    return own.from_linear(torch.tensor(sigmas, dtype=torch.float64)).float()
+
+
+class _OwnSigmas(NamedTuple):
+    """A model's sigmas and the linear path's.
+
+    Attributes:
+        sampling: The host's model_sampling.
+        to_linear: From the model's sigmas to linear ones.
+        from_linear: Back.
+        highest: Largest linear sigma of the model.
+    """
+
+    sampling: Any
+    to_linear: Callable[[Tensor], Tensor]
+    from_linear: Callable[[Tensor], Tensor]
+    highest: float
+
+
+def _own_sigmas(model: ModelPatcher | None) -> _OwnSigmas:
+    sampling: Any = comfy.model_sampling.ModelSamplingDiscreteFlow()
+    if model is not None:
+        sampling = model.get_model_object("model_sampling")
+    if isinstance(sampling, ConvertedSampling):
+        return _OwnSigmas(sampling, sampling.t_from_s, sampling.s_from_t, 1.0)
+    path = LINEAR if model is None else coordinates_of(sampling)
+    highest = 1.0 if path is LINEAR else sigma_from_r(path, float(sampling.sigma_max))
+    return _OwnSigmas(sampling, partial(sigma_from_r, path), partial(r_from_sigma, path), highest)
 
 
 class Sigmas(io.ComfyNode):
@@ -310,9 +333,9 @@ class StochasticSampler(io.ComfyNode):
             display_name="Stochastic Flow Sampler",
             category=CATEGORY_SAMPLING,
             description=(
-                "A sampler for flow models that adds fresh noise at each step without changing the "
-                "distribution of pictures. Noise belongs to the row: a batch item looks the same "
-                "alone. Without noise (law ode) it is ComfyUI's euler, bit for bit."
+                "A sampler that adds fresh noise at each step without changing the distribution "
+                "of pictures, or none (law ode). Noise belongs to the row: a batch item looks the "
+                "same alone. For flow models, and for SD1.5, SDXL and the like."
             ),
             search_aliases=[
                 "ancestral",
@@ -327,19 +350,16 @@ class StochasticSampler(io.ComfyNode):
                     "noise_law",
                     optional=True,
                     tooltip=(
-                        "How much fresh noise; from the node Noise Law. Not connected: constant_k "
-                        "of 0.25, a quarter of ancestral sampling."
+                        "How much fresh noise; from the node Noise Law. Not connected: as much as "
+                        "ancestral sampling at high and middle sigma (k = 1), none below 0.12."
                     ),
                 ),
                 io.Combo.Input(
                     "transition",
                     options=list(METHODS),
-                    default="exact",
-                    tooltip=(
-                        "exact: the exact law of the SDE for one prediction, good at any step "
-                        "size. euler_maruyama: as published code steps, for comparison; needs many "
-                        "steps."
-                    ),
+                    default="second_order",
+                    tooltip="How a step is taken.\n"
+                    + "\n".join(f"{name}: {method.summary}." for name, method in METHODS.items()),
                 ),
                 io.Combo.Input(
                     "interpolant",
@@ -348,7 +368,27 @@ class StochasticSampler(io.ComfyNode):
                     advanced=True,
                     tooltip=(
                         "Path in whose coordinates euler_maruyama steps; vp and ve need sigmas "
-                        "that start at 0.99. The exact transition is the same on all: leave linear."
+                        "that start at 0.99. The other transitions are the same on all: leave "
+                        "linear."
+                    ),
+                ),
+                io.Combo.Input(
+                    "last",
+                    options=list(LAST_STEPS),
+                    default="denoised",
+                    advanced=True,
+                    tooltip="What the step to sigma 0 is, for second_order.\n"
+                    + "\n".join(f"{name}: {text}." for name, text in LAST_STEPS.items()),
+                ),
+                io.Int.Input(
+                    "inner_evaluations",
+                    default=4,
+                    min=1,
+                    max=100,
+                    advanced=True,
+                    tooltip=(
+                        "Model calls in each step of glass. 1: the exact transition; more: closer "
+                        "to a true draw, and as much slower."
                     ),
                 ),
             ],
@@ -357,20 +397,28 @@ class StochasticSampler(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, transition: str, interpolant: str = "linear", noise_law: laws.NoiseLaw | None = None
+        cls,
+        transition: str,
+        interpolant: str = "linear",
+        last: str = "denoised",
+        inner_evaluations: int = 4,
+        noise_law: laws.NoiseLaw | None = None,
     ) -> io.NodeOutput:
         """Build the sampler.
 
         Args:
             transition: Key of METHODS.
             interpolant: Key of INTERPOLANTS.
+            last: Key of LAST_STEPS.
+            inner_evaluations: Model calls in each step of glass.
             noise_law: FLOW_NOISE_LAW or None.
 
         Returns:
             SAMPLER.
         """
         law = noise_law or DEFAULT_LAW
-        return io.NodeOutput(FlowSampler(Transition(law, transition, interpolant)))
+        how = Transition(law, transition, interpolant, last, inner_evaluations)
+        return io.NodeOutput(FlowSampler(how))
 
 
 NODES = [Sigmas, NoiseLaw, StochasticSampler]

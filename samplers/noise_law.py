@@ -66,6 +66,12 @@ class NoiseLaw:
         """Return the value of a parameter."""
         return dict(self.parameters)[parameter]
 
+    @property
+    def kinks(self) -> tuple[float, ...]:
+        """Sigmas at which k is not smooth, rising."""
+        own = () if self.spec.knots is None else self.spec.knots(self)
+        return tuple(sorted({*own, *(self.taper or ())}))
+
     def k(self, sigma: float) -> float:
         """Return the diffusion strength relative to the KL-optimal one.
 
@@ -187,10 +193,7 @@ class NoiseLaw:
         untapered = self.taper is None or low >= self.taper[0]
         if untapered and self.spec.decay is not None:
             return self.spec.decay(self, low, high)
-        knots = list(self.taper or ())
-        if self.spec.knots is not None:
-            knots += self.spec.knots(self)
-        ends = [low, *sorted(s for s in set(knots) if low < s < high), high]
+        ends = [low, *(s for s in self.kinks if low < s < high), high]
         return integrate_panels(
             lambda y: self.k(1.0 / (1.0 + math.exp(-y))), [log_rho(s) for s in ends]
         )

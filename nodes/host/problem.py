@@ -1,8 +1,8 @@
 """The host's model as a search problem: starts, moves, predictions, each candidate as it is alone.
 
-A search sees linear coordinates, x = (1 - sigma) x0 + sigma eps, which are the host's own for a
-flow model, with noise in the host's scale. All rows of a call belong to one batch item and are
-predicted with that item's conditioning, mask and latent. Scoring is judge.py's.
+A search sees linear sigmas; states stay in the model's own coordinates (field.py), with noise in
+the host's scale. All rows of a call belong to one batch item and are predicted with that item's
+conditioning, mask and latent. Scoring is judge.py's.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ import torch
 from comfy.samplers import CFGGuider, Sampler
 from torch import Tensor
 
+from ...samplers.interpolant import r_from_sigma, sigma_from_r
 from ...samplers.noise import digest, keyed_normal
+from ...samplers.search.memory import moved
 from ...samplers.search.protocol import Scores, State, Whole
-from ...samplers.transition import Transition, step
-from ..field import batch_keys, require_flow
+from ...samplers.transition import Transition
+from ..field import batch_keys, coordinates_of
 from ..flow_sampler import STEP
 from .conditioning import guider_of_row, row_of
 from .judge import Judge
@@ -40,6 +42,7 @@ class HostProblem:
     Attributes:
         judge: Decodes and scores.
         latent: Clean latents of the batch in the model's space, zeros for none.
+        linear_sigmas: The run's sigmas on the linear path.
     """
 
     shares_calls = False
@@ -59,7 +62,7 @@ class HostProblem:
         """Keep what the host gave its sampler.
 
         Args:
-            guider: The guider; its model must be a flow model.
+            guider: The guider.
             sigmas: The run's sigmas, as the host gave them.
             extra_args: model_options and seed. Not modified.
             noise: Initial noise, one row an item, all zero where the host disabled it.
@@ -69,7 +72,7 @@ class HostProblem:
             inner: The stock SAMPLER that a Whole move runs; None where there is none.
         """
         self._model_sampling = guider.inner_model.model_sampling
-        require_flow(self._model_sampling)
+        self._path = coordinates_of(self._model_sampling)
         self._guider = guider
         self._sigmas = sigmas
         self._extra_args = extra_args
@@ -82,6 +85,11 @@ class HostProblem:
         self._keys = batch_keys(noise, latent, extra_args.get("seed"))
         self._whole_cost = len(sigmas) - 1
         self._counter = RowCounter()
+        # exactly the host's where a linear sigma is one of the run's
+        own = sigmas.tolist()
+        self.linear_sigmas = [sigma_from_r(self._path, s) for s in own]
+        self._own_sigmas = dict(zip(self.linear_sigmas, own, strict=True))
+        self._at_max = inner is not None and inner.max_denoise(guider, sigmas)
         self._items: dict[int, tuple[CFGGuider, dict[str, Any], Tensor | None]] = {}
 
     def masks(self) -> list[Tensor]:
@@ -133,12 +141,18 @@ class HostProblem:
         seed = self._extra_args.get("seed") or 0
         return digest(*self._keys[item], *key, INNER) >> 1 if key else seed
 
+    def _own_sigma(self, sigma: float) -> float:
+        """Turn a linear sigma into the model's."""
+        return self._own_sigmas.get(sigma) or r_from_sigma(self._path, sigma)
+
     def start(self, items: Sequence[int], to: float, noise: Mapping[str, Tensor]) -> State:
         """States at a sigma by the host's own rule for mixing latent and noise."""
         z = noise["start"]
         latent = self.latent[items[0]].expand_as(z)
-        sigma = torch.tensor(to, dtype=torch.float32, device=z.device)
-        state = {"x": self._model_sampling.noise_scaling(sigma, z, latent), "denoised": latent}
+        sigma = torch.tensor(self._own_sigma(to), dtype=torch.float32, device=z.device)
+        at_max = self._at_max and to == self.linear_sigmas[0]
+        x = self._model_sampling.noise_scaling(sigma, z, latent, at_max)
+        state = {"x": x, "denoised": latent}
         if self._mask is not None:
             state["mask_noise"] = z  # what the host mixes into the kept region for this start
         return state
@@ -152,29 +166,49 @@ class HostProblem:
         transition: Transition | Whole,
         noise: Mapping[str, Tensor],
     ) -> State:
-        """One step of (T), or a whole run of the stock sampler."""
+        """One step of any method, or a whole run of the stock sampler."""
         if isinstance(transition, Whole):
             return self._run_inner(items, noise)
-        row = transition.coefficients(fr, to)
-        z = noise["move"] * self._noise_scale if row.needs_noise else None
-        return {**state, "x": step(state["x"], state["denoised"], row, z)}
+        network_rows: list[Tensor] = []
+
+        def draw() -> Tensor:
+            return noise["move"] * self._noise_scale
+
+        def predict(rows: list[int], x: Tensor, sigma: float) -> Tensor:
+            mask_noise = state["mask_noise"][rows] if "mask_noise" in state else None
+            denoised, network = self._denoised(items[0], x, sigma, mask_noise)
+            counted = torch.zeros(state["x"].shape[0], dtype=torch.int64)
+            counted[rows] = network
+            network_rows.append(counted)
+            return denoised
+
+        out = moved(state, fr, to, transition, draw, predict, self._path, self._own_sigma)
+        if network_rows:
+            out["rows"] = torch.stack(network_rows).sum(0)
+        return out
 
     def predict(self, items: Sequence[int], state: State, sigma: float) -> State:
         """Predictions under the item's own conditioning; adds the rows that reached the network."""
+        x, own = state["x"], self._own_sigma(sigma)
+        denoised, network = self._denoised(items[0], x, own, state.get("mask_noise"))
+        return {**state, "denoised": denoised, "rows": torch.full((x.shape[0],), network)}
+
+    def _denoised(
+        self, item: int, x: Tensor, sigma: float, mask_noise: Tensor | None
+    ) -> tuple[Tensor, int]:
+        """Predict states of one item; return also how many rows each took of the network."""
         comfy.model_management.throw_exception_if_processing_interrupted()
-        x = state["x"]
-        guider, options, mask = self._item(items[0])
+        guider, options, mask = self._item(item)
         model: Any = comfy.samplers.KSamplerX0Inpaint(guider, self._sigmas)
-        model.latent_image = self.latent[items[0]].expand_as(x)
+        model.latent_image = self.latent[item].expand_as(x)
         # a finished picture that is noised again has forgotten its start: the item's own will do
-        model.noise = state.get("mask_noise", self._noise[items[0]].expand_as(x))
+        model.noise = self._noise[item].expand_as(x) if mask_noise is None else mask_noise
         mask = None if mask is None else mask.expand_as(x)
         per_row = x.new_full((x.shape[0],), sigma)
         with self._counter as counted, translated_oom():
             seed = self._extra_args.get("seed")
             denoised = model(x, per_row, mask, model_options=options, seed=seed)
-        rows = torch.full((x.shape[0],), counted.rows // x.shape[0])
-        return {**state, "denoised": denoised, "rows": rows}
+        return denoised, counted.rows // x.shape[0]
 
     def score(
         self, items: Sequence[int], denoised: Tensor, sigmas: Sequence[float]
@@ -184,8 +218,10 @@ class HostProblem:
         return self.judge.score(self._guider, denoised, sigmas)
 
     def cost(self, transition: Transition | Whole | None, to: float) -> int:
-        """Evaluations of a draw; a stock sampler's are measured when it first runs."""
-        return self._whole_cost if isinstance(transition, Whole) else int(to > 0.0)
+        """Evaluations of a draw, inner ones too; a stock sampler's are measured when it runs."""
+        if isinstance(transition, Whole):
+            return self._whole_cost
+        return int(to > 0.0) + (0 if transition is None else transition.calls(to))
 
     def _item(self, item: int) -> tuple[CFGGuider, dict[str, Any], Tensor | None]:
         """The item's guider, its model options with our counter, and its mask."""

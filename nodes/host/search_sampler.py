@@ -166,7 +166,8 @@ class SearchSampler(Sampler):
         listeners: Sequence[Callable[[Event], None]],
         extra_args: dict[str, Any],
     ) -> Search:
-        choice = self.choice or StrategyChoice(usual_strategy(self.inner, float(sigmas[0])))
+        first = problem.linear_sigmas[0]
+        choice = self.choice or StrategyChoice(usual_strategy(self.inner, first))
         strategy: Any = choice.strategy
 
         def tell(event: Event) -> None:
@@ -177,7 +178,7 @@ class SearchSampler(Sampler):
         return Search(
             problem,
             strategy,
-            sigmas.tolist(),
+            problem.linear_sigmas,
             transition_of(self.inner),
             self.budget,
             items=range(len(noise)),
@@ -230,7 +231,7 @@ def usual_strategy(sampler: Sampler, first: float) -> AnyStrategy:
 
     Args:
         sampler: The SAMPLER to be searched.
-        first: The run's first sigma.
+        first: The run's first linear sigma.
 
     Returns:
         Best-of-N for what can only be run whole; RBF with the sampler's own draws where it has any.

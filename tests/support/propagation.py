@@ -9,12 +9,12 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 
 import torch
 from fields import FLOAT64, Mixture, gaussian
 
+from flowsearch.samplers.integrate import integrate
 from flowsearch.samplers.interpolant import VP, scale
 from flowsearch.samplers.noise_law import noise_law
 from flowsearch.samplers.sigmas import in_interpolant
@@ -24,7 +24,6 @@ from flowsearch.samplers.transition import (
     Coefficients,
     Transition,
     fixed_q,
-    step,
 )
 
 COMMAND = "PYTHONPATH=tests/support python -P scripts/in_pack.py tests.support.propagation"
@@ -104,8 +103,12 @@ class Broken:
     right: Transition
     change: Callable[[Coefficients], Coefficients]
 
-    def coefficients(self, sigma, sigma_next):
-        return self.change(self.right.coefficients(sigma, sigma_next))
+    @property
+    def method(self):
+        return self.right.method
+
+    def coefficients(self, sigma, sigma_next, past=()):
+        return self.change(self.right.coefficients(sigma, sigma_next, past))
 
 
 MUTANTS = {
@@ -116,16 +119,22 @@ MUTANTS = {
 
 
 def propagate(transition, sigmas, data: Mixture, mean=0.0, std=1.0):
-    """Return mean and std at the end of N(mean, std^2) carried along sigmas."""
-    x = torch.tensor([[0.0], [1.0], [0.0]], dtype=FLOAT64)
-    z = torch.tensor([[0.0], [0.0], [1.0]], dtype=FLOAT64)
-    for sigma, sigma_next in pairwise(sigmas):
-        row = transition.coefficients(sigma, sigma_next)
-        moved = step(x, data.denoise(x, sigma), row, z if row.needs_noise else None)
-        b, a, c = moved.flatten().tolist()
-        a, c = a - b, c - b
-        mean, std = a * mean + b, math.hypot(a * std, c)
-    return mean, std
+    """Return mean and std at the end of N(mean, std^2) carried along sigmas.
+
+    Row 0 is the state without any noise; each other row differs from it by one source of noise.
+    """
+    count = len(sigmas) - 1
+    x = torch.zeros(2 + count, 1, dtype=FLOAT64)
+    x += mean
+    x[1] += std
+
+    def noise(step_index):
+        z = torch.zeros_like(x)
+        z[2 + step_index] = 1.0
+        return z
+
+    end = integrate(data.denoise, x, sigmas, transition, noise)
+    return end[0].item(), float((end[1:] - end[0]).norm())
 
 
 def errors(name, steps, transition=None):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from flowsearch.samplers.noise import digest, keyed_normal
+from flowsearch.samplers.search.memory import moved
 from flowsearch.samplers.search.protocol import Scores, Whole
 from flowsearch.samplers.transition import ODE, step
 
@@ -126,9 +127,11 @@ class Toy:
                 s, s_next = fr * (1 - i / self.whole_steps), fr * (1 - (i + 1) / self.whole_steps)
                 x = step(x, self._model(items, x, s), ODE.coefficients(s, s_next), None)
             return {"x": x}
-        row = transition.coefficients(fr, to)
-        z = noise["move"] if row.needs_noise else None
-        return {"x": step(state["x"], state["denoised"], row, z)}
+
+        def predict(rows, x, sigma):
+            return self._model([items[row] for row in rows], x, sigma)
+
+        return moved(state, fr, to, transition, lambda: noise["move"], predict)
 
     def predict(self, items, state, sigma):
         return {**state, "denoised": self._model(items, state["x"], sigma)}
@@ -143,7 +146,9 @@ class Toy:
         return [Scores(self.reward(item, x), {"norm": float(x.norm())}) for item, x in pairs]
 
     def cost(self, transition, to):
-        return self.whole_steps if isinstance(transition, Whole) else int(to > 0.0)
+        if isinstance(transition, Whole):
+            return self.whole_steps
+        return int(to > 0.0) + (transition.calls(to) if transition else 0)
 
     def _model(self, items: Sequence[int], x: Tensor, sigma: float) -> Tensor:
         if self.fail_at == len(self.calls):

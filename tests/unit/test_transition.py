@@ -216,7 +216,10 @@ def test_json_round_trip(name):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Transition(noise_law("ode"), "heun3"), "'heun3'; choose one of: exact"),
+        (
+            lambda: Transition(noise_law("ode"), "heun3"),
+            "'heun3'; choose one of: second_order, exact",
+        ),
         (lambda: Transition(noise_law("ode"), "exact", "vp"), "same on every interpolant"),
         (
             lambda: Transition(noise_law("ode"), "euler_maruyama", "gvp"),
