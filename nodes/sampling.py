@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import comfy.model_sampling
@@ -12,10 +13,11 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..samplers import noise_law as laws
-from ..samplers.interpolant import INTERPOLANTS
+from ..samplers.interpolant import INTERPOLANTS, Interpolant
 from ..samplers.sigmas import in_interpolant, rbf_reference, shifted
 from ..samplers.transition import METHODS, Transition
 from .converted_sampling import ConvertedSampling
+from .curve import drawn_law, drawn_path, law_curve_input, path_inputs
 from .flow_sampler import FlowSampler, require_flow
 from .sockets import CATEGORY_SAMPLING, FlowNoiseLaw
 
@@ -23,6 +25,10 @@ __all__ = ["NODES", "NoiseLaw", "Sigmas", "StochasticSampler", "schedule"]
 
 CURVE = {"k_at_0": 0.0, "k_at_25": 0.25, "k_at_50": 0.5, "k_at_75": 0.75, "k_at_100": 1.0}
 DEFAULT_LAW = laws.noise_law("constant_k")
+STRENGTH = replace(
+    laws.NOISE_LAWS["constant_k"].parameters["k"],
+    meaning="strength k at the curve's top; 0 is the ODE, 1 the DDPM posterior",
+)
 
 
 def _section(sigmas: list[float], shift: float, start: float, end: float) -> list[float]:
@@ -41,7 +47,7 @@ def _section(sigmas: list[float], shift: float, start: float, end: float) -> lis
 
 
 def schedule(
-    interpolant: str,
+    interpolant: str | Interpolant,
     steps: int,
     shift: float,
     start: float,
@@ -52,7 +58,7 @@ def schedule(
     """List sigmas in the coordinates of a model.
 
     Args:
-        interpolant: Key of INTERPOLANTS, or "host" or "rbf_reference".
+        interpolant: Key of INTERPOLANTS, "host" or "rbf_reference", or an interpolant.
         steps: Number of steps, at least 1.
         shift: Time shift, applied on top of the model's own where the list is the host's.
         start: First linear sigma; a list that starts lower keeps its start.
@@ -73,7 +79,7 @@ def schedule(
     converted = isinstance(sampling, ConvertedSampling)
     if model is not None:
         require_flow(sampling.base if converted else sampling)
-    if interpolant in INTERPOLANTS:
+    if isinstance(interpolant, Interpolant) or interpolant in INTERPOLANTS:
         sigmas = in_interpolant(interpolant, steps, shift, start, end)
     elif interpolant == "rbf_reference":
         sigmas = _section(rbf_reference(steps), shift, start, end)
@@ -101,16 +107,21 @@ class Sigmas(io.ComfyNode):
             ),
             search_aliases=["scheduler", "schedule", "vp", "interpolant", "shift", "timesteps"],
             inputs=[
-                io.Combo.Input(
+                io.DynamicCombo.Input(
                     "interpolant",
-                    options=["host", *INTERPOLANTS, "rbf_reference"],
-                    default="host",
+                    options=[
+                        *(
+                            io.DynamicCombo.Option(name, [])
+                            for name in ("host", *INTERPOLANTS, "rbf_reference")
+                        ),
+                        io.DynamicCombo.Option("curve", path_inputs()),
+                    ],
                     tooltip=(
                         "In whose time steps are even. host: ComfyUI's scheduler below. linear: "
                         "even in sigma. vp: most steps at high noise. ve: Karras spacing, most "
                         "steps at low noise. trigonometric: denser at both ends. rbf_reference: "
                         "the list of the Rollover Budget Forcing paper, nearly all of it above "
-                        "0.96."
+                        "0.96. curve: a path that you draw."
                     ),
                 ),
                 io.Int.Input(
@@ -178,7 +189,7 @@ class Sigmas(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        interpolant: str,
+        interpolant: dict[str, Any],
         steps: int,
         shift: float,
         start: float,
@@ -189,7 +200,7 @@ class Sigmas(io.ComfyNode):
         """List the sigmas; see schedule().
 
         Args:
-            interpolant: host, rbf_reference or a key of INTERPOLANTS.
+            interpolant: Name under "interpolant"; for curve its alpha and sigma.
             steps: Number of steps.
             shift: Time shift.
             start: First sigma.
@@ -200,7 +211,9 @@ class Sigmas(io.ComfyNode):
         Returns:
             SIGMAS.
         """
-        return io.NodeOutput(schedule(interpolant, steps, shift, start, end, scheduler, model))
+        choice = interpolant["interpolant"]
+        path = drawn_path(interpolant) if choice == "curve" else choice
+        return io.NodeOutput(schedule(path, steps, shift, start, end, scheduler, model))
 
 
 def _number(name: str, parameter: laws.Parameter) -> io.Float.Input:
@@ -227,6 +240,7 @@ def _law_option(name: str, spec: laws.LawSpec) -> io.DynamicCombo.Option:
 
 def _law_tooltip() -> str:
     lines = [f"{name}: {spec.summary}" for name, spec in laws.NOISE_LAWS.items()]
+    lines.append("drawn_curve: the same, drawn in a curve editor.")
     return "How much fresh noise each step brings.\n" + "\n".join(lines)
 
 
@@ -254,7 +268,12 @@ class NoiseLaw(io.ComfyNode):
             inputs=[
                 io.DynamicCombo.Input(
                     "law",
-                    options=[_law_option(name, laws.NOISE_LAWS[name]) for name in names],
+                    options=[
+                        *(_law_option(name, laws.NOISE_LAWS[name]) for name in names),
+                        io.DynamicCombo.Option(
+                            "drawn_curve", [law_curve_input(), _number("strength", STRENGTH)]
+                        ),
+                    ],
                     tooltip=_law_tooltip(),
                 ),
                 io.Float.Input(
@@ -283,19 +302,21 @@ class NoiseLaw(io.ComfyNode):
         """Build the law.
 
         Args:
-            law: Name under "law", and the numbers of that law.
+            law: Name under "law", and the numbers or the curve of that law.
             taper_start: Sigma where the taper begins, 0 for none.
             taper_stop: Sigma where it ends.
 
         Returns:
             FLOW_NOISE_LAW.
         """
-        numbers = {key: value for key, value in law.items() if key != "law"}
+        numbers: dict[str, Any] = {key: value for key, value in law.items() if key != "law"}
+        name = law["law"]
         taper = (taper_start, taper_stop) if (taper_start, taper_stop) != (0.0, 0.0) else None
-        if laws.NOISE_LAWS[law["law"]].takes_points:
-            points = [(sigma, numbers[key]) for key, sigma in CURVE.items()]
-            return io.NodeOutput(laws.noise_law(law["law"], taper=taper, points=points))
-        return io.NodeOutput(laws.noise_law(law["law"], taper=taper, **numbers))
+        if name == "drawn_curve":
+            name, numbers = "curve", drawn_law(**numbers)
+        elif laws.NOISE_LAWS[name].takes_points:
+            numbers = {"points": [(sigma, numbers[key]) for key, sigma in CURVE.items()]}
+        return io.NodeOutput(laws.noise_law(name, taper=taper, **numbers))
 
 
 class StochasticSampler(io.ComfyNode):
