@@ -202,8 +202,8 @@ def test_smooth_curves():
 @pytest.mark.parametrize("name", NOISE_LAWS)
 def test_json_round_trip(name):
     taper = None if NOISE_LAWS[name].k is None else (0.3, 0.1)
-    law = NoiseLaw(name, default(name).parameters, taper, default(name).points)
-    for law in (law, SMOOTH):
+    tapered = NoiseLaw(name, default(name).parameters, taper, default(name).points)
+    for law in (tapered, SMOOTH):
         again = NoiseLaw.from_json(json.loads(json.dumps(law.to_json())))
         assert again == law
         assert hash(again) == hash(law)
