@@ -2,111 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any
 
-import comfy.model_sampling
 import comfy.samplers
-import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
-from torch import Tensor
 
 from ..samplers import noise_law as laws
-from ..samplers.interpolant import INTERPOLANTS, LINEAR, r_from_sigma, sigma_from_r
-from ..samplers.sigmas import in_interpolant, rbf_reference, shifted
+from ..samplers.interpolant import INTERPOLANTS
 from ..samplers.transition import LAST_STEPS, METHODS, Transition
-from .converted_sampling import ConvertedSampling
-from .field import coordinates_of
+from .curve import drawn_law, drawn_path, law_curve_input, path_inputs
 from .flow_sampler import FlowSampler
+from .schedule import schedule
 from .sockets import CATEGORY_SAMPLING, FlowNoiseLaw
 
-__all__ = ["NODES", "NoiseLaw", "Sigmas", "StochasticSampler", "schedule"]
+__all__ = ["NODES", "NoiseLaw", "Sigmas", "StochasticSampler"]
 
 CURVE = {"k_at_0": 0.0, "k_at_25": 0.25, "k_at_50": 0.5, "k_at_75": 0.75, "k_at_100": 1.0}
 DEFAULT_LAW = laws.noise_law("constant_k", k=1.0, taper=(0.2, 0.12))
-
-
-def _section(sigmas: list[float], shift: float, start: float, end: float) -> list[float]:
-    """Shift a finished list and squeeze it, keeping its form, between end and start."""
-    sigmas = [shifted(s, shift) for s in sigmas]
-    top, bottom = min(start, sigmas[0]), max(end, sigmas[-1])
-    if not bottom < top:
-        raise ValueError(
-            f"start {start} and end {end} must satisfy 0 <= end < start <= 1 (1 is pure noise), "
-            f"and this list starts at {sigmas[0]:.4f}"
-        )
-    if (top, bottom) == (sigmas[0], sigmas[-1]):
-        return sigmas
-    factor = (top - bottom) / (sigmas[0] - sigmas[-1])
-    return [top, *(bottom + factor * (s - sigmas[-1]) for s in sigmas[1:-1]), bottom]
-
-
-def schedule(
-    interpolant: str,
-    steps: int,
-    shift: float,
-    start: float,
-    end: float,
-    scheduler: str,
-    model: ModelPatcher | None = None,
-) -> Tensor:
-    """List sigmas in the coordinates of a model.
-
-    Args:
-        interpolant: Key of INTERPOLANTS, or "host" or "rbf_reference".
-        steps: Number of steps, at least 1.
-        shift: Time shift, applied on top of the model's own where the list is the host's.
-        start: First linear sigma; a list or a model that starts lower keeps its start.
-        end: Last linear sigma.
-        scheduler: Name of the host's scheduler, for "host".
-        model: MODEL; None for a flow model without shift.
-
-    Returns:
-        steps + 1 falling sigmas, float32, in the model's coordinates. A few of the host's
-        schedulers leave out repeated ones.
-
-    Raises:
-        ValueError: A model whose coordinates are not known, or a number out of range.
-    """
-    own = _own_sigmas(model)
-    start = min(start, own.highest)
-    if interpolant in INTERPOLANTS:
-        sigmas = in_interpolant(interpolant, steps, shift, start, end)
-    elif interpolant == "rbf_reference":
-        sigmas = _section(rbf_reference(steps), shift, start, end)
-    else:
-        listed = comfy.samplers.calculate_sigmas(own.sampling, scheduler, steps).double()
-        sigmas = _section(own.to_linear(listed).tolist(), shift, start, end)
-    return own.from_linear(torch.tensor(sigmas, dtype=torch.float64)).float()
-
-
-class _OwnSigmas(NamedTuple):
-    """A model's sigmas and the linear path's.
-
-    Attributes:
-        sampling: The host's model_sampling.
-        to_linear: From the model's sigmas to linear ones.
-        from_linear: Back.
-        highest: Largest linear sigma of the model.
-    """
-
-    sampling: Any
-    to_linear: Callable[[Tensor], Tensor]
-    from_linear: Callable[[Tensor], Tensor]
-    highest: float
-
-
-def _own_sigmas(model: ModelPatcher | None) -> _OwnSigmas:
-    sampling: Any = comfy.model_sampling.ModelSamplingDiscreteFlow()
-    if model is not None:
-        sampling = model.get_model_object("model_sampling")
-    if isinstance(sampling, ConvertedSampling):
-        return _OwnSigmas(sampling, sampling.t_from_s, sampling.s_from_t, 1.0)
-    path = LINEAR if model is None else coordinates_of(sampling)
-    highest = 1.0 if path is LINEAR else sigma_from_r(path, float(sampling.sigma_max))
-    return _OwnSigmas(sampling, partial(sigma_from_r, path), partial(r_from_sigma, path), highest)
+STRENGTH = replace(
+    laws.NOISE_LAWS["constant_k"].parameters["k"],
+    meaning="strength k at the curve's top; 0 is the ODE, 1 the DDPM posterior",
+)
 
 
 class Sigmas(io.ComfyNode):
@@ -125,16 +43,21 @@ class Sigmas(io.ComfyNode):
             ),
             search_aliases=["scheduler", "schedule", "vp", "interpolant", "shift", "timesteps"],
             inputs=[
-                io.Combo.Input(
+                io.DynamicCombo.Input(
                     "interpolant",
-                    options=["host", *INTERPOLANTS, "rbf_reference"],
-                    default="host",
+                    options=[
+                        *(
+                            io.DynamicCombo.Option(name, [])
+                            for name in ("host", *INTERPOLANTS, "rbf_reference")
+                        ),
+                        io.DynamicCombo.Option("curve", path_inputs()),
+                    ],
                     tooltip=(
                         "In whose time steps are even. host: ComfyUI's scheduler below. linear: "
                         "even in sigma. vp: most steps at high noise. ve: Karras spacing, most "
                         "steps at low noise. trigonometric: denser at both ends. rbf_reference: "
                         "the list of the Rollover Budget Forcing paper, nearly all of it above "
-                        "0.96."
+                        "0.96. curve: a path that you draw."
                     ),
                 ),
                 io.Int.Input(
@@ -202,7 +125,7 @@ class Sigmas(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        interpolant: str,
+        interpolant: dict[str, Any],
         steps: int,
         shift: float,
         start: float,
@@ -213,7 +136,7 @@ class Sigmas(io.ComfyNode):
         """List the sigmas; see schedule().
 
         Args:
-            interpolant: host, rbf_reference or a key of INTERPOLANTS.
+            interpolant: Name under "interpolant"; for curve its alpha and sigma.
             steps: Number of steps.
             shift: Time shift.
             start: First sigma.
@@ -224,7 +147,9 @@ class Sigmas(io.ComfyNode):
         Returns:
             SIGMAS.
         """
-        return io.NodeOutput(schedule(interpolant, steps, shift, start, end, scheduler, model))
+        choice = interpolant["interpolant"]
+        path = drawn_path(interpolant) if choice == "curve" else choice
+        return io.NodeOutput(schedule(path, steps, shift, start, end, scheduler, model))
 
 
 def _number(name: str, parameter: laws.Parameter) -> io.Float.Input:
@@ -251,6 +176,7 @@ def _law_option(name: str, spec: laws.LawSpec) -> io.DynamicCombo.Option:
 
 def _law_tooltip() -> str:
     lines = [f"{name}: {spec.summary}" for name, spec in laws.NOISE_LAWS.items()]
+    lines.append("drawn_curve: the same, drawn in a curve editor.")
     return "How much fresh noise each step brings.\n" + "\n".join(lines)
 
 
@@ -278,7 +204,12 @@ class NoiseLaw(io.ComfyNode):
             inputs=[
                 io.DynamicCombo.Input(
                     "law",
-                    options=[_law_option(name, laws.NOISE_LAWS[name]) for name in names],
+                    options=[
+                        *(_law_option(name, laws.NOISE_LAWS[name]) for name in names),
+                        io.DynamicCombo.Option(
+                            "drawn_curve", [law_curve_input(), _number("strength", STRENGTH)]
+                        ),
+                    ],
                     tooltip=_law_tooltip(),
                 ),
                 io.Float.Input(
@@ -307,19 +238,21 @@ class NoiseLaw(io.ComfyNode):
         """Build the law.
 
         Args:
-            law: Name under "law", and the numbers of that law.
+            law: Name under "law", and the numbers or the curve of that law.
             taper_start: Sigma where the taper begins, 0 for none.
             taper_stop: Sigma where it ends.
 
         Returns:
             FLOW_NOISE_LAW.
         """
-        numbers = {key: value for key, value in law.items() if key != "law"}
+        numbers: dict[str, Any] = {key: value for key, value in law.items() if key != "law"}
+        name = law["law"]
         taper = (taper_start, taper_stop) if (taper_start, taper_stop) != (0.0, 0.0) else None
-        if laws.NOISE_LAWS[law["law"]].takes_points:
-            points = [(sigma, numbers[key]) for key, sigma in CURVE.items()]
-            return io.NodeOutput(laws.noise_law(law["law"], taper=taper, points=points))
-        return io.NodeOutput(laws.noise_law(law["law"], taper=taper, **numbers))
+        if name == "drawn_curve":
+            name, numbers = "curve", drawn_law(**numbers)
+        elif laws.NOISE_LAWS[name].takes_points:
+            numbers = {"points": [(sigma, numbers[key]) for key, sigma in CURVE.items()]}
+        return io.NodeOutput(laws.noise_law(name, taper=taper, **numbers))
 
 
 class StochasticSampler(io.ComfyNode):

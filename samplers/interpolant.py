@@ -26,6 +26,7 @@ __all__ = [
     "VE",
     "VP",
     "Interpolant",
+    "Number",
     "kl_diffusion",
     "named",
     "r_from_sigma",
@@ -51,7 +52,7 @@ class Interpolant:
     """Coefficients of x = alpha x0 + sigma eps as functions of the interpolant's own time r.
 
     Attributes:
-        name: Key in INTERPOLANTS.
+        name: Key in INTERPOLANTS, or "curve" for one that was drawn.
         alpha: Coefficient of the data, 1 at r_data, falling.
         sigma: Coefficient of the noise, 0 at r_data, rising.
         alpha_dot: Derivative of alpha in r.

@@ -11,9 +11,9 @@ arXiv:2505.05470 (std = sqrt(2 eps)).
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Protocol
 
+from .curve import Curve
 from .interpolant import VP, r_from_sigma, sigma_from_r, vp_beta
 
 __all__ = ["NOISE_LAWS", "LawSpec", "Numbers", "Parameter", "log_rho"]
@@ -23,10 +23,10 @@ _FAR = 45.0
 
 
 class Numbers(Protocol):
-    """What a row's functions read of a law: its parameters by name, and its points."""
+    """What a row's functions read of a law: its parameters by name, and its curve."""
 
     @property
-    def points(self) -> tuple[tuple[float, float], ...]: ...
+    def curve(self) -> Curve: ...
 
     def __getitem__(self, parameter: str, /) -> float: ...
 
@@ -141,17 +141,11 @@ def _knots_rbf_reference(_law: Numbers) -> tuple[float, ...]:
 
 
 def _k_curve(law: Numbers, sigma: float) -> float:
-    points = law.points
-    if sigma <= points[0][0]:
-        return points[0][1]
-    for (s0, k0), (s1, k1) in pairwise(points):
-        if sigma <= s1:
-            return k0 + (k1 - k0) * (sigma - s0) / (s1 - s0)
-    return points[-1][1]
+    return law.curve(sigma)
 
 
 def _knots_curve(law: Numbers) -> tuple[float, ...]:
-    return tuple(s for s, _ in law.points)
+    return tuple(s for s, _ in law.curve.points)
 
 
 def _written_as_diffusion(
@@ -215,7 +209,7 @@ NOISE_LAWS: dict[str, LawSpec] = {
         knots=_knots_rbf_reference,
     ),
     "curve": LawSpec(
-        "Strength k drawn as straight lines between points (sigma, k), level outside them.",
+        "Strength k drawn through points (sigma, k), level outside them.",
         {},
         _k_curve,
         knots=_knots_curve,

@@ -15,16 +15,16 @@ The laws themselves are rows of law_table.py.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
+from .curve import Curve, Point
 from .law_table import NOISE_LAWS, LawSpec, Parameter, log_rho
 from .quadrature import integrate_panels
 
 __all__ = ["NOISE_LAWS", "LawSpec", "NoiseLaw", "Parameter", "noise_law"]
 
-Point = tuple[float, float]
-
-# below this sigma k has reached its limit at 0 for every law
+# below this sigma k has reached its limit at 0 for every law, or falls to 0 as the root at least
 _TINY = 1e-300
 
 
@@ -38,6 +38,7 @@ class NoiseLaw:
         taper: (start, stop): k is multiplied by a weight that is 1 down to sigma = start and falls
             linearly to 0 at sigma = stop; None for no taper.
         points: (sigma, k) pairs by rising sigma, for the curve only.
+        interpolation: Key of INTERPOLATIONS (curve.py): how the curve runs between its points.
 
     Raises:
         ValueError: Anything not in the table or out of range.
@@ -47,6 +48,7 @@ class NoiseLaw:
     parameters: tuple[tuple[str, float], ...] = ()
     taper: tuple[float, float] | None = None
     points: tuple[Point, ...] = ()
+    interpolation: str = "linear"
 
     def __post_init__(self) -> None:
         """Refuse what the table does not allow."""
@@ -61,6 +63,11 @@ class NoiseLaw:
     def spec(self) -> LawSpec:
         """The law's row of NOISE_LAWS."""
         return NOISE_LAWS[self.name]
+
+    @property
+    def curve(self) -> Curve:
+        """The strength k over sigma, of a law that takes points."""
+        return _curve(self.points, self.interpolation)
 
     def __getitem__(self, parameter: str) -> float:
         """Return the value of a parameter."""
@@ -145,7 +152,7 @@ class NoiseLaw:
         if self.taper is not None:
             out["taper"] = list(self.taper)
         if self.points:
-            out["points"] = [list(p) for p in self.points]
+            out |= self.curve.to_json()
         return out
 
     @classmethod
@@ -161,15 +168,14 @@ class NoiseLaw:
         Raises:
             ValueError: An unknown key, name, parameter or a value out of range.
         """
-        unknown = set(data) - {"name", "parameters", "taper", "points"}
-        if unknown or "name" not in data:
-            raise ValueError(
-                f"a noise law has the keys name, parameters, taper, points; got {sorted(data)}"
-            )
+        keys = ("name", "parameters", "taper", "points", "interpolation")
+        if not {"name"} <= set(data) <= set(keys):
+            raise ValueError(f"a noise law has the keys {', '.join(keys)}; got {sorted(data)}")
         return noise_law(
             data["name"],
             taper=data.get("taper"),
             points=data.get("points"),
+            interpolation=data.get("interpolation", "linear"),
             **data.get("parameters", {}),
         )
 
@@ -188,7 +194,7 @@ class NoiseLaw:
         """Integrate k d(log rho) from sigma low to high."""
         if low == high:
             return 0.0
-        if (low == 0.0 and self.k(_TINY) > 0.0) or (high == 1.0 and self.k(1.0) > 0.0):
+        if (low == 0.0 and self.k(_TINY) > math.sqrt(_TINY)) or (high == 1.0 and self.k(1.0) > 0.0):
             return math.inf
         untapered = self.taper is None or low >= self.taper[0]
         if untapered and self.spec.decay is not None:
@@ -199,11 +205,18 @@ class NoiseLaw:
         )
 
 
+@lru_cache(maxsize=16)
+def _curve(points: tuple[Point, ...], interpolation: str) -> Curve:
+    """Keep a law's curve, whose slopes are computed once, between the calls of k."""
+    return Curve(points, interpolation)
+
+
 def noise_law(
     name: str,
     *,
     taper: Sequence[float] | None = None,
     points: Sequence[Sequence[float]] | None = None,
+    interpolation: str = "linear",
     **parameters: float,
 ) -> NoiseLaw:
     """Build a noise law; parameters left out take the table's defaults.
@@ -212,6 +225,7 @@ def noise_law(
         name: Key of NOISE_LAWS.
         taper: (start, stop) with start > stop, see NoiseLaw.
         points: (sigma, k) pairs, for the curve only.
+        interpolation: How the curve runs between its points: linear or monotone_cubic.
         **parameters: The law's numbers; a name not in the table is refused.
 
     Returns:
@@ -241,6 +255,7 @@ def noise_law(
         values,
         None if taper is None else (float(taper[0]), float(taper[1])),
         tuple(sorted((float(p[0]), float(p[1])) for p in points or ())),
+        interpolation,
     )
 
 
@@ -263,12 +278,11 @@ def _check_points(law: NoiseLaw) -> None:
     if law.spec.takes_points != bool(law.points):
         rule = "needs points (sigma, k)" if law.spec.takes_points else "takes no points"
         raise ValueError(f"noise law {law.name} {rule}; got {law.points}")
-    sigmas = [s for s, _ in law.points]
-    if sigmas != sorted(set(sigmas)):
-        raise ValueError(f"the points' sigmas must rise and differ, got {sigmas}")
-    for s, k in law.points:
-        if not (0.0 <= s <= 1.0 and 0.0 <= k < math.inf):
-            raise ValueError(f"point ({s}, {k}): sigma must be in [0, 1] and k >= 0 and finite")
+    if not law.points and law.interpolation != "linear":
+        raise ValueError(f"noise law {law.name} has no points, so it takes no interpolation")
+    for s, k in law.curve.points if law.points else ():
+        if k < 0.0:
+            raise ValueError(f"point ({s}, {k}) of a noise law: the strength k must be 0 or above")
 
 
 def _check_taper(law: NoiseLaw) -> None:

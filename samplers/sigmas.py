@@ -10,7 +10,7 @@ interpolant" means for exact transitions.
 
 import math
 
-from .interpolant import VP, named, r_from_sigma, sigma_from_r
+from .interpolant import VP, Interpolant, named, r_from_sigma, sigma_from_r
 
 __all__ = ["in_interpolant", "rbf_reference", "shifted", "uniform"]
 
@@ -57,7 +57,11 @@ _SPACING: dict[str, tuple[float, float]] = {"ve": (7.0, 0.002)}
 
 
 def in_interpolant(
-    name: str, steps: int, shift: float = 1.0, start: float = 1.0, end: float = 0.0
+    interpolant: str | Interpolant,
+    steps: int,
+    shift: float = 1.0,
+    start: float = 1.0,
+    end: float = 0.0,
 ) -> list[float]:
     """List sigmas that are evenly spaced in an interpolant's own time.
 
@@ -66,7 +70,7 @@ def in_interpolant(
     VP and VE start at their own noise end (linear sigma 0.9935 and 0.9877) when start is above it.
 
     Args:
-        name: Key of INTERPOLANTS.
+        interpolant: Key of INTERPOLANTS, or an interpolant that is not in it.
         steps: Number of steps N, at least 1.
         shift: Time shift applied after spacing.
         start: First sigma.
@@ -78,21 +82,21 @@ def in_interpolant(
     Raises:
         ValueError: Unknown name or a number out of range.
     """
-    interpolant = named(name)
+    path = named(interpolant) if isinstance(interpolant, str) else interpolant
     _check(steps, start, end)
     _check_shift(shift)
-    wanted = r_from_sigma(interpolant, shifted(start, 1.0 / shift))
-    high = min(wanted, interpolant.r_noise)
-    low = r_from_sigma(interpolant, shifted(end, 1.0 / shift))
+    wanted = r_from_sigma(path, shifted(start, 1.0 / shift))
+    high = min(wanted, path.r_noise)
+    low = r_from_sigma(path, shifted(end, 1.0 / shift))
     if high <= low:
-        limit = shifted(sigma_from_r(interpolant, interpolant.r_noise), shift)
-        raise ValueError(f"end {end} is above the noise end {limit:.4f} of {name}; lower it")
-    exponent, floor = _SPACING.get(name, (1.0, 0.0))
+        limit = shifted(sigma_from_r(path, path.r_noise), shift)
+        raise ValueError(f"end {end} is above the noise end {limit:.4f} of {path.name}; lower it")
+    exponent, floor = _SPACING.get(path.name, (1.0, 0.0))
     first = high ** (1.0 / exponent)
     last = max(low, min(floor, 1e-3 * high)) ** (1.0 / exponent)
     times = [(first + (last - first) * i / steps) ** exponent for i in range(steps)]
-    sigmas = [shifted(sigma_from_r(interpolant, r), shift) for r in times]
-    if wanted <= interpolant.r_noise:
+    sigmas = [shifted(sigma_from_r(path, r), shift) for r in times]
+    if wanted <= path.r_noise:
         sigmas[0] = start  # exact, where rounding would leave 0.9999999999999999
     return [*sigmas, end]
 

@@ -98,3 +98,29 @@ def test_other_laws_arrive_with_their_widgets(server, law, number):
     widgets = {f"law.k_at_{p}": 0.2 for p in (0, 25, 50, 75, 100)} if law == "curve" else {}
     out = picture(server, workflow(ours(), {"law": law, **widgets, f"law.{number}": 0.5}))
     assert out.shape == (3, 64, 64)
+
+
+def test_drawn_curves_arrive_from_the_editor_and_over_a_wire(server):
+    graph = workflow(ours(), {"law": "drawn_curve", "law.strength": 1.0, "law.curve": ["curve", 0]})
+    drawn = {"points": [[0, 0], [0.5, 1], [1, 0.5]], "interpolation": "monotone_cubic"}
+    graph["curve"] = node("CurveEditor", curve=drawn)
+    wired = picture(server, graph)
+    graph["law"]["inputs"]["law.curve"] = drawn
+    assert torch.equal(picture(server, graph), wired)
+    graph["sigmas"]["inputs"] |= {
+        "interpolant": "curve",
+        "interpolant.alpha": {"points": [[0, 1], [1, 0]], "interpolation": "linear"},
+        "interpolant.sigma": {"points": [[0, 0], [0.3, 0.9], [1, 1]], "interpolation": "linear"},
+    }
+    assert (picture(server, graph) - wired).abs().max() > 20
+
+
+def test_curves_that_are_no_path_fail_with_the_sentence(server):
+    graph = workflow(ours(), {"law": "ode"})
+    graph["sigmas"]["inputs"] |= {
+        "interpolant": "curve",
+        "interpolant.alpha": {"points": [[0, 1], [1, 0.5]], "interpolation": "linear"},
+        "interpolant.sigma": {"points": [[0, 0], [1, 1]], "interpolation": "linear"},
+    }
+    entry = server.wait(server.queue(graph))
+    assert "drag its last point to (1, 0)" in str(entry["status"]["messages"])

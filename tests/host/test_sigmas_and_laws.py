@@ -4,17 +4,21 @@ import comfy.samplers
 import host_models as hm
 import pytest
 import torch
+from comfy_api.input import CurveInput, LinearCurve, MonotoneCubicCurve
 from comfy_extras.nodes_custom_sampler import BasicScheduler
 
 from flowsearch.nodes.conversion import convert
+from flowsearch.nodes.curve import KINDS, read_curve
 from flowsearch.nodes.sampling import NoiseLaw, Sigmas, StochasticSampler
+from flowsearch.samplers.drawn_path import interpolant_from_curves
 from flowsearch.samplers.noise_law import NOISE_LAWS, noise_law
 from flowsearch.samplers.sigmas import in_interpolant, rbf_reference
 from flowsearch.samplers.transition import METHODS
 
 
 def sigmas(interpolant="host", steps=10, shift=1.0, start=1.0, end=0.0, scheduler="simple", **more):
-    return Sigmas.execute(interpolant, steps, shift, start, end, scheduler, **more)[0]
+    choice = interpolant if isinstance(interpolant, dict) else {"interpolant": interpolant}
+    return Sigmas.execute(choice, steps, shift, start, end, scheduler, **more)[0]
 
 
 def law(name, taper=(0.0, 0.0), **numbers):
@@ -81,12 +85,16 @@ def test_end_above_start_is_refused():
             sigmas(interpolant, start=0.2, end=0.5)
 
 
+def defaults_of(node, choice):
+    """What the editor sends for a choice of the node's first widget if nothing else is touched."""
+    option = next(o for o in node.define_schema().inputs[0].options if o.key == choice)
+    described = {widget.id: widget.as_dict() for widget in option.inputs}
+    return {name: widget["default"] for name, widget in described.items()}
+
+
 @pytest.mark.parametrize("name", NOISE_LAWS)
 def test_every_law_has_a_row_of_widgets_that_builds_it(name):
-    combo = NoiseLaw.define_schema().inputs[0]
-    option = next(o for o in combo.options if o.key == name)
-    defaults = {widget.id: widget.default for widget in option.inputs}
-    built = law(name, **defaults)
+    built = law(name, **defaults_of(NoiseLaw, name))
     assert built.name == name
     assert 0.0 <= built.q(0.8, 0.6) <= 1.0
     if not NOISE_LAWS[name].takes_points:
@@ -97,6 +105,71 @@ def test_curve_has_its_strengths_where_the_widgets_say():
     numbers = {"k_at_0": 0.0, "k_at_25": 0.5, "k_at_50": 1.0, "k_at_75": 0.8, "k_at_100": 0.0}
     curve = law("curve", **numbers)
     assert [curve.k(s) for s in (0.25, 0.5, 0.75, 1.0)] == [0.5, 1.0, 0.8, 0.0]
+
+
+CURVES = [
+    [(0.0, 0.3), (0.2, 0.0), (0.35, 0.9), (0.4, 0.95), (0.9, 0.2)],
+    [(0.3, 0.0), (0.31, 1.0), (0.7, 1.0), (1.0, 0.0)],
+    [(0.5, 0.5)],
+]
+
+
+@pytest.mark.parametrize("kind", [LinearCurve, MonotoneCubicCurve])
+@pytest.mark.parametrize("points", CURVES)
+def test_drawn_law_is_the_hosts_curve_times_strength(points, kind):
+    hosts = kind(points)
+    sent = {"points": [list(p) for p in points], "interpolation": KINDS[kind]}
+    drawn = law("drawn_curve", curve=sent, strength=0.7)
+    for sigma in torch.linspace(0.001, 1.0, 400, dtype=torch.float64).tolist():
+        assert drawn.k(sigma) == pytest.approx(0.7 * hosts.interp(sigma), rel=1e-12, abs=1e-15)
+    assert law("drawn_curve", curve=hosts, strength=0.7) == drawn
+    straight = law("drawn_curve", curve=LinearCurve(points), strength=0.7)
+    assert (straight == drawn) == (kind is LinearCurve)
+
+
+def test_bare_points_are_smooth_as_in_the_host():
+    assert read_curve([[0, 0], [1, 1]]) == read_curve(CurveInput.from_raw([[0, 0], [1, 1]]))
+
+
+def test_the_drawn_laws_default_is_a_full_law_that_ends_above_the_data():
+    drawn = law("drawn_curve", **defaults_of(NoiseLaw, "drawn_curve"))
+    assert [drawn.k(s) for s in (1.0, 0.2, 0.12, 0.05)] == [0.25, 0.25, 0.0, 0.0]
+    assert drawn.q(0.12, 0.0) == 1.0
+
+
+def test_drawn_interpolant_starts_as_the_linear_one():
+    drawn = sigmas({"interpolant": "curve", **defaults_of(Sigmas, "curve")}, shift=3.0)
+    assert torch.equal(drawn, sigmas("linear", shift=3.0))
+
+
+def test_drawn_interpolant_is_that_of_its_curves_and_converts_like_the_others():
+    drawn = {
+        "interpolant": "curve",
+        "alpha": {"points": [[0, 1], [0.5, 0.9], [1, 0]], "interpolation": "linear"},
+        "sigma": MonotoneCubicCurve([(0.0, 0.0), (0.3, 0.5), (1.0, 1.0)]),
+    }
+    path = interpolant_from_curves(read_curve(drawn["alpha"]), read_curve(drawn["sigma"]))
+    expected = torch.tensor(in_interpolant(path, 10))
+    assert torch.equal(sigmas(drawn), expected)
+    model = convert(hm.gaussian_model(noise_scale=2.0), "ve")
+    t = expected.double().clamp(max=1 - 1e-4)
+    assert torch.allclose(sigmas(drawn, model=model).double(), 2 * t / (1 - t), rtol=1e-3)
+
+
+def test_curves_without_meaning_are_refused():
+    with pytest.raises(ValueError, match="at r = 0, the clean data, and must be 1"):
+        sigmas({"interpolant": "curve", "alpha": [[0, 0.5], [1, 0]], "sigma": [[0, 0], [1, 1]]})
+
+    class Analytic(CurveInput):
+        points = ()
+
+        def interp(self, x):
+            return x
+
+    with pytest.raises(ValueError, match="kind Analytic is not known"):
+        read_curve(Analytic())
+    with pytest.raises(ValueError, match="move or delete"):
+        law("drawn_curve", curve=[[0.5, 0], [0.5, 1]], strength=1.0)
 
 
 def test_taper_ends_the_noise():

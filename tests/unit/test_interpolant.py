@@ -6,6 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from flowsearch.samplers.curve import INTERPOLATIONS, Curve
+from flowsearch.samplers.drawn_path import interpolant_from_curves
 from flowsearch.samplers.interpolant import (
     INTERPOLANTS,
     LINEAR,
@@ -20,7 +22,14 @@ from flowsearch.samplers.interpolant import (
     sigma_from_r,
 )
 
-ALL = pytest.mark.parametrize("path", INTERPOLANTS.values(), ids=INTERPOLANTS)
+ALPHA = ((0.0, 1.0), (0.3, 0.9), (0.8, 0.1), (1.0, 0.0))
+SIGMA = ((0.0, 0.0), (0.25, 0.1), (0.5, 0.8), (1.0, 0.9))
+DRAWN = {
+    f"curve_{kind}": interpolant_from_curves(Curve(ALPHA, kind), Curve(SIGMA, kind))
+    for kind in INTERPOLATIONS
+}
+PATHS = {**INTERPOLANTS, **DRAWN}
+ALL = pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
 
 
 def times(path):

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 from scipy.integrate import quad
@@ -17,7 +18,10 @@ def default(name):
 
 
 SDES = [name for name, spec in NOISE_LAWS.items() if spec.k is not None]
-ALL_SDES = pytest.mark.parametrize("law", [default(name) for name in SDES], ids=SDES)
+SMOOTH = noise_law("curve", points=POINTS, interpolation="monotone_cubic")
+ALL_SDES = pytest.mark.parametrize(
+    "law", [*(default(name) for name in SDES), SMOOTH], ids=[*SDES, "curve, smooth"]
+)
 
 # k at sigma .95, .75, .5, .25, .1, .03: printed digits
 TABLE = {
@@ -64,7 +68,7 @@ def decay_by_scipy(law, sigma, sigma_next):
 @pytest.mark.parametrize("taper", [None, (0.2, 0.12), (0.95, 0.3)], ids=str)
 @pytest.mark.parametrize("ends", [(0.9, 0.8), (0.5, 0.02), (0.998, 0.31), (0.15, 0.14)], ids=str)
 def test_q_is_the_integral_of_k(law, taper, ends):
-    law = NoiseLaw(law.name, law.parameters, taper, law.points)
+    law = replace(law, taper=taper)
     assert law.q(*ends) == pytest.approx(math.exp(-decay_by_scipy(law, *ends)), abs=1e-8, rel=1e-8)
 
 
@@ -179,13 +183,31 @@ def test_curves():
     assert line.points == ((0.0, 1.0), (1.0, 0.0))
 
 
+def test_curves_that_fall_to_0_at_an_end_keep_some_noise_there():
+    tent = noise_law("curve", points=[(0.0, 0.0), (0.5, 1.0), (1.0, 0.0)])
+    # the integral of 2 s / (s (1 - s)) from 0 to .5 is 2 log 2
+    assert tent.q(0.5, 0.0) == pytest.approx(0.25, rel=1e-12)
+    assert tent.q(1.0, 0.5) == pytest.approx(0.25, rel=1e-12)
+
+
+def test_smooth_curves():
+    step = [(0.0, 0.0), (0.1, 0.0), (0.6, 1.0), (1.0, 1.0)]
+    smooth = noise_law("curve", points=step, interpolation="monotone_cubic")
+    assert smooth.k(0.35) == pytest.approx(0.5)
+    assert smooth.k(0.225) == pytest.approx(0.25**2 * 2.5)
+    assert smooth.q(0.1, 0.0) == 1.0
+    assert smooth != noise_law("curve", points=step)
+
+
 @pytest.mark.parametrize("name", NOISE_LAWS)
 def test_json_round_trip(name):
     taper = None if NOISE_LAWS[name].k is None else (0.3, 0.1)
-    law = NoiseLaw(name, default(name).parameters, taper, default(name).points)
-    again = NoiseLaw.from_json(json.loads(json.dumps(law.to_json())))
-    assert again == law
-    assert hash(again) == hash(law)
+    tapered = NoiseLaw(name, default(name).parameters, taper, default(name).points)
+    for law in (tapered, SMOOTH):
+        again = NoiseLaw.from_json(json.loads(json.dumps(law.to_json())))
+        assert again == law
+        assert hash(again) == hash(law)
+    assert NoiseLaw.from_json({"name": "curve", "points": POINTS}) == default("curve")
 
 
 @pytest.mark.parametrize(
@@ -200,8 +222,10 @@ def test_json_round_trip(name):
         (lambda: noise_law("curve"), r"curve needs points"),
         (lambda: noise_law("ode", points=[(0.5, 1.0)]), "ode takes no points"),
         (lambda: noise_law("curve", points=[(0.5, 1.0), (0.5, 2.0)]), "must rise and differ"),
-        (lambda: noise_law("curve", points=[(1.5, 1.0)]), r"sigma must be in \[0, 1\]"),
-        (lambda: noise_law("curve", points=[(0.5, -1.0)]), "k >= 0 and finite"),
+        (lambda: noise_law("curve", points=[(1.5, 1.0)]), r"x must be in \[0, 1\]"),
+        (lambda: noise_law("curve", points=[(0.5, -1.0)]), "k must be 0 or above"),
+        (lambda: noise_law("ode", interpolation="monotone_cubic"), "no points, so it takes no int"),
+        (lambda: noise_law("curve", points=POINTS, interpolation="x"), "unknown interpolation 'x'"),
         (lambda: noise_law("curve", points=[(0.5,)]), r"pair \(sigma, k\)"),
         (lambda: noise_law("ode", taper=(0.1, 0.2)), "0 <= stop < start <= 1"),
         (lambda: noise_law("ode", taper=(0.1,)), r"two sigmas \(start, stop\)"),
