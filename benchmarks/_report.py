@@ -91,10 +91,15 @@ class Report:
         }
 
     def finish(self, path: Path | None) -> None:
-        """Print table and claims; write the JSON if a path is given."""
+        """Print the rows, a table for each value of "part", and the claims; write the JSON.
+
+        Args:
+            path: Where to write it; None for nowhere.
+        """
         record = self.as_json()
         print(f"\n{record['command']}\n{record['machine']} {record['versions']}\n")
-        print(table(self.rows))
+        for part in dict.fromkeys(row.get("part") for row in self.rows):
+            print(table([row for row in self.rows if row.get("part") == part]), end="\n\n")
         for claim in self.claims:
             print(f"[{'holds' if claim['holds'] else 'DOES NOT HOLD'}] {claim['text']}")
         if path is not None:

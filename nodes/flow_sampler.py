@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import comfy.samplers
@@ -34,6 +35,18 @@ class FlowSampler(comfy.samplers.Sampler):
     """
 
     transition: Transition
+
+    def noise(self, field: Field, step: int) -> Tensor:
+        """Draw a step's fresh noise: a function of each row's own key.
+
+        Args:
+            field: The run.
+            step: Which step, from 0.
+
+        Returns:
+            Noise like field.noise, in the model's scale.
+        """
+        return field.draw(step, STEP)
 
     @torch.no_grad()
     def sample(
@@ -78,9 +91,6 @@ class FlowSampler(comfy.samplers.Sampler):
             )
         steps = len(sigmas) - 1
 
-        def draw(step: int) -> Tensor:
-            return field.draw(step, STEP)
-
         with tqdm(total=steps, disable=disable_pbar) as bar:
 
             def tell(step: int, x: Tensor, denoised: Tensor) -> None:
@@ -89,5 +99,6 @@ class FlowSampler(comfy.samplers.Sampler):
                 bar.update()
 
             x = field.start(self.max_denoise(model_wrap, sigmas))
-            x = integrate(field.predict, x, sigmas, self.transition, draw, tell, path)
+            noise_of = partial(self.noise, field)
+            x = integrate(field.predict, x, sigmas, self.transition, noise_of, tell, path)
         return field.model_sampling.inverse_noise_scaling(sigmas[-1], x)

@@ -170,13 +170,6 @@ def test_stages_hand_over_as_one_run():
     assert (whole - second).abs().max() < 1e-5
 
 
-@pytest.mark.parametrize("kind", ["EPS", "V_PREDICTION", "EDM", "FLOW_COSMOS", "IMG_TO_IMG_FLOW"])
-def test_other_models_are_refused_with_what_works(kind):
-    model = hm.wrap(hm.GaussianNet(), kind)
-    with pytest.raises(ValueError, match=r"not as a flow model.*works with Flux, SD3\.5"):
-        hm.run(hm.guider(model), sampler("constant_k"), SIGMAS, hm.empty_latent(size=8))
-
-
 def test_callback_contract_of_the_host():
     told = []
     guider = hm.guider(hm.gaussian_model())

@@ -74,9 +74,9 @@ def test_rbf_reference_is_the_papers_list():
     assert float(cut[-1]) == 0.0
 
 
-def test_sigmas_of_another_kind_of_model_are_refused():
-    with pytest.raises(ValueError, match="not as a flow model"):
-        sigmas(model=hm.wrap(hm.GaussianNet(), "EPS"))
+def test_sigmas_of_a_model_without_noise_are_refused():
+    with pytest.raises(ValueError, match="IMG_TO_IMG_FLOW, whose states are no mixture"):
+        sigmas(model=hm.wrap(hm.GaussianNet(), "IMG_TO_IMG_FLOW"))
 
 
 def test_end_above_start_is_refused():
@@ -182,11 +182,15 @@ def test_taper_ends_the_noise():
         law("constant_k", (0.1, 0.2), k=1.0)
 
 
-def test_sampler_node_defaults_to_a_quarter_and_takes_every_method():
+def test_sampler_node_defaults_to_noise_that_ends_early_and_takes_every_method():
     for method in METHODS:
         built = StochasticSampler.execute(transition=method)[0]
-        assert built.transition.law == noise_law("constant_k", k=0.25)
+        assert built.transition.law == noise_law("constant_k", k=1.0, taper=(0.2, 0.12))
         assert built.transition.method == method
+    built = StochasticSampler.execute("second_order", last="extrapolated")[0]
+    assert built.transition.last == "extrapolated"
+    built = StochasticSampler.execute("glass", inner_evaluations=7)[0]
+    assert built.transition.inner_evaluations == 7
     with pytest.raises(ValueError, match="same on every interpolant"):
         StochasticSampler.execute(transition="exact", interpolant="vp")
 

@@ -9,6 +9,7 @@ import comfy.latent_formats
 import comfy.model_base
 import comfy.model_management
 import comfy.model_patcher
+import comfy.supported_models
 import comfy.supported_models_base
 import torch
 from comfy_extras.nodes_custom_sampler import (
@@ -57,6 +58,32 @@ class GaussianNet(nn.Module):
         return ((wide - self.denoise(wide, t, shift)) / t).to(x.dtype)
 
 
+class GaussianPath(nn.Module):
+    """Exact prediction for N(mean, std^2) pixels under any of the host's model_sampling objects.
+
+    The network's output is what the host's own calculate_denoised() turns into D.
+    """
+
+    def __init__(self, mean=MEAN, std=STD):
+        super().__init__()
+        self.dtype = torch.float32
+        self.mean, self.std = mean, std
+        self.calls = 0
+        self.sampling = None  # set by path_model()
+
+    def forward(self, x, timestep, context=None, **_):
+        self.calls += 1
+        sigma = self.sampling.sigma(timestep.flatten()[:1]).to(x)
+        ones = torch.ones(1, *(1,) * (x.ndim - 1))
+        y = x / self.sampling.calculate_input(sigma, ones)
+        shift = 0.0 if context is None else context.mean(dim=(1, 2)).view(-1, *ones.shape[1:])
+        mean, s = self.mean + shift, float(sigma)
+        denoised = mean + self.std**2 / (self.std**2 + s**2) * (y - mean)
+        nothing = self.sampling.calculate_denoised(sigma, torch.zeros_like(y), y)
+        slope = self.sampling.calculate_denoised(sigma, torch.ones_like(y), y) - nothing
+        return (denoised - nothing) / slope
+
+
 class CleanInpaint(comfy.model_base.BaseModel):
     """A model that keeps unmasked places clean at every sigma, as Wan 2.2 and LTX-Video do."""
 
@@ -102,6 +129,44 @@ def gaussian_model(kind: str = "FLOW", mean: float = MEAN, std: float = STD, **s
     """MODEL whose data are independent N(mean, std^2) pixels; any latent size."""
     unit = 1.0 if kind == "FLUX" else float(settings.get("multiplier", 1000))
     return wrap(GaussianNet(mean, std, unit), kind, **settings)
+
+
+def path_model(kind: str, mean: float = MEAN, std: float = STD, **settings):
+    """MODEL of Gaussian pixels that samples as one of the host's kinds that are no flows."""
+    model = wrap(GaussianPath(mean, std), kind, **settings)
+    model.model.diffusion_model.sampling = model.model.model_sampling
+    return model
+
+
+def tiny_unet(family: str, seed: int = 0):
+    """MODEL of a Stable Diffusion family: the host's own classes, one small block, random weights.
+
+    Args:
+        family: Name in the host's supported_models: SD15, SDXL.
+        seed: Of the weights.
+
+    Returns:
+        What a loader node outputs as MODEL.
+    """
+    kind = getattr(comfy.supported_models, family)
+    adm = {"num_classes": "sequential", "adm_in_channels": 2816} if family == "SDXL" else {}
+    config = kind(
+        {
+            "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 64,
+            "num_res_blocks": [1, 1], "channel_mult": [1, 1], "transformer_depth": [0, 1],
+            "transformer_depth_output": [0, 0, 1, 1], "transformer_depth_middle": 1,
+            "context_dim": FEATURES, "num_heads": 2, "num_head_channels": -1,
+            "use_spatial_transformer": True, "legacy": False, "dtype": torch.float32,
+            "use_linear_in_transformer": False, "use_temporal_attention": False, **adm,
+        }
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = config.get_model({}, "", device=torch.device("cpu"))
+        for parameter in model.parameters():
+            nn.init.normal_(parameter, std=0.05)
+    device = comfy.model_management.get_torch_device()
+    return comfy.model_patcher.CoreModelPatcher(model.eval(), device, torch.device("cpu"))
 
 
 def scene_model(seed: int = 0, **settings):
