@@ -1,5 +1,6 @@
 """Predictions extrapolated between sigmas: exact for polynomials in g, for every law, both ways."""
 
+import itertools
 import math
 from dataclasses import replace
 
@@ -75,7 +76,7 @@ def carried(transition, sigmas, curve):
 def fine(sigmas, count):
     """The same list with `count` steps in each of its steps."""
     out = [sigmas[0]]
-    for a, b in zip(sigmas, sigmas[1:], strict=False):
+    for a, b in itertools.pairwise(sigmas):
         out += [a + (b - a) * i / count for i in range(1, count + 1)]
     return out
 
