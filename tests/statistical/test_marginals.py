@@ -62,6 +62,11 @@ class Case:
         return f"{self.law}-{self.method}-{self.interpolant}"
 
 
+HIGHER = [
+    Case(law, method)
+    for method in ("second_order", "heun", "glass")
+    for law in ("ode", "constant_k", "sit_sigma", TAPERED)
+]
 EXACT = [Case(name) for name in [*SDES, TAPERED]]
 EXACT += [Case("constant_k", interpolant=path) for path in ("vp", "trigonometric", "ve")]
 MARUYAMA = [
@@ -69,7 +74,7 @@ MARUYAMA = [
     for name in ("ode", "constant_k", "sit_sigma", "sit_increasing_decreasing", "rbf_reference")
     for path in ("linear", "vp", "trigonometric", "ve")
 ]
-CASES = pytest.mark.parametrize("case", EXACT + MARUYAMA, ids=str)
+CASES = pytest.mark.parametrize("case", EXACT + HIGHER + MARUYAMA, ids=str)
 
 
 def run(transition, sigmas, data, seed=0):
