@@ -112,6 +112,21 @@ def test_prediction_weights_are_the_integrals_of_the_lagrange_polynomials(ends, 
     assert found == pytest.approx(2.0 * finer - coarse, abs=2e-6)
 
 
+def test_kinks_of_a_law_do_not_blunt_the_weights():
+    """Against the midpoint rule on so many panels that kinks do not matter."""
+    law, ends, nodes = noise_law("constant_k", k=1.0, taper=(0.5, 0.45)), (0.7, 0.4), [0.7, 0.8]
+    low, high = (math.log(s / (1.0 - s)) for s in ends[::-1])
+    count, levels = 20_000, [level(s) for s in nodes]
+    total = 0.0
+    for i in range(count):
+        y = low + (high - low) * (i + 0.5) / count
+        u = 1.0 / (1.0 + math.exp(-y))
+        density = law.q(u, ends[1]) * math.exp(low - y) * (1.0 + law.k(u))
+        total += density * interpolation(levels, level(u))[1]
+    right = (1.0 - ends[1]) * total * (high - low) / count
+    assert prediction(law, *ends, nodes)[0] == pytest.approx(right, abs=1e-8)
+
+
 def test_a_law_that_gives_q_is_taken_as_a_constant_strength():
     q = 0.6
     k = -math.log(q) / (math.log(0.8 / 0.2) - math.log(0.5 / 0.5))

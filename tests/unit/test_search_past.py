@@ -64,9 +64,9 @@ def test_rows_of_different_pasts_step_as_they_do_alone():
     foreign = go(go(start(1, seed=2), 0.9, 0.8, other), 0.8, 0.6, other)
     first = go(start(1, 0.9, seed=3), 0.9, 0.6, fixed_q(0.5))
     assert set(first) == {"x", "denoised"}
-    same = cat(long, short)
+    same = cat(long, short, go(go(start(2, seed=4), 0.9, 0.8, transition), 0.8, 0.6, transition))
     together = go(same, 0.6, 0.4, transition)
-    for index in range(2):
+    for index in range(4):
         alone = go(rows(same, index), 0.6, 0.4, transition)
         for key, value in alone.items():
             assert torch.equal(rows(together, index)[key].nan_to_num(), value.nan_to_num())
