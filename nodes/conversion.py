@@ -58,9 +58,13 @@ def convert(model: ModelPatcher, target: str) -> ModelPatcher:
     stock = comfy.model_base.BaseModel.scale_latent_inpaint
     if getattr(inpaint, "__func__", None) is not stock:
         out.add_object_patch("scale_latent_inpaint", _ConvertedInpaint(inpaint, sampling))
-    sample = comfy.patcher_extension.WrappersMP.OUTER_SAMPLE
-    out.remove_wrappers_with_key(sample, KEY)
-    out.add_wrapper_with_key(sample, KEY, _notice_replacement)
+    kinds = comfy.patcher_extension.WrappersMP
+    for kind, wrapper in (
+        (kinds.OUTER_SAMPLE, _notice_replacement),
+        (kinds.SAMPLER_SAMPLE, _retime_cache),
+    ):
+        out.remove_wrappers_with_key(kind, KEY)
+        out.add_wrapper_with_key(kind, KEY, wrapper)
     return out
 
 
@@ -106,6 +110,25 @@ def _notice_replacement(
         logging.getLogger("flowsearch").warning(text)
         say(text)
     return executor(noise, latent_image, sampler, *args, **kwargs)
+
+
+def _retime_cache(
+    executor: comfy.patcher_extension.WrapperExecutor,
+    guider: Any,
+    sigmas: Tensor,
+    extra_args: dict[str, Any],
+    *args: object,
+    **kwargs: object,
+) -> Tensor:
+    """Translate the percentages of EasyCache and LazyCache again.
+
+    The host does it before it has put the patches of a model in place, so that on a model's first
+    run they would be a flow's. The object is the run's own copy.
+    """
+    cache = extra_args["model_options"].get("transformer_options", {}).get("easycache")
+    if cache is not None:
+        cache.prepare_timesteps(guider.inner_model.model_sampling)
+    return executor(guider, sigmas, extra_args, *args, **kwargs)
 
 
 class InterpolantConversion(io.ComfyNode):

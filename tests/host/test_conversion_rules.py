@@ -4,10 +4,14 @@ Where a law says "as without conversion", Euler on the same times shows it: it i
 coordinates (test_conversion.py).
 """
 
+import asyncio
 import copy
 import itertools
+import json
 import logging
+import uuid
 
+import aiohttp
 import comfy.controlnet
 import comfy.hooks
 import comfy.model_patcher
@@ -16,7 +20,9 @@ import host_models as hm
 import pytest
 import searching
 import torch
+from comfy.patcher_extension import WrappersMP
 from comfy_extras.nodes_custom_sampler import CFGOverride
+from comfy_extras.nodes_easycache import EasyCacheNode, LazyCacheNode
 from comfy_extras.nodes_model_advanced import (
     ModelNoiseScale,
     ModelSamplingAuraFlow,
@@ -32,6 +38,7 @@ from flowsearch.samplers.transition import ODE
 EULER = comfy.samplers.sampler_object("euler")
 T = torch.tensor([0.99, 0.9, 0.75, 0.5, 0.25, 0.1, 0.0])
 CPU = torch.device("cpu")
+TEXT_EVENT = (3).to_bytes(4, "big")  # of the host's socket: text shown on a node
 
 
 def sampling_of(model):
@@ -101,15 +108,70 @@ def test_a_shift_node_after_stops_stock_samplers_and_warns_ours(caplog):
         searching.search(hm.guider(replaced), EULER, evaluations=6)
 
 
-def test_converting_again_after_a_shift_node_makes_it_right():
+def link(node: int, output: int = 0) -> list:
+    return [str(node), output]
+
+
+async def told(server, prompt: dict) -> tuple[list[bytes], dict]:
+    """Run a workflow; returns the texts shown on nodes, and the last message."""
+    name, texts = uuid.uuid4().hex, []
+    async with (
+        aiohttp.ClientSession(server.url) as session,
+        session.ws_connect(f"/ws?clientId={name}") as socket,
+    ):
+        await session.post("/prompt", json={"prompt": prompt, "client_id": name})
+        while True:
+            message = await socket.receive(timeout=120)
+            if message.type == aiohttp.WSMsgType.BINARY:
+                if message.data[:4] == TEXT_EVENT:
+                    texts.append(message.data[8:])
+                continue
+            last = json.loads(message.data)
+            if last["type"] in ("execution_error", "execution_success"):
+                return texts, last
+
+
+def test_the_warning_is_shown_on_the_node_and_the_error_too(server):
+    def node(kind, **inputs):
+        return {"class_type": kind, "inputs": inputs}
+
+    prompt = {
+        "1": node("FlowSearchLoadDemo"),
+        "2": node("CLIPTextEncode", clip=link(1, 1), text=""),
+        "3": node("EmptyLatentImage", width=64, height=64, batch_size=1),
+        "4": node("FlowSearchInterpolantConversion", model=link(1), interpolant="vp"),
+        "5": node("ModelSamplingSD3", model=link(4), shift=3.0),
+        "6": node("FlowSearchStochasticSampler", transition="exact", interpolant="linear"),
+        "7": node("BasicScheduler", model=link(5), scheduler="simple", steps=2, denoise=1.0),
+        "8": node(
+            "SamplerCustom",
+            **{"model": link(5), "add_noise": True, "noise_seed": 1, "cfg": 1.0},
+            **{"positive": link(2), "negative": link(2), "sampler": link(6)},
+            **{"sigmas": link(7), "latent_image": link(3)},
+        ),
+        "9": node("SaveLatent", samples=link(8), filename_prefix="latents/replaced"),
+        "10": node("KSamplerSelect", sampler_name="euler"),
+    }
+    texts, last = asyncio.run(told(server, prompt))
+    assert last["type"] == "execution_success"
+    assert [text for text in texts if text.startswith(b"8") and b"replaced the conv" in text]
+    prompt["8"]["inputs"]["sampler"] = link(10)
+    texts, last = asyncio.run(told(server, prompt))
+    assert last["type"] == "execution_error"
+    assert "place it before Interpolant Conversion" in last["data"]["exception_message"]
+
+
+def test_converting_again_after_other_nodes_makes_it_right():
+    def others(model):
+        return ModelNoiseScale().patch(ModelSamplingSD3().patch(model, 3.0)[0], 8.0)[0]
+
     model = hm.wrap(hm.GaussianNet(), base=hm.CleanInpaint)
-    (replaced,) = ModelSamplingSD3().patch(convert(model, "vp"), 3.0)
-    again, direct = convert(replaced, "ve"), convert(ModelSamplingSD3().patch(model, 3.0)[0], "ve")
+    again, direct = convert(others(convert(model, "vp")), "ve"), convert(others(model), "ve")
     assert torch.equal(simple(again), simple(direct))
-    mask = torch.zeros(1, 1, 16, 16)
-    mask[..., :8] = 1.0
-    latent = {**hm.picture_latent(size=16), "noise_mask": mask}
-    assert torch.equal(euler(again, T, latent), euler(direct, T, latent))
+    sampling, kept = sampling_of(again), torch.ones(1, 3, 16, 16)
+    inpaint = again.get_model_object("scale_latent_inpaint")
+    state = inpaint(sigma=torch.tensor([4.0]), latent_image=kept, noise=kept, x=kept)
+    assert torch.allclose(sampling.calculate_input(torch.tensor([4.0]), state), kept)
 
 
 def test_a_noise_scale_node_after_says_what_to_do():
@@ -197,6 +259,29 @@ def test_nodes_with_percentages_belong_after_the_conversion():
     before = euler(convert(override(model), "ve"), T, latent, **guided)
     assert (after - native).abs().max() < 1e-4
     assert (before - native).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("node", [EasyCacheNode, LazyCacheNode])
+def test_a_caches_percentages_are_right_on_the_first_run_too(node):
+    """The host translates them before it has put the patches of a model in place."""
+    latent = hm.empty_latent(1, 16)
+    for order in (1, -1):
+        steps = [
+            lambda model: convert(model, "ve"),
+            lambda model: node.execute(model, 0.2, 0.2, 0.8, False)[0],
+        ][::order]
+        model = steps[1](steps[0](hm.gaussian_model()))
+        found = []
+
+        def look(executor, guider, sigmas, extra_args, *rest, found=found):
+            cache = extra_args["model_options"]["transformer_options"]["easycache"]
+            found.append((cache.start_t, cache.end_t))
+            return executor(guider, sigmas, extra_args, *rest)
+
+        model.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, "look", look)
+        for _ in range(2):
+            euler(model, T, latent)
+        assert found == [(pytest.approx(4.0, rel=1e-5), pytest.approx(0.25, rel=1e-5))] * 2
 
 
 def test_a_half_finished_picture_can_be_handed_over_both_ways():
