@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import comfy.model_base
 import comfy.patcher_extension
+import comfy.samplers
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import Tensor
 
 from .converted_sampling import SCHEDULES, ConvertedSampling
 from .field import require_flow
+from .flow_sampler import FlowSampler
+from .host.progress import say
 from .sockets import CATEGORY_SAMPLING
 
 __all__ = ["NODES", "InterpolantConversion", "convert"]
 
 KEY = "flowsearch.conversion"
+REPLACED = (
+    "a node after Interpolant Conversion replaced the conversion (the ModelSampling nodes do)"
+)
 
 
 def convert(model: ModelPatcher, target: str) -> ModelPatcher:
@@ -31,56 +39,97 @@ def convert(model: ModelPatcher, target: str) -> ModelPatcher:
         A clone. Converting a converted model starts from its own coordinates again.
 
     Raises:
-        ValueError: Not a flow model, or an unknown target.
+        ValueError: Not a flow model, one that reads the sampler's sigmas, or an unknown target.
     """
-    if target not in SCHEDULES:
-        raise ValueError(f"unknown interpolant {target!r}; choose one of: {', '.join(SCHEDULES)}")
     current = model.get_model_object("model_sampling")
     base = current.base if isinstance(current, ConvertedSampling) else current
     require_flow(base)
+    network: Any = model.get_model_object("diffusion_model")
+    if getattr(network, "time_r_in", None) is not None:
+        raise ValueError(
+            "this is a MeanFlow model, whose network reads the sampler's list of sigmas as its own "
+            "times; converted sigmas would mislead it: use the model without conversion"
+        )
     out = model.clone()
     sampling = ConvertedSampling(base, target)
     out.add_object_patch("model_sampling", sampling)
     inpaint: Any = model.get_model_object("scale_latent_inpaint")
+    if isinstance(inpaint, _ConvertedInpaint):
+        inpaint = inpaint.original
     stock = comfy.model_base.BaseModel.scale_latent_inpaint
-    if getattr(inpaint, "__func__", None) is not stock and current is base:
-        out.add_object_patch("scale_latent_inpaint", _inpaint_patch(inpaint, sampling))
-    sample = comfy.patcher_extension.WrappersMP.OUTER_SAMPLE
-    out.remove_wrappers_with_key(sample, KEY)
-    out.add_wrapper_with_key(sample, KEY, _insist_on_conversion)
+    if getattr(inpaint, "__func__", None) is not stock:
+        out.add_object_patch("scale_latent_inpaint", _ConvertedInpaint(inpaint, sampling))
+    kinds = comfy.patcher_extension.WrappersMP
+    for kind, wrapper in (
+        (kinds.OUTER_SAMPLE, _notice_replacement),
+        (kinds.SAMPLER_SAMPLE, _retime_cache),
+    ):
+        out.remove_wrappers_with_key(kind, KEY)
+        out.add_wrapper_with_key(kind, KEY, wrapper)
     return out
 
 
-def _inpaint_patch(
-    inpaint: Callable[..., Tensor], sampling: ConvertedSampling
-) -> Callable[..., Tensor]:
-    """Convert what a model of its own ways puts in the unmasked places.
+@dataclass(frozen=True)
+class _ConvertedInpaint:
+    """Converts what a model of its own ways puts in the unmasked places.
 
     Models with a noise level per place (Wan 2.2, LTX-Video) put the clean latent there, in the
     network's coordinates; the sampler's state is 1 / (1 - t) times that.
     """
 
-    def scale_latent_inpaint(*, sigma: Tensor, latent_image: Tensor, **kwargs: object) -> Tensor:
-        kept = inpaint(sigma=sigma, latent_image=latent_image, **kwargs)
-        if kept is not latent_image:
+    original: Callable[..., Tensor]
+    sampling: ConvertedSampling
+
+    def __call__(self, *, sigma: Tensor, latent_image: Tensor, **kwargs: object) -> Tensor:
+        kept = self.original(sigma=sigma, latent_image=latent_image, **kwargs)
+        if kept is not latent_image:  # made by the model_sampling in force, which is `sampling`
             return kept
-        return kept / (1.0 - sampling.t_from_s(sigma)).view(-1, *(1,) * (kept.ndim - 1))
+        t = self.sampling.t_from_s(sigma)
+        return kept / (1.0 - t).view(-1, *(1,) * (kept.ndim - 1))
 
-    return scale_latent_inpaint
 
-
-def _insist_on_conversion(
-    executor: comfy.patcher_extension.WrapperExecutor, *args: object, **kwargs: object
+def _notice_replacement(
+    executor: comfy.patcher_extension.WrapperExecutor,
+    noise: Tensor,
+    latent_image: Tensor,
+    sampler: comfy.samplers.Sampler,
+    *args: object,
+    **kwargs: object,
 ) -> Tensor:
-    """Stop where a later node has silently put its own model_sampling in the conversion's place."""
+    """See whether a later node has silently put its own model_sampling in the conversion's place.
+
+    Stock samplers would then be wrong without a word, so they stop. FlowSearch's own convert
+    inside and are right either way, so they go on with a warning.
+    """
     guider: Any = executor.class_obj
-    model_sampling = guider.model_patcher.get_model_object("model_sampling")
-    if not isinstance(model_sampling, ConvertedSampling):
-        raise ValueError(
-            "a node after Interpolant Conversion replaced it (the ModelSampling nodes and Model "
-            "Noise Scale do): place Interpolant Conversion last"
-        )
-    return executor(*args, **kwargs)
+    current = guider.model_patcher.get_model_object("model_sampling")
+    if not isinstance(current, ConvertedSampling):
+        ours = isinstance(getattr(sampler, "inner", sampler), FlowSampler)
+        if not ours:
+            raise ValueError(f"{REPLACED}: place it before Interpolant Conversion")
+        text = f"{REPLACED}, and a noise scale set before it; FlowSearch's samplers need no other"
+        logging.getLogger("flowsearch").warning(text)
+        say(text)
+    return executor(noise, latent_image, sampler, *args, **kwargs)
+
+
+def _retime_cache(
+    executor: comfy.patcher_extension.WrapperExecutor,
+    guider: Any,
+    sigmas: Tensor,
+    extra_args: dict[str, Any],
+    *args: object,
+    **kwargs: object,
+) -> Tensor:
+    """Translate the percentages of EasyCache and LazyCache again.
+
+    The host does it before it has put the patches of a model in place, so that on a model's first
+    run they would be a flow's. The object is the run's own copy.
+    """
+    cache = extra_args["model_options"].get("transformer_options", {}).get("easycache")
+    if cache is not None:
+        cache.prepare_timesteps(guider.inner_model.model_sampling)
+    return executor(guider, sigmas, extra_args, *args, **kwargs)
 
 
 class InterpolantConversion(io.ComfyNode):
@@ -96,8 +145,9 @@ class InterpolantConversion(io.ComfyNode):
             description=(
                 "Shows a flow model to the host's own samplers as a diffusion model, so that "
                 "ancestral, SDE and multistep samplers use their diffusion formulas. Place it "
-                "last, after shift and noise scale nodes, and take the sigmas from the converted "
-                "model. FlowSearch's own samplers do not need it."
+                "after shift and noise scale nodes and before nodes with a start and end percent, "
+                "and take the sigmas from the converted model. FlowSearch's own samplers do not "
+                "need it."
             ),
             search_aliases=["convert flow", "v-pred", "vp", "ve", "ancestral", "model sampling"],
             inputs=[

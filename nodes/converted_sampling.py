@@ -45,12 +45,21 @@ class ConvertedSampling(torch.nn.Module):
 
     Args:
         base: The model's own model_sampling, shift included; a CONST.
-        target: Key of SCHEDULES.
+        target: Key of SCHEDULES. The host's Model Noise Scale rebuilds model_sampling without it.
+
+    Raises:
+        ValueError: Unknown target.
     """
 
     base: Any
 
-    def __init__(self, base: object, target: str) -> None:
+    def __init__(self, base: object, target: str = "") -> None:
+        if target not in SCHEDULES:
+            raise ValueError(
+                f"unknown interpolant {target!r}; choose one of: {', '.join(SCHEDULES)}. Where a "
+                "node after Interpolant Conversion says this (Model Noise Scale does), place it "
+                "before Interpolant Conversion"
+            )
         super().__init__()
         # Hidden from torch: with dynamic memory the host saves and restores buffers by path, and
         # would look for those of `base` in the model when this patch is not in place.
@@ -71,6 +80,11 @@ class ConvertedSampling(torch.nn.Module):
         """
         if name not in ("sigmas", "log_sigmas"):
             super().register_buffer(name, tensor, persistent)
+
+    @property
+    def audio_scale(self) -> float:
+        """Scale of packed audio, which newer hosts read here; only where the base has one."""
+        return self.base.audio_scale
 
     def _s(self, r: Tensor) -> Tensor:
         """Schedule: the sampler's sigma at fraction r of the way from data to noise."""

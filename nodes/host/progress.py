@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ...samplers.search.events import Evaluated, Event, Finished
 
-__all__ = ["Progress", "show_rescued"]
+__all__ = ["Progress", "say", "show_rescued"]
 
 PREVIEW_SIZE = 512
 
@@ -51,7 +51,7 @@ class Progress:
             self._show(None)
         elif isinstance(event, Finished) and event.best:
             self._values[event.item] = event.scores.value
-            _say(f"best reward {', '.join(f'{v:g}' for _, v in sorted(self._values.items()))}")
+            say(f"best reward {', '.join(f'{v:g}' for _, v in sorted(self._values.items()))}")
             picture = event.scores.thumbnail
             if isinstance(picture, Tensor):
                 self.best[event.item] = picture
@@ -98,7 +98,7 @@ def show_rescued(pictures: Sequence[Callable[[], Tensor]]) -> list[str]:
         return []
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
     """Show a line of text under the running node's title."""
     from server import PromptServer
 

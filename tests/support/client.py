@@ -49,6 +49,25 @@ class Client:
         body = {"prompt": prompt, "client_id": uuid.uuid4().hex, "prompt_id": str(uuid.uuid4())}
         return self.post("/prompt", body)["prompt_id"]
 
+    def complaints(self, prompt: dict) -> dict[tuple[str, str], str]:
+        """Validate a workflow in API form that must not run.
+
+        Returns:
+            {(class name, input): type of error}, which the server found without running anything.
+        """
+        data = json.dumps({"prompt": prompt, "prompt_id": str(uuid.uuid4())}).encode()
+        header = {"Content-Type": "application/json"}
+        request = urllib.request.Request(self.url + "/prompt", data, header, method="POST")
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(request, timeout=60.0)
+        found = json.loads(refused.value.read())["node_errors"].values()
+        refused.value.close()
+        return {
+            (node["class_type"], error["extra_info"].get("input_name", "")): error["type"]
+            for node in found
+            for error in node["errors"]
+        }
+
     def wait(self, prompt_id: str, seconds: float = 300.0) -> dict:
         """Wait until a queued workflow has ended in any way; returns its history entry."""
         end = time.monotonic() + seconds
