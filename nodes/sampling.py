@@ -309,6 +309,7 @@ class StochasticSampler(io.ComfyNode):
                     "last",
                     options=list(LAST_STEPS),
                     default="denoised",
+                    optional=True,
                     advanced=True,
                     tooltip="What the step to sigma 0 is, for second_order.\n"
                     + "\n".join(f"{name}: {text}." for name, text in LAST_STEPS.items()),
@@ -318,6 +319,7 @@ class StochasticSampler(io.ComfyNode):
                     default=4,
                     min=1,
                     max=100,
+                    optional=True,
                     advanced=True,
                     tooltip=(
                         "Model calls in each step of glass. 1: the exact transition; more: closer "

@@ -11,9 +11,7 @@ import torch
 
 from flowsearch.nodes.conversion import InterpolantConversion, convert
 from flowsearch.nodes.converted_sampling import SCHEDULES, ConvertedSampling
-from flowsearch.nodes.flow_sampler import FlowSampler
 from flowsearch.samplers.interpolant import TRIGONOMETRIC, VP, r_from_sigma
-from flowsearch.samplers.transition import ODE
 
 EULER = comfy.samplers.sampler_object("euler")
 T = torch.tensor([0.99, 0.9, 0.75, 0.5, 0.25, 0.1, 0.0])
@@ -179,12 +177,6 @@ def test_the_model_itself_is_not_touched():
     euler(converted, T, hm.empty_latent())
     assert torch.equal(euler(model, T, hm.empty_latent()), before)
     assert isinstance(sampling_of(model), comfy.model_sampling.CONST)
-
-
-def test_our_sampler_asks_for_the_model_before_conversion():
-    converted = convert(hm.gaussian_model(), "vp")
-    with pytest.raises(ValueError, match="connect the MODEL from before the conversion"):
-        hm.run(hm.guider(converted), FlowSampler(ODE), T, hm.empty_latent(size=8))
 
 
 def test_only_flow_models_and_known_targets_are_converted():
