@@ -99,15 +99,21 @@ def _notice_replacement(
     """See whether a later node has silently put its own model_sampling in the conversion's place.
 
     Stock samplers would then be wrong without a word, so they stop. FlowSearch's own convert
-    inside and are right either way, so they go on with a warning.
+    inside and are right either way, so they go on with a warning, unless half of the conversion is
+    still in place.
     """
     guider: Any = executor.class_obj
-    current = guider.model_patcher.get_model_object("model_sampling")
+    current, inpaint = map(
+        guider.model_patcher.get_model_object, ("model_sampling", "scale_latent_inpaint")
+    )
     if not isinstance(current, ConvertedSampling):
         ours = isinstance(getattr(sampler, "inner", sampler), FlowSampler)
-        if not ours:
+        if not ours or isinstance(inpaint, _ConvertedInpaint):
             raise ValueError(f"{REPLACED}: place it before Interpolant Conversion")
-        text = f"{REPLACED}, and a noise scale set before it; FlowSearch's samplers need no other"
+        text = (
+            f"{REPLACED}, and with it a noise scale set before; FlowSearch's samplers convert by "
+            "themselves and go on"
+        )
         logging.getLogger("flowsearch").warning(text)
         say(text)
     return executor(noise, latent_image, sampler, *args, **kwargs)

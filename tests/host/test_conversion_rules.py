@@ -106,6 +106,10 @@ def test_a_shift_node_after_stops_stock_samplers_and_warns_ours(caplog):
     assert all("replaced the conversion" in text for text in caplog.messages)
     with pytest.raises(ValueError, match="place it before Interpolant Conversion"):
         searching.search(hm.guider(replaced), EULER, evaluations=6)
+    keeps_clean = convert(hm.wrap(hm.GaussianNet(), base=hm.CleanInpaint), "vp")
+    (half,) = ModelSamplingSD3().patch(keeps_clean, 3.0)  # its scale_latent_inpaint stays
+    with pytest.raises(ValueError, match="place it before Interpolant Conversion"):
+        euler(half, T, hm.empty_latent(size=8), FlowSampler(ODE))
 
 
 def link(node: int, output: int = 0) -> list:
