@@ -15,7 +15,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from .converted_sampling import SCHEDULES, ConvertedSampling
-from .field import require_flow
+from .field import FieldSampler, require_flow
 from .flow_sampler import FlowSampler
 from .host.progress import say
 from .sockets import CATEGORY_SAMPLING
@@ -107,7 +107,7 @@ def _notice_replacement(
         guider.model_patcher.get_model_object, ("model_sampling", "scale_latent_inpaint")
     )
     if not isinstance(current, ConvertedSampling):
-        ours = isinstance(getattr(sampler, "inner", sampler), FlowSampler)
+        ours = isinstance(getattr(sampler, "inner", sampler), (FlowSampler, FieldSampler))
         if not ours or isinstance(inpaint, _ConvertedInpaint):
             raise ValueError(f"{REPLACED}: place it before Interpolant Conversion")
         text = (

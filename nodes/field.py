@@ -59,7 +59,7 @@ def coordinates_of(model_sampling: object) -> Interpolant:
             model_sampling, tuple(getattr(kinds, n) for n in names if hasattr(kinds, n))
         )
 
-    if not is_a("IMG_TO_IMG", "IMG_TO_IMG_FLOW", "V_PREDICTION_DDPM"):
+    if not is_a("IMG_TO_IMG", "IMG_TO_IMG_FLOW", "IMG_TO_IMG_VELOCITY", "V_PREDICTION_DDPM"):
         if is_a("CONST"):
             return LINEAR
         if is_a("EPS", "COSMOS_RFLOW") or isinstance(model_sampling, ConvertedSampling):

@@ -192,9 +192,11 @@ def test_a_runs_name_depends_on_all_but_the_budget():
 
 
 REFUSALS = {
-    "not a flow model": (
-        lambda: s.search(hm.guider(hm.gaussian_model("EPS")), STOCHASTIC, sigmas=s.SIGMAS),
-        "not as a flow model",
+    "states that are no mixture": (
+        lambda: s.search(
+            hm.guider(hm.gaussian_model("IMG_TO_IMG_FLOW")), STOCHASTIC, sigmas=s.SIGMAS
+        ),
+        "IMG_TO_IMG_FLOW, whose states are no mixture of picture and noise",
     ),
     "video": (
         lambda: s.search(
