@@ -154,30 +154,33 @@ def _kernel(law: NoiseLaw, sigma: float, sigma_next: float) -> list[tuple[float,
     k, q = _path(law, sigma, sigma_next)
     if math.isinf(k(sigma_next)):
         return [(sigma_next, 1.0)]  # all noise is replaced on arrival
-    down = start > end
-    kinks = sorted(y for s in law.kinks if min(start, end) < (y := log_rho(s)) < max(start, end))
+    sign = 1.0 if start > end else -1.0
+    kinks = [y for s in law.kinks if min(start, end) < (y := log_rho(s)) < max(start, end)]
     out: list[tuple[float, float]] = []
-    for low, high in pairwise([min(start, end), *kinks, max(start, end)]):
-        panels = max(1, math.ceil(high - low))
-        half = 0.5 * (high - low) / panels
+    before, kept = sigma_next, 1.0
+    # outward from the step's end, so that what is kept of the noise is a running product
+    for near, far in pairwise(sorted([start, end, *kinks], key=lambda y: abs(y - end))):
+        panels = max(1, math.ceil(abs(far - near)))
+        half = 0.5 * (far - near) / panels
         for panel in range(panels):
-            middle = low + (2 * panel + 1) * half
-            for x, weight in gauss_legendre(NODES):
+            middle = near + (2 * panel + 1) * half
+            for x, weight in reversed(gauss_legendre(NODES)):  # by rising x
                 y = middle + half * x
                 place = 1.0 / (1.0 + math.exp(-y))
-                density = q(place) * math.exp(end - y) * (k(place) + (1.0 if down else -1.0))
-                out.append((place, half * weight * density))
+                kept *= q(place, before)
+                before = place
+                density = kept * math.exp(end - y) * (k(place) + sign)
+                out.append((place, abs(half) * weight * density))
     return out
 
 
 def _path(
     law: NoiseLaw, sigma: float, sigma_next: float
-) -> tuple[Callable[[float], float], Callable[[float], float]]:
-    """Return k(u) and q(u, sigma_next) between two sigmas; a law of q is taken as a constant k."""
+) -> tuple[Callable[[float], float], Callable[[float, float], float]]:
+    """Return k(u) and q(u, u') between two sigmas; a law of q is taken as a constant k."""
     if law.spec.k is not None:
-        return law.k, lambda place: law.q(place, sigma_next)
+        return law.k, law.q
     whole = law.q(sigma, sigma_next)
     length = abs(log_rho(sigma) - log_rho(sigma_next))
     rate = -math.log(whole) / length if whole > 0.0 else math.inf
-    end = log_rho(sigma_next)
-    return lambda _: rate, lambda place: math.exp(-rate * abs(log_rho(place) - end))
+    return lambda _: rate, lambda u, v: math.exp(-rate * abs(log_rho(u) - log_rho(v)))
