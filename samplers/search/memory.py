@@ -111,9 +111,10 @@ def _groups(state: State, identity: int, kept: int) -> dict[tuple[float, ...], l
     if not kept or _BY not in state:
         return {(): list(range(count))}
     groups: dict[tuple[float, ...], list[int]] = {}
-    pairs = zip(state[_BY].tolist(), state[_SIGMAS].tolist(), strict=True)
-    for index, (by, sigmas) in enumerate(pairs):
-        known = [s for s in sigmas[:kept] if not math.isnan(s)] if by == identity else []
+    made_by: list[int] = state[_BY].tolist()
+    sigmas: list[list[float]] = state[_SIGMAS].tolist()
+    for index, (by, own) in enumerate(zip(made_by, sigmas, strict=True)):
+        known = [s for s in own[:kept] if not math.isnan(s)] if by == identity else []
         groups.setdefault(tuple(known), []).append(index)
     return groups
 
