@@ -43,8 +43,8 @@ def row(
     """
     if coordinates is not VE:
         return transition.coefficients(sigma, sigma_next, past)
-    linear = [sigma_from_r(VE, s) for s in (sigma, sigma_next, *past)]
-    return transition.coefficients(*linear[:2], linear[2:]).exploding(sigma, sigma_next)
+    start, end, *before = (sigma_from_r(VE, s) for s in (sigma, sigma_next, *past))
+    return transition.coefficients(start, end, before).exploding(sigma, sigma_next)
 
 
 def advance(

@@ -111,10 +111,10 @@ def _groups(state: State, identity: int, kept: int) -> dict[tuple[float, ...], l
     if not kept or _BY not in state:
         return {(): list(range(count))}
     groups: dict[tuple[float, ...], list[int]] = {}
-    made_by: list[int] = state[_BY].tolist()
-    sigmas: list[list[float]] = state[_SIGMAS].tolist()
-    for index, (by, own) in enumerate(zip(made_by, sigmas, strict=True)):
-        known = [s for s in own[:kept] if not math.isnan(s)] if by == identity else []
+    by, sigmas = state[_BY].cpu(), state[_SIGMAS].cpu()
+    for index in range(count):
+        own = [float(s) for s in sigmas[index, :kept]] if int(by[index]) == identity else []
+        known = [s for s in own if not math.isnan(s)]
         groups.setdefault(tuple(known), []).append(index)
     return groups
 
