@@ -11,7 +11,8 @@ import torch
 
 from flowsearch.nodes.flow_sampler import FlowSampler
 from flowsearch.nodes.host import judge
-from flowsearch.samplers.transition import ODE
+from flowsearch.samplers.noise_law import noise_law
+from flowsearch.samplers.transition import ODE, Transition
 
 
 def ledger(report, item=0):
@@ -28,6 +29,23 @@ def test_evaluations_and_rows_are_what_the_network_was_given(cfg, each, name):
     assert spent["rows"] == sum(rows)
     assert spent["evaluations"] * each == sum(rows)
     assert spent["evaluations"] <= 45
+
+
+@pytest.mark.parametrize("method", ["second_order", "heun", "glass"])
+@pytest.mark.parametrize("name", ["best_of_n", "rbf_descent"])
+def test_calls_inside_a_step_are_counted_too(name, method):
+    model = hm.scene_model()
+    rows = s.count_rows(model)
+    law = noise_law("constant_k", k=0.5)
+    inner = FlowSampler(Transition(law, method, inner_evaluations=3))
+    masked = {**hm.picture_latent(), "noise_mask": torch.ones(1, 1, hm.SIZE, hm.SIZE)}
+    choice = s.strategy(name, **({"q": None} if name == "rbf_descent" else {}))
+    _, _, report = s.search(
+        hm.guider(model, 0.5, -0.2, cfg=2.0), inner, masked, evaluations=70, strategy=choice
+    )
+    spent = ledger(report)
+    assert spent["rows"] == sum(rows) == 2 * spent["evaluations"]
+    assert spent["evaluations"] <= 70
 
 
 def test_areas_take_more_rows_than_evaluations():
