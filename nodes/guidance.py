@@ -8,11 +8,12 @@ mean of no density, so likelihoods and everything derived from them have no mean
 from __future__ import annotations
 
 import math
+import sys
+from pathlib import Path
 from typing import Any
 
 import comfy.samplers
 from comfy.patcher_extension import WrappersMP
-from comfy_extras import nodes_custom_sampler as host_nodes
 
 __all__ = ["require_undistilled", "require_unguided"]
 
@@ -23,6 +24,8 @@ _NUMBERS = {
     "Guider_DualModel": ("cfg",),
     "Guider_DualCFG": ("cfg1", "cfg2"),
 }
+_HOST = Path(comfy.samplers.__file__).resolve().parents[1]
+_FILES = (_HOST / "comfy" / "samplers.py", _HOST / "comfy_extras" / "nodes_custom_sampler.py")
 _FUNCTIONS = (
     "sampler_cfg_function",
     "sampler_pre_cfg_function",
@@ -36,9 +39,13 @@ _REASON = (
 
 
 def _is_known(guider: comfy.samplers.CFGGuider) -> bool:
-    homes = (comfy.samplers, host_nodes)
-    kinds = [getattr(home, name) for home in homes for name in _NUMBERS if hasattr(home, name)]
-    return type(guider) in kinds and type(guider).__name__ in _NUMBERS
+    """Whether a class of that name comes from the host's own file.
+
+    The host loads its nodes by path, under other module names than an import gives them.
+    """
+    kind = type(guider)
+    file = getattr(sys.modules.get(kind.__module__), "__file__", None) or "."
+    return kind.__name__ in _NUMBERS and Path(file).resolve() in _FILES
 
 
 def require_unguided(guider: comfy.samplers.CFGGuider) -> None:

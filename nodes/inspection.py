@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import comfy.sample
@@ -53,16 +54,16 @@ def inspect_run(
         ValueError: Fewer than two sigmas, or sigmas that do not fall.
     """
     levels = sigmas.tolist()
-    if len(levels) < 2 or any(b >= a for a, b in zip(levels, levels[1:], strict=False)):
+    if len(levels) < 2 or any(b >= a for a, b in pairwise(levels)):
         raise ValueError(
             f"an inspection goes from noise to picture along sigmas that fall, two or more; got "
             f"{len(levels)}: {[round(s, 4) for s in levels[:6]]}"
         )
-    ratios = [latent.get(f"downscale_ratio_{kind}") for kind in ("spacial", "temporal")]
-    samples = comfy.sample.fix_empty_latent_channels(
+    latent = dict(latent)  # shaped for the model once, so without the ratios by which it was
+    ratios = [latent.pop(f"downscale_ratio_{kind}", None) for kind in ("spacial", "temporal")]
+    latent["samples"] = comfy.sample.fix_empty_latent_channels(
         guider.model_patcher, latent["samples"], *ratios
     )
-    latent = {**latent, "samples": samples}
     found: list[tuple[list[Reading], Tensor]] = []
 
     def body(field: Field) -> Tensor:

@@ -36,15 +36,20 @@ def draw_inspection(readings: Sequence[Reading]) -> Image.Image:
     """
     image = Image.new("RGB", (WIDTH, HEIGHT), "white")
     draw = ImageDraw.Draw(image)
-    _panel(draw, LEFT, ROWS[0], "distance of D from the finished picture (rms)", _of(readings, "distance"))
-    _panel(draw, MIDDLE, ROWS[0], "change of D per step (rms)", _of(readings, "change"))
-    noise = _panel(draw, LEFT, ROWS[1], "noise prediction (rms, 1: unit noise)", _of(readings, "noise"), 1.0)
+
+    def panel(place: int, title: str, curves: Sequence[Curve], *include: float) -> Axes:
+        columns, rows = (LEFT, MIDDLE)[place % 2], ROWS[place // 2]
+        return _panel(draw, columns, rows, title, curves, include)
+
+    panel(0, "distance of D from the finished picture (rms)", _of(readings, "distance"), 0.0)
+    panel(1, "change of D from the step before (rms)", _of(readings, "change"), 0.0)
+    noise = panel(2, "noise prediction (rms; 1: unit noise)", _of(readings, "noise"), 0.9, 1.1)
     noise.dashes(1.0, INK)
-    _panel(draw, MIDDLE, ROWS[1], "rms of D", _of(readings, "denoised"))
+    panel(3, "rms of D", _of(readings, "denoised"))
     logs = [[(x, math.log10(y)) for x, y in curve if y > 0.0] for curve in _of(readings, "score")]
-    _panel(draw, LEFT, ROWS[2], "log10 of the score's rms", logs)
+    panel(4, "log10 of the score's rms", logs)
     strength = [(r.linear_sigma, r.k) for r in readings if r.k is not None]
-    _panel(draw, MIDDLE, ROWS[2], "strength k of the noise law, by step", [strength], 0.0, 1.0)
+    panel(5, "strength k of the noise law, by step", [strength], 0.0, 1.0)
     return image
 
 
@@ -61,13 +66,13 @@ def _panel(
     y: tuple[int, int],
     title: str,
     curves: Sequence[Curve],
-    *include: float,
+    include: Sequence[float],
 ) -> Axes:
     """Draw curves on axes that hold them and the values to include."""
     values = [value for curve in curves for _, value in curve] + list(include) or [0.0, 1.0]
     low, high = min(values), max(values)
-    low = min(low, 0.0) if low > -0.5 * high else low  # a scale from 0 unless the values lie apart
-    margin = 0.05 * (high - low) or 0.5
+    margin = 0.05 * (high - low) or 0.1
+    low -= 0.0 if low == 0.0 else margin
     places = [place for curve in curves for place, _ in curve]
     ends = (max(1.0, *places), 0.0) if places else (1.0, 0.0)
     axes = Axes(draw, (x[0], y[0], x[1], y[1]), ends, (low, high + margin))
@@ -105,8 +110,8 @@ def draw_sheet(pictures: Tensor, sigmas: Sequence[float]) -> Tensor:
     height, width = pictures.shape[1:3]
     factor = THUMBNAIL / max(height, width)
     size = (max(1, round(height * factor)), max(1, round(width * factor)))
-    mode = {"mode": "area"} if factor < 1.0 else {"mode": "nearest"}
-    small = functional.interpolate(pictures.movedim(-1, 1).float(), size, **mode).movedim(1, -1)
+    mode = "area" if factor < 1.0 else "nearest"
+    small = functional.interpolate(pictures.movedim(-1, 1).float(), size, mode=mode).movedim(1, -1)
     columns, rows = min(COLUMNS, len(sigmas)), -(-len(sigmas) // COLUMNS)
     cell = (THUMBNAIL + 4, size[0] + LABEL + 4)
     sheet = Image.new("RGB", (columns * cell[0], rows * cell[1]), "white")

@@ -229,7 +229,7 @@ def estimate(
         The answer.
 
     Raises:
-        ValueError: Guidance, a mask, or a model that cannot be asked.
+        ValueError: Guidance, a mask, a model that cannot be asked, or one that says nan.
     """
     require_unguided(guider)
     if latent.get("noise_mask") is not None:
@@ -250,6 +250,11 @@ def estimate(
         return field.latent
 
     run_field(guider, latent, sigmas, body, question.seed)
+    if not answers[0].found.nats.isfinite().all():
+        raise ValueError(
+            "the model's predictions are not finite, so there is no likelihood; try the model in "
+            "another precision, or a lower log_snr_high"
+        )
     return answers[0]
 
 
@@ -353,7 +358,7 @@ def _inputs() -> list[io.Input]:
     return [
         io.Guider.Input(
             "guider",
-            tooltip="Model and prompt: Basic Guider, or CFG Guider with cfg 1. Guidance is refused.",
+            tooltip="Model and prompt: Basic Guider, or CFG Guider with cfg 1; no guidance.",
         ),
         io.Latent.Input("latent_image", tooltip="The pictures, one row each: VAE Encode."),
         io.Combo.Input(
@@ -391,6 +396,7 @@ def _inputs() -> list[io.Input]:
             default=0,
             min=0,
             max=0xFFFFFFFFFFFFFFFF,
+            control_after_generate=io.ControlAfterGenerate.fixed,
             tooltip=(
                 "Of the noises, which are the same for every picture, prompt and model: leave it "
                 "alone to compare."

@@ -114,11 +114,11 @@ class Recorder:
             Reading(
                 sigma=self._sigmas[i],
                 linear_sigma=linear[i],
-                denoised=_rms(d).tolist(),
-                noise=self._noise[i].tolist(),
-                score=(self._noise[i] / max(self._sigmas[i] * self._scale, 1e-30)).tolist(),
-                change=None if previous is None else _rms(d - previous).tolist(),
-                distance=_rms(d - last).tolist(),
+                denoised=_floats(_rms(d)),
+                noise=_floats(self._noise[i]),
+                score=_floats(self._noise[i] / max(self._sigmas[i] * self._scale, 1e-30)),
+                change=None if previous is None else _floats(_rms(d - previous)),
+                distance=_floats(_rms(d - last)),
                 k=strengths[i],
             )
             for i, (d, previous) in enumerate(zip(self.denoised, before, strict=False))
@@ -140,3 +140,7 @@ def as_json(readings: list[Reading], law: NoiseLaw) -> dict[str, Any]:
 
 def _rms(values: Tensor) -> Tensor:
     return values.flatten(1).double().square().mean(1).sqrt().cpu()
+
+
+def _floats(values: Tensor) -> list[float]:
+    return [float(value) for value in values]

@@ -191,7 +191,8 @@ def forward(
     variance, means = rows.clone(), rows.new_zeros(len(nodes), len(rows))
     for index, (node, factor) in enumerate(zip(nodes, factors, strict=True)):
         sigma = sigma_at(node.log_snr, noise_scale)
-        residuals, squares = [], []
+        residuals: list[Tensor] = []
+        squares: list[Tensor] = []
         for noise in range(noises):
             eps = draw(index, noise).to(x)
             pair = [x - predict(_noised(x, e, sigma), sigma) for e in _both(eps * noise_scale)]
@@ -283,11 +284,16 @@ def ode(
     error = (_sum(traces, 2).var(0) / probes).sqrt()
     evaluations = (2 + 2 * probes) * len(nodes)
     none = torch.zeros_like(error)
-    return Likelihood(_sum(surprise, 1), error, surprise, none, none.new_zeros(0, len(x)), evaluations)
+    return Likelihood(
+        _sum(surprise, 1), error, surprise, none, none.new_zeros(0, len(x)), evaluations
+    )
 
 
 def _weights(nodes: Sequence[Node]) -> tuple[float, list[float], tuple[float, float]]:
     """Write the integral with its tails as constant - sum of factors E|x - D|^2, an element.
+
+    Args:
+        nodes: The rule.
 
     Returns:
         The constant; the factors; and of the upper tail alone constant and factor, which belongs

@@ -7,6 +7,7 @@ import host_models as hm
 import pytest
 import torch
 from comfy_extras.nodes_custom_sampler import RandomNoise
+from nodes import EmptyLatentImage
 
 from flowsearch.nodes.demo import load_demo
 from flowsearch.nodes.flow_sampler import FlowSampler
@@ -115,6 +116,16 @@ def test_videos_and_leftover_noise():
     assert len(record["readings"]) == 3
     assert record["readings"][-1]["distance"] == [0.0]
     assert sheet.shape[2] == 3 * 120
+
+
+def test_an_empty_latent_of_another_model_takes_the_models_shape():
+    latent = EmptyLatentImage().generate(64, 64)[0]
+    assert latent["samples"].shape == (1, 4, 8, 8)
+    before = dict(latent)
+    _, _, record = look(hm.gaussian_model(), latent=latent)
+    _, _, wanted = look(hm.gaussian_model(), latent=hm.empty_latent(1, 64))
+    assert record == wanted
+    assert latent == before
 
 
 def test_long_lists_are_thinned_on_the_sheet_only():

@@ -4,9 +4,9 @@ import math
 
 import comfy.conds
 import comfy.latent_formats
+import comfy.model_base
 import comfy.model_management
 import comfy.samplers
-import comfy.model_base
 import host_models as hm
 import numpy as np
 import pytest
@@ -160,6 +160,10 @@ class OwnGuider(comfy.samplers.CFGGuider):
     """A guider of some other pack."""
 
 
+class Guider_Basic(comfy.samplers.CFGGuider):
+    """One that has the name of the host's."""
+
+
 GUIDED = {
     "cfg": (lambda m: hm.guider(m, 0.0, 1.0, 4.0), "cfg is 4"),
     "cfg below 1": (lambda m: hm.guider(m, 0.0, 1.0, 0.5), "cfg is 0.5"),
@@ -169,6 +173,7 @@ GUIDED = {
         "Guider_PerpNeg cannot be known",
     ),
     "of another pack": (OwnGuider, "OwnGuider cannot be known"),
+    "of the same name": (Guider_Basic, "Guider_Basic cannot be known"),
     "patched": (lambda m: hm.guider(with_function(m)), "sampler_post_cfg_function"),
     "override": (lambda m: hm.guider(CFGOverride.execute(m, 3.0, 0.0, 1.0)[0]), "CFG Override"),
 }
@@ -223,6 +228,12 @@ def test_masks_and_empty_ranges_are_refused():
         ask(hm.guider(diffusion_model("EPS")), latent, log_snr_low=10.0, log_snr_high=14.0)
 
 
+def test_a_model_that_says_nan_is_named():
+    broken = hm.gaussian_model(mean=math.nan)
+    with pytest.raises(ValueError, match="predictions are not finite"):
+        ask(hm.guider(broken), hm.picture_latent(1, SIZE))
+
+
 def test_cancel_stops_before_the_next_prediction():
     model = hm.gaussian_model()
     network = model.model.diffusion_model
@@ -269,6 +280,8 @@ def test_the_demo_model_knows_its_own_pictures():
     picture = torch.from_numpy(draw(scene, np.random.default_rng(0))).permute(2, 0, 1) * 2 - 1
     noise = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     prompt = clip.encode_from_tokens_scheduled(clip.tokenize("two red circles and one blue square"))
-    bits, errors, *_ = ask(hm.guider(model, prompt), {"samples": torch.stack([picture, noise])}, nodes=8)
+    bits, errors, *_ = ask(
+        hm.guider(model, prompt), {"samples": torch.stack([picture, noise])}, nodes=8
+    )
     assert bits[0] < 4.0 < 7.5 < bits[1]
     assert max(errors) < 0.1

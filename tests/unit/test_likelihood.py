@@ -21,7 +21,9 @@ def nats_of(data, x):
     """-log p, elementwise."""
     weights, means, stds = data.components(0.0)
     z = (x.unsqueeze(-1) - means) / stds
-    return -torch.logsumexp(weights.log() - stds.log() - 0.5 * z * z, -1) + 0.5 * math.log(2 * math.pi)
+    return -torch.logsumexp(weights.log() - stds.log() - 0.5 * z * z, -1) + 0.5 * math.log(
+        2 * math.pi
+    )
 
 
 def average(data, x, rule, points=160):
@@ -75,7 +77,9 @@ def drawn(shape, seed=0):
 
 def repeated(data, dimensions=16, seed=1):
     """One picture, REPEATS rows of it, and its -log p."""
-    x = data.draw(dimensions, 1e-12, torch.Generator().manual_seed(seed)).T.reshape(1, 1, dimensions)
+    x = data.draw(dimensions, 1e-12, torch.Generator().manual_seed(seed)).T.reshape(
+        1, 1, dimensions
+    )
     return x.expand(REPEATS, 1, dimensions), float(nats_of(data, x).sum())
 
 
