@@ -187,8 +187,8 @@ def forward(
     constant, factors, beyond_of = _weights(nodes)
     wide = torch.promote_types(x.dtype, torch.float32)
     surprise = torch.full_like(x, 0.5 * (math.log(2.0 * math.pi * math.e) - constant), dtype=wide)
-    rows = x.new_zeros(x.shape[0], dtype=torch.float64)
-    variance, means = rows.clone(), rows.new_zeros(len(nodes), len(rows))
+    variance = torch.zeros(x.shape[0], dtype=torch.float64)
+    means = torch.zeros(len(nodes), x.shape[0], dtype=torch.float64)
     for index, (node, factor) in enumerate(zip(nodes, factors, strict=True)):
         sigma = sigma_at(node.log_snr, noise_scale)
         residuals: list[Tensor] = []
@@ -319,7 +319,8 @@ def _both(eps: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _sum(values: Tensor, start: int) -> Tensor:
-    return values.flatten(start).sum(-1, dtype=torch.float64)
+    # on the CPU: not every device has float64, and a nat in millions matters
+    return values.flatten(start).cpu().sum(-1, dtype=torch.float64)
 
 
 def _controlled(values: Tensor, control: Tensor) -> Tensor:
