@@ -42,8 +42,6 @@ Draw = Callable[[int, int], Tensor]
 
 # Perturbation of the ODE's divergence, in units of sigma; see ode()
 WIDTH = 0.1
-# the control variate's coefficient is shrunk as if this many elements had shown none
-_PRIOR = 8.0
 
 
 class Node(NamedTuple):
@@ -337,5 +335,5 @@ def _controlled(values: Tensor, control: Tensor) -> Tensor:
     centred = values - values.flatten(2).mean(-1).view(*values.shape[:2], *[1] * (values.ndim - 2))
     products, norms = _sum(centred * control, 2), _sum(control.square(), 2)
     others = products.sum(0) - products
-    slope = others / (norms.sum(0) - norms + 2.0 * _PRIOR)
+    slope = others / (norms.sum(0) - norms)
     return values - slope.to(values).view(count, -1, *[1] * (values.ndim - 2)) * control
