@@ -119,7 +119,7 @@ def residuals(
 def gain(
     rule: list[likelihood.Node], right: Tensor, wrong: Tensor, low: float, high: float
 ) -> Tensor:
-    """Nats by which the right prompt scores above, from the nodes between two log SNRs."""
+    """Nats by which the right prompt scores above, from the nodes between two log SNRs alone."""
     inside = [i for i, node in enumerate(rule) if low < node.log_snr < high]
     weights = torch.tensor([rule[i].weight * math.exp(rule[i].log_snr) for i in inside])
     return 0.5 * (weights[:, None] * (wrong - right)[inside]).sum(0)
@@ -274,7 +274,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     report, net = Report("likelihood"), load_net()
     if options.methods:
-        report.rows = methods(net, 4)
+        report.rows = methods(net, 3)
         report.finish(options.json)
         return
     log_snr, gains = pairs(report, net, 20 if options.quick else 100)

@@ -187,10 +187,12 @@ class Answer:
         """
         pixels = self.width != 1.0
         unit = "bits per dimension" if pixels else "bits per latent dimension"
-        rows = zip(self.bits, self.errors, self.found.nats.tolist(), strict=True)
+        nats, beyond = self.found.nats.tolist(), self.found.beyond.tolist()
+        rows = zip(self.bits, self.errors, nats, beyond, strict=True)
         lines = [
-            f"{index}: {bits:.4f} {unit}, standard error {error:.4f}; {nats:.1f} nats"
-            for index, (bits, error, nats) in enumerate(rows)
+            f"{index}: {bits:.4f} {unit}, standard error {error:.4f}; {total:.1f} nats, "
+            f"{total - above:.1f} without what is extrapolated above the range"
+            for index, (bits, error, total, above) in enumerate(rows)
         ]
         lines += [self._how(question), _PIXELS if pixels else _LATENTS]
         lines.append(f"Map: {scale[0]:.2f} (dark) to {scale[1]:.2f} (bright) {unit}.")
@@ -209,9 +211,6 @@ class Answer:
         )
         if abs(low - question.low) + abs(high - question.high) > 1e-6:
             text += f" (Asked for {question.low:g} to {question.high:g}; the model ends there.)"
-        if question.method == "forward":
-            beyond = float(self.found.beyond.abs().max()) / (self.dimensions * math.log(2.0))
-            text += f" Above that range, {beyond:.4f} bits were extrapolated."
         return text
 
 
