@@ -222,10 +222,11 @@ def ode(
     by the explicit midpoint rule, second order, one step a node. The trace is p (D(x + h p) -
     D(x - h p)) / 2 h with h = width sigma n, averaged over random signs p (Hutchinson; Rademacher)
     that stay the same along the whole way, so that the estimate is smooth. The difference is wrong
-    by h^2 / 6 of D's third derivative, and by the predictions' rounding error over h. Measured on
-    the embedded model (benchmarks/likelihood.py --methods), width 0.1 moves the figure by less than
-    .01 bits per dimension in float32 and by about .01 in bfloat16; 0.03 is worse in bfloat16, 0.3
-    in both. At the noise end the data are taken as N(D, 1), D the last prediction.
+    by h^2 / 6 of D's third derivative, and by the predictions' rounding error over h. Against
+    width .03 in float32, the embedded model's figure moves by .004 bits per dimension at .1 and
+    .043 at .3 in float32, by .027 at .03, .019 at .1 and .048 at .3 in bfloat16, at a standard
+    error of .005 (benchmarks/likelihood.py --methods). At the noise end the data are taken as
+    N(D, 1), D the last prediction.
 
     The standard error is that of the probes alone.
 
