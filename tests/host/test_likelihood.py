@@ -16,7 +16,8 @@ from comfy_extras.nodes_perpneg import PerpNegGuider
 
 from flowsearch.demo.scene import Scene, draw
 from flowsearch.nodes.demo import load_demo
-from flowsearch.nodes.likelihood import FlowLikelihood, colours
+from flowsearch.nodes.estimation import colours
+from flowsearch.nodes.likelihood import FlowLikelihood
 from flowsearch.samplers.interpolant import VE, sigma_from_r
 
 SIZE = 16
