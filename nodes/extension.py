@@ -2,11 +2,31 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import conversion, demo, report, rewards, sampling, search, strategy
+from . import (
+    conversion,
+    demo,
+    inspection,
+    likelihood,
+    report,
+    rewards,
+    sampling,
+    search,
+    strategy,
+)
 
 __all__ = ["Extension"]
 
-MODULES = (search, strategy, report, sampling, conversion, rewards, demo)
+MODULES = (
+    search,
+    strategy,
+    report,
+    sampling,
+    conversion,
+    likelihood,
+    inspection,
+    rewards,
+    demo,
+)
 
 
 class Extension(ComfyExtension):

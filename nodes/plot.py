@@ -1,15 +1,18 @@
-"""Drawing a search's report: axes, lines and bars, with what the host has (Pillow)."""
+"""Drawing reports: axes, lines and bars, with what the host has (Pillow)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import torch
 from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
 
 from .host.outcome import Report
 
-__all__ = ["draw_report"]
+__all__ = ["COLOURS", "INK", "Axes", "as_image", "draw_report", "font", "ticks"]
 
 WIDTH, HEIGHT = 1200, 900
 INK, GRID = (40, 40, 40), (222, 222, 222)
@@ -71,6 +74,13 @@ class Axes:
             path.append((self.box[2], path[-1][1]))
             self.draw.line(path, fill=colour, width=width)
 
+    def line(self, points: Sequence[tuple[float, float]], colour: tuple, width: int = 3) -> None:
+        """Draw straight lines between points, and the points."""
+        path = [self.at(x, y) for x, y in points]
+        self.draw.line(path, fill=colour, width=width)
+        for x, y in path:
+            self.draw.ellipse([x - width, y - width, x + width, y + width], fill=colour)
+
     def dashes(self, y: float, colour: tuple) -> None:
         """Draw a broken line across."""
         left, _, right, _ = self.box
@@ -105,6 +115,18 @@ def ticks(low: float, high: float) -> list[float]:
     first = int(low // step) - 1
     values = [round(step * n, 10) for n in range(first, first + 14)]
     return [value for value in values if low - 1e-9 <= value <= high + 1e-9]
+
+
+def as_image(picture: Image.Image) -> Tensor:
+    """Turn a drawing into an IMAGE.
+
+    Args:
+        picture: RGB.
+
+    Returns:
+        Shape (1, H, W, 3), 0 to 1.
+    """
+    return torch.from_numpy(np.asarray(picture, dtype=np.float32) / 255.0)[None]
 
 
 def draw_report(report: Report) -> Image.Image:

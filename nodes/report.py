@@ -6,13 +6,11 @@ import csv
 import io as text_io
 import json
 
-import numpy as np
-import torch
 from comfy_api.latest import io
 from torch import Tensor
 
 from .host.outcome import Report
-from .plot import draw_report
+from .plot import as_image, draw_report
 from .sockets import CATEGORY_SEARCH, FlowReport
 
 __all__ = ["NODES", "SearchReport", "csv_of", "plot_of"]
@@ -50,8 +48,7 @@ def plot_of(report: Report) -> Tensor:
     Returns:
         Shape (1, H, W, 3), 0 to 1.
     """
-    pixels = np.asarray(draw_report(report), dtype=np.float32) / 255.0
-    return torch.from_numpy(pixels)[None]
+    return as_image(draw_report(report))
 
 
 class SearchReport(io.ComfyNode):
