@@ -68,9 +68,12 @@ def schedule(
         sigmas = in_interpolant(interpolant, steps, shift, start, end)
     elif interpolant == "rbf_reference":
         sigmas = _section(rbf_reference(steps), shift, start, end)
-    else:
+    elif interpolant == "host":
         listed = comfy.samplers.calculate_sigmas(own.sampling, scheduler, steps).double()
         sigmas = _section(own.to_linear(listed).tolist(), shift, start, end)
+    else:
+        known = ", ".join(["host", *INTERPOLANTS, "rbf_reference", "curve"])
+        raise ValueError(f"unknown interpolant {interpolant!r}; choose one of: {known}")
     return own.from_linear(torch.tensor(sigmas, dtype=torch.float64)).float()
 
 

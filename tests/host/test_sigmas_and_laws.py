@@ -79,6 +79,12 @@ def test_sigmas_of_a_model_without_noise_are_refused():
         sigmas(model=hm.wrap(hm.GaussianNet(), "IMG_TO_IMG_FLOW"))
 
 
+def test_an_unknown_interpolant_is_refused():
+    """The host does not check the choices of a combo that has inputs of its own."""
+    with pytest.raises(ValueError, match="unknown interpolant 'vpp'; choose one of: host, linear"):
+        sigmas("vpp")
+
+
 def test_end_above_start_is_refused():
     for interpolant in ("linear", "host"):
         with pytest.raises(ValueError, match="end"):
