@@ -12,7 +12,8 @@ which are interpolants of samplers/interpolant.py, so that everything there hold
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -24,6 +25,7 @@ import comfy.sample
 import comfy.samplers
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from ..samplers.interpolant import LINEAR, VE, Interpolant, r_from_sigma, scale, sigma_from_r
 from ..samplers.noise import keyed_normal, row_key
@@ -141,6 +143,8 @@ class Field:
         noise: Initial noise, one row an item, all zero where the host disabled it.
         latent: Clean latent in the model's space, zeros for none.
         mask: 1 where to sample, 0 where to keep the latent; None for everywhere.
+        callback: The host's callback(step, D, x, steps), for its bar and previews; None for none.
+        quiet: Whether the console shows no bar.
     """
 
     guider: comfy.samplers.CFGGuider
@@ -149,6 +153,8 @@ class Field:
     noise: Tensor
     latent: Tensor
     mask: Tensor | None = None
+    callback: Callable[[int, Tensor, Tensor, int], None] | None = None
+    quiet: bool = True
 
     @property
     def model_sampling(self) -> Any:
@@ -225,6 +231,25 @@ class Field:
         r = r_from_sigma(self.coordinates, sigma)
         return self.predict(x * scale(self.coordinates, r), r)
 
+    @contextmanager
+    def watched(self, steps: int) -> Iterator[Callable[[int, Tensor, Tensor], None]]:
+        """Show steps as the host's samplers do: bar in the console and on the node, preview.
+
+        Args:
+            steps: How many there will be.
+
+        Yields:
+            tell(step, x, D), to be called after the prediction of each step.
+        """
+        with tqdm(total=steps, disable=self.quiet) as bar:
+
+            def tell(step: int, x: Tensor, denoised: Tensor) -> None:
+                if self.callback is not None:
+                    self.callback(step, denoised, x, steps)
+                bar.update()
+
+            yield tell
+
     def linear_sigmas(self) -> list[float]:
         """Return the run's sigmas on the linear path."""
         return [sigma_from_r(self.coordinates, s) for s in self.sigmas.tolist()]
@@ -246,11 +271,11 @@ class FieldSampler(comfy.samplers.Sampler):
         model_wrap: comfy.samplers.CFGGuider,
         sigmas: Tensor,
         extra_args: dict[str, Any],
-        callback: Callable[[int, Tensor, Tensor, int], None] | None,  # noqa: ARG002
+        callback: Callable[[int, Tensor, Tensor, int], None] | None,
         noise: Tensor,
         latent_image: Tensor | None = None,
         denoise_mask: Tensor | None = None,
-        disable_pbar: bool = False,  # noqa: ARG002
+        disable_pbar: bool = False,
     ) -> Tensor:
         """Run the function; see comfy.samplers.KSAMPLER.sample for the contract.
 
@@ -258,17 +283,28 @@ class FieldSampler(comfy.samplers.Sampler):
             model_wrap: The guider.
             sigmas: In the model's coordinates.
             extra_args: model_options and seed. Not modified.
-            callback: Not called; the function reports its own progress.
+            callback: callback(step, D, x, steps), for the function's use.
             noise: Initial noise.
             latent_image: Clean latent in the model's space, zeros for none.
             denoise_mask: 1 where to sample, 0 where to keep the latent.
-            disable_pbar: Unused.
+            disable_pbar: No bar in the console.
 
         Returns:
             What the function returns.
         """
         latent = torch.zeros_like(noise) if latent_image is None else latent_image
-        return self.body(Field(model_wrap, sigmas, extra_args, noise, latent, denoise_mask))
+        return self.body(
+            Field(
+                model_wrap,
+                sigmas,
+                extra_args,
+                noise,
+                latent,
+                denoise_mask,
+                callback,
+                disable_pbar,
+            )
+        )
 
 
 def run_field(

@@ -14,7 +14,6 @@ from typing import Any
 import comfy.samplers
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from ..samplers.integrate import integrate
 from ..samplers.interpolant import LINEAR
@@ -80,7 +79,8 @@ class FlowSampler(comfy.samplers.Sampler):
             ValueError: A model or sigmas it cannot serve.
         """
         latent = torch.zeros_like(noise) if latent_image is None else latent_image
-        field = Field(model_wrap, sigmas, extra_args, noise, latent, denoise_mask)
+        given = (sigmas, extra_args, noise, latent, denoise_mask, callback, disable_pbar)
+        field = Field(model_wrap, *given)
         path = field.coordinates
         if len(sigmas) < 2:
             return latent
@@ -89,15 +89,7 @@ class FlowSampler(comfy.samplers.Sampler):
                 "the sigmas end at 1 (pure noise), where the host's hand-over x / (1 - sigma) is "
                 "infinite; end at 0.9999 or below, and start the next stage there"
             )
-        steps = len(sigmas) - 1
-
-        with tqdm(total=steps, disable=disable_pbar) as bar:
-
-            def tell(step: int, x: Tensor, denoised: Tensor) -> None:
-                if callback is not None:
-                    callback(step, denoised, x, steps)
-                bar.update()
-
+        with field.watched(len(sigmas) - 1) as tell:
             x = field.start(self.max_denoise(model_wrap, sigmas))
             noise_of = partial(self.noise, field)
             x = integrate(field.predict, x, sigmas, self.transition, noise_of, tell, path)
