@@ -16,7 +16,6 @@ from torch import Tensor
 
 from .converted_sampling import SCHEDULES, ConvertedSampling
 from .field import FieldSampler, require_flow
-from .flow_sampler import FlowSampler
 from .host.progress import say
 from .sockets import CATEGORY_SAMPLING
 
@@ -107,7 +106,7 @@ def _notice_replacement(
         guider.model_patcher.get_model_object, ("model_sampling", "scale_latent_inpaint")
     )
     if not isinstance(current, ConvertedSampling):
-        ours = isinstance(getattr(sampler, "inner", sampler), (FlowSampler, FieldSampler))
+        ours = isinstance(getattr(sampler, "inner", sampler), FieldSampler)
         if not ours or isinstance(inpaint, _ConvertedInpaint):
             raise ValueError(f"{REPLACED}: place it before Interpolant Conversion")
         text = (

@@ -11,6 +11,7 @@ which are interpolants of samplers/interpolant.py, so that everything there hold
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,13 +28,14 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..samplers.interpolant import LINEAR, VE, Interpolant, r_from_sigma, scale, sigma_from_r
+from ..samplers.interpolant import LINEAR, VE, Interpolant, r_from_sigma, scale
 from ..samplers.noise import keyed_normal, row_key
 from .converted_sampling import ConvertedSampling
 
 __all__ = [
     "Field",
     "FieldSampler",
+    "FunctionSampler",
     "batch_keys",
     "batch_normal",
     "coordinates_of",
@@ -250,20 +252,20 @@ class Field:
 
             yield tell
 
-    def linear_sigmas(self) -> list[float]:
-        """Return the run's sigmas on the linear path."""
-        return [sigma_from_r(self.coordinates, s) for s in self.sigmas.tolist()]
 
-
-@dataclass(frozen=True, eq=False)
 class FieldSampler(comfy.samplers.Sampler):
-    """A SAMPLER that runs any function of a Field where the host has prepared everything.
+    """A SAMPLER that is given one Field: what the host has prepared, in one object."""
 
-    Attributes:
-        body: Gets the field, returns a tensor like its noise.
-    """
+    @abstractmethod
+    def run(self, field: Field) -> Tensor:
+        """Sample.
 
-    body: Callable[[Field], Tensor]
+        Args:
+            field: The run.
+
+        Returns:
+            A tensor like field.noise, in the model's space.
+        """
 
     @torch.no_grad()
     def sample(
@@ -277,34 +279,46 @@ class FieldSampler(comfy.samplers.Sampler):
         denoise_mask: Tensor | None = None,
         disable_pbar: bool = False,
     ) -> Tensor:
-        """Run the function; see comfy.samplers.KSAMPLER.sample for the contract.
+        """Sample as the host asks; see comfy.samplers.KSAMPLER.sample for the contract.
 
         Args:
             model_wrap: The guider.
             sigmas: In the model's coordinates.
             extra_args: model_options and seed. Not modified.
-            callback: callback(step, D, x, steps), for the function's use.
-            noise: Initial noise.
+            callback: callback(step, D, x, steps) after each step's first evaluation.
+            noise: Initial noise, all zero where the host disabled it.
             latent_image: Clean latent in the model's space, zeros for none.
             denoise_mask: 1 where to sample, 0 where to keep the latent.
             disable_pbar: No bar in the console.
 
         Returns:
-            What the function returns.
+            What run() returns.
         """
         latent = torch.zeros_like(noise) if latent_image is None else latent_image
-        return self.body(
-            Field(
-                model_wrap,
-                sigmas,
-                extra_args,
-                noise,
-                latent,
-                denoise_mask,
-                callback,
-                disable_pbar,
-            )
-        )
+        given = (sigmas, extra_args, noise, latent, denoise_mask, callback, disable_pbar)
+        return self.run(Field(model_wrap, *given))
+
+
+@dataclass(frozen=True, eq=False)
+class FunctionSampler(FieldSampler):
+    """A SAMPLER that runs any function of a Field.
+
+    Attributes:
+        body: Gets the field, returns a tensor like its noise.
+    """
+
+    body: Callable[[Field], Tensor]
+
+    def run(self, field: Field) -> Tensor:
+        """Run the function.
+
+        Args:
+            field: The run.
+
+        Returns:
+            What the function returns.
+        """
+        return self.body(field)
 
 
 def run_field(
@@ -343,7 +357,7 @@ def run_field(
     out = guider.sample(
         torch.zeros_like(samples) if noise is None else noise,
         samples,
-        FieldSampler(body),
+        FunctionSampler(body),
         sigmas,
         denoise_mask=latent.get("noise_mask"),
         disable_pbar=True,

@@ -22,7 +22,7 @@ from ..samplers.interpolant import r_from_sigma, scale, sigma_from_r
 from ..samplers.inversion import CEILING, FLOOR, Reversible, mirror, rising, to_data, to_noise
 from ..samplers.noise_law import noise_law
 from ..samplers.transition import Transition
-from .field import Field, FieldSampler, coordinates_of
+from .field import Field, FunctionSampler, coordinates_of
 
 __all__ = ["StateNoise", "invert", "undo", "vary"]
 
@@ -124,7 +124,7 @@ def _run(
     return SamplerCustomAdvanced.execute(
         noise=noise,
         guider=guider,
-        sampler=FieldSampler(body),
+        sampler=FunctionSampler(body),
         sigmas=listed,
         latent_image=latent,
     )[0]
