@@ -122,9 +122,10 @@ def run_tier(place: Place, tier: Tier, arguments: Sequence[str]) -> tuple[str, b
     chosen = any(word.startswith(tier.folder) for word in arguments)
     folder = [] if chosen else [tier.folder]
     command = [str(place.python), "-m", "pytest", "-q", *folder, *arguments]
-    status = subprocess.run(
-        command, cwd=ROOT, env={**child_environment(place), **more}, check=False
-    )
+    # Small tensors: threads that wait for each other cost more than they bring, on a busy machine
+    # ten times more.
+    environment = {"OMP_NUM_THREADS": "1", **child_environment(place), **more}
+    status = subprocess.run(command, cwd=ROOT, env=environment, check=False)
     if status.returncode == NO_TESTS:
         return _cannot_run(tier.name, f"no test was selected in {tier.folder}", strict)
     return ("failed", True) if status.returncode else ("passed", False)

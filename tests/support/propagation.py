@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from fields import FLOAT64, Mixture, gaussian
+from fields import FLOAT64, Mixture
 
 from flowsearch.samplers.integrate import integrate
 from flowsearch.samplers.interpolant import VP, scale
@@ -158,13 +158,26 @@ MUTANTS = {
 
 
 def propagate(transition, sigmas, data: Mixture, mean=0.0, std=1.0):
-    """Return mean and std at the end of N(mean, std^2) carried along sigmas.
+    """Return mean and std at the end of N(mean, std^2) carried along sigmas."""
+    means, spreads = _carried(transition, sigmas, data.denoise, mean, std, 1)
+    return means.item(), spreads.item()
 
-    Row 0 is the state without any noise; each other row differs from it by one source of noise.
-    """
-    count = len(sigmas) - 1
-    x = torch.zeros(2 + count, 1, dtype=FLOAT64)
-    x += mean
+
+def propagate_stds(transition, sigmas, mean=0.0, std=1.0):
+    """Return [(mean, std)] at the end for data N(MEAN, S^2), S in STDS."""
+    variance = torch.tensor(STDS, dtype=FLOAT64) ** 2
+
+    def denoise(x, sigma):
+        a = 1.0 - sigma
+        return MEAN + a * variance / (a * a * variance + sigma**2) * (x - a * MEAN)
+
+    means, spreads = _carried(transition, sigmas, denoise, mean, std, len(STDS))
+    return list(zip(means.tolist(), spreads.tolist(), strict=True))
+
+
+def _carried(transition, sigmas, denoise, mean, std, columns):
+    """Row 0 is the state without any noise; each other row differs by one source of noise."""
+    x = torch.full((1 + len(sigmas), columns), mean, dtype=FLOAT64)
     x[1] += std
 
     def noise(step_index):
@@ -172,8 +185,8 @@ def propagate(transition, sigmas, data: Mixture, mean=0.0, std=1.0):
         z[2 + step_index] = 1.0
         return z
 
-    end = integrate(data.denoise, x, sigmas, transition, noise)
-    return end[0].item(), float((end[1:] - end[0]).norm())
+    end = integrate(denoise, x, sigmas, transition, noise)
+    return end[0], (end[1:] - end[0]).norm(dim=0)
 
 
 def errors(name, steps, transition=None):
@@ -181,7 +194,7 @@ def errors(name, steps, transition=None):
     of_row, interpolant, _, _ = ROWS[name]
     sigmas = in_interpolant(interpolant, steps)
     start = START_STD.get(name, 1.0)
-    ends = [propagate(transition or of_row, sigmas, gaussian(MEAN, s), 0.0, start) for s in STDS]
+    ends = propagate_stds(transition or of_row, sigmas, 0.0, start)
     gaps = [(m - MEAN, d - s) for (m, d), s in zip(ends, STDS, strict=True)]
     w2 = math.hypot(*itertools.chain.from_iterable(gaps))
     return w2, [d / s for (_, d), s in zip(ends, STDS, strict=True)]

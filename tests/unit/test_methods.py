@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from fields import FLOAT64, gaussian
-from propagation import MEAN, STDS, Broken, propagate
+from propagation import MEAN, STDS, Broken, propagate, propagate_stds
 
 from flowsearch.samplers.integrate import advance, integrate
 from flowsearch.samplers.noise_law import noise_law
@@ -20,7 +20,7 @@ STEPS = (5, 10, 20, 40)
 
 def w2(transition, steps, shift=1.0):
     """W2 over the four coordinates N(.5, S^2) of the committed table."""
-    ends = [propagate(transition, uniform(steps, shift), gaussian(MEAN, s)) for s in STDS]
+    ends = propagate_stds(transition, uniform(steps, shift))
     return math.hypot(*itertools.chain.from_iterable(
         (m - MEAN, d - s) for (m, d), s in zip(ends, STDS, strict=True)
     ))  # fmt: skip
