@@ -219,7 +219,7 @@ METHODS: dict[str, Method] = {
         "euler to the bit",
         _exact_row,
         order=1,
-        source="Song et al. 2021, arXiv:2010.02502, eq. (12)",
+        source="Song et al. 2021, arXiv:2010.02502",
     ),
     "heun": Method(
         "two calls a step, each step redone with the prediction at its end",
