@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .engine import ItemOutcome, Outcome, Search, Winner
+from .evolutionary import EvolutionarySearch
 from .greedy import BestOfN
 from .ledger import Budget, Ledger
 from .protocol import (
@@ -23,15 +24,19 @@ from .protocol import (
     Strategy,
     Whole,
 )
+from .recombination import Mix
 from .rollover import RolloverBudgetForcing
+from .settings import Settings
 from .trace import Trace
 
 __all__ = [
     "STRATEGIES",
     "BestOfN",
     "Budget",
+    "EvolutionarySearch",
     "ItemOutcome",
     "Ledger",
+    "Mix",
     "Move",
     "Node",
     "Outcome",
@@ -50,12 +55,12 @@ __all__ = [
     "strategy_from_json",
 ]
 
-STRATEGIES: dict[str, type[RolloverBudgetForcing] | type[BestOfN]] = {
-    cls.name: cls for cls in (RolloverBudgetForcing, BestOfN)
+STRATEGIES: dict[str, type[Settings]] = {
+    cls.name: cls for cls in (EvolutionarySearch, RolloverBudgetForcing, BestOfN)
 }
 
 
-def strategy_from_json(data: Mapping[str, Any]) -> RolloverBudgetForcing | BestOfN:
+def strategy_from_json(data: Mapping[str, Any]) -> Any:
     """Build the strategy that to_json() described.
 
     Args:

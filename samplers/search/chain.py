@@ -123,6 +123,10 @@ class Chain:
         """Return the evaluations of a request."""
         return sum(map(self._plan.move_cost, moves))
 
+    def path(self, sigma: float) -> tuple[float, ...]:
+        """Return the sigmas that finish a node at sigma."""
+        return self._plan.finish_path(sigma)
+
     def random(self, *key: int) -> Random:
         """Return the generator of this key."""
         return self._plan.random(self.item, self.chain, self.pass_, *key)
@@ -199,17 +203,22 @@ class Chain:
             return self.claim - sum(map(plan.move_cost, request.moves))
         rows = max(plan.finish_cost(move.to) for move in request.moves)
         kept = self._held is not None and not any(
-            self._holds(move.to, move.score) and move.to < self._held.sigma
+            move.donor is None
+            and self._holds(move.to, move.score)
+            and move.to < self._held.sigma
             for move in request.moves
         )
         return max(self.claim, rows) if kept else rows
 
-    def adopt(self, node: Node, phase: str) -> None:
-        """Take note of a new node of this chain; hold the pass's best at its lowest sigma."""
+    def adopt(self, node: Node, phase: str, mixed: bool) -> None:
+        """Take note of a new node of this chain; hold the pass's best at its lowest sigma.
+
+        A mix is not held: no prediction of the model stands behind it.
+        """
         self._nodes.add(node)
         if phase == "finish" and self.phase == "finish":
             self.claim -= node.sigma > 0.0
-        if phase != "search" or not self._holds(node.sigma, node.score is not None):
+        if phase != "search" or mixed or not self._holds(node.sigma, node.score is not None):
             return
         if self._held is None or _rank(node) > _rank(self._held):
             self._held = node

@@ -48,6 +48,7 @@ class Evaluated:
         spent: The item's evaluations up to and including this one.
         seconds: Its share of the time.
         scores: Its rewards, if they were asked for.
+        donor: id of the node that a mix took differences from.
     """
 
     item: int
@@ -66,6 +67,7 @@ class Evaluated:
     spent: int
     seconds: float
     scores: Scores | None
+    donor: int | None = None
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..transition import Transition
+from ..transition import RENOISE, Transition
 from .protocol import Problem, RewardError, Scores, State, Whole
+from .recombination import Mix, exchanged
 
-__all__ = ["Executor", "Job", "Result"]
+__all__ = ["Executor", "Job", "Result", "clean"]
 
 _MEASURED = ("evaluations", "rows")
 
@@ -33,7 +34,8 @@ class Job:
         at: Where a start begins: `to`, or the first sigma for Whole.
         transition: How; None for an ordinary start.
         key: Full noise key.
-        state: The parent's state, one row; None for a start.
+        state: The parent's state, one row; None for a start; for a Mix the clean latents x and
+            donor.
         score: Whether to score it.
         cost: What it is charged unless the problem measured something else.
     """
@@ -42,7 +44,7 @@ class Job:
     fr: float | None
     to: float
     at: float
-    transition: Transition | Whole | None
+    transition: Transition | Whole | Mix | None
     key: tuple[int, ...]
     state: State | None
     score: bool
@@ -148,10 +150,17 @@ class Executor:
             if fr == 0.0:
                 state.setdefault("denoised", state["x"])
         measured: dict[str, list[int]] = {}
-        if first.transition is not None:
-            state = problem.move(items, state, fr, first.to, first.transition, noise)
+        mixed: Tensor | None = None
+        how = first.transition
+        if isinstance(how, Mix):
+            mixed = exchanged(state["x"], state["donor"], noise["mix"], how.share)
+            state, how = {"x": mixed, "denoised": mixed}, RENOISE
+        if how is not None:
+            state = problem.move(items, state, fr, first.to, how, noise)
             _measure(state, measured)
-        if first.to > 0.0:
+        if mixed is not None:
+            state = {**state, "denoised": mixed}
+        elif first.to > 0.0:
             state = problem.predict(items, state, first.to)
             _measure(state, measured)
         else:
@@ -176,8 +185,8 @@ class Executor:
         for indices in calls.values():
             begun = time.perf_counter()
             asked = [jobs[index] for index in indices]
-            clean = [_clean(results[index].state, jobs[index].to) for index in indices]
-            scores = self._ask(asked, clean)
+            pictures = [clean(results[index].state, jobs[index].to) for index in indices]
+            scores = self._ask(asked, pictures)
             seconds = (time.perf_counter() - begun) / len(indices)
             for index, score in zip(indices, scores, strict=True):
                 if not math.isfinite(score.value):
@@ -188,15 +197,15 @@ class Executor:
                 results[index].scores = score
                 results[index].seconds += seconds
 
-    def _ask(self, jobs: Sequence[Job], clean: Sequence[Tensor]) -> list[Scores]:
+    def _ask(self, jobs: Sequence[Job], pictures: Sequence[Tensor]) -> list[Scores]:
         """Call the reward; if it raises, find the candidate that it raises for."""
         problem = self.problem
         try:
-            scores = _scored(problem, jobs, clean)
+            scores = _scored(problem, jobs, pictures)
         except (*problem.interrupts, torch.cuda.OutOfMemoryError):
             raise
         except Exception as cause:
-            guilty, cause = self._blame(jobs, clean, cause)
+            guilty, cause = self._blame(jobs, pictures, cause)
             raise RewardError(
                 f"the reward {problem.reward_name} raised {type(cause).__name__}: {cause} for the "
                 f"candidate {'; '.join(map(str, guilty))}"
@@ -209,10 +218,10 @@ class Executor:
         return scores
 
     def _blame(
-        self, jobs: Sequence[Job], clean: Sequence[Tensor], cause: Exception
+        self, jobs: Sequence[Job], pictures: Sequence[Tensor], cause: Exception
     ) -> tuple[Sequence[Job], Exception]:
         """Return the first job whose score alone raises, or all of them."""
-        for job, row in zip(jobs, clean, strict=True):
+        for job, row in zip(jobs, pictures, strict=True):
             try:
                 _scored(self.problem, [job], [row])
             except (*self.problem.interrupts, torch.cuda.OutOfMemoryError):
@@ -222,11 +231,13 @@ class Executor:
         return jobs, cause
 
 
-def _scored(problem: Problem, jobs: Sequence[Job], clean: Sequence[Tensor]) -> list[Scores]:
-    return problem.score([job.item for job in jobs], torch.cat([*clean]), [job.to for job in jobs])
+def _scored(problem: Problem, jobs: Sequence[Job], pictures: Sequence[Tensor]) -> list[Scores]:
+    items, sigmas = [job.item for job in jobs], [job.to for job in jobs]
+    return problem.score(items, torch.cat([*pictures]), sigmas)
 
 
-def _clean(state: State, sigma: float) -> Tensor:
+def clean(state: State, sigma: float) -> Tensor:
+    """Return what a state says of the clean latent: its prediction, at 0 itself."""
     return state["denoised"] if sigma > 0.0 else state["x"]
 
 

@@ -370,7 +370,7 @@ class ItemSearch:
         if chain >= 0 and self._chains:
             if handle is not None and sigma == 0.0:
                 self._chains[chain].finished(handle)
-            self._chains[chain].adopt(node, phase)
+            self._chains[chain].adopt(node, phase, row["donor"] is not None)
         self.outbox.extend(
             emit(self.index, self.ledger.evaluations, part, row, scores, handle, best)
         )

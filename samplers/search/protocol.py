@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Protocol
 from torch import Tensor
 
 from ..transition import Transition
+from .recombination import Mix
 
 __all__ = [
     "Checkpoint",
@@ -81,13 +82,15 @@ class Move:
             chain and pass. Drawing twice with one key is an error.
         transition: How; None is the connected sampler's.
         score: Whether to score the prediction at `to`.
+        donor: For a Mix: the node whose differences from the parent are taken.
     """
 
     parent: Node | None
     to: float
     key: tuple[int, ...]
-    transition: Transition | Whole | None = None
+    transition: Transition | Whole | Mix | None = None
     score: bool = True
+    donor: Node | None = None
 
 
 @dataclass(frozen=True)
@@ -191,6 +194,10 @@ class Spec(Protocol):
         """Return the evaluations that a request of these moves takes."""
         ...
 
+    def path(self, sigma: float) -> tuple[float, ...]:
+        """Return the sigmas by which a node at sigma is finished, ending with 0."""
+        ...
+
     def random(self, *key: int) -> Random:
         """Return a generator that is a pure function of seed, item, chain, pass and key."""
         ...
@@ -288,7 +295,7 @@ class Problem(Protocol):
     ) -> Mapping[str, Tensor]:
         """Return purpose -> standard normal rows, drawn when looked up.
 
-        Purposes are "start" and "move" (others belong to the problem). Key () is the plain sample's
+        Purposes are "start", "move" and "mix" (others belong to the problem). Key () is the plain sample's
         start, the item's own initial noise; (i,) is the plain sample's step i.
         """
         ...
