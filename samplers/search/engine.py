@@ -109,11 +109,6 @@ class Search:
             ValueError: Settings that cannot run or cannot help, with the reason.
         """
         self.plan = Plan(problem, strategy, sigmas, transition, seed, items, chains, top_k)
-        if budget.evaluations < self.plan.sample_cost:
-            raise ValueError(
-                f"a budget of {budget.evaluations} evaluations is less than one picture, which "
-                f"takes {self.plan.sample_cost} here; raise the budget or use fewer steps"
-            )
         self.budget = budget
         self.notes: list[str] = []
         self._executor = Executor(problem, seed, rows_per_call)
@@ -146,7 +141,11 @@ class Search:
             ItemOutcome(item.index, [*item.winners], item.plain, item.ledger, item.why)
             for item in self._items
         ]
-        return Outcome(items, self._executor.calls, [*self._executor.plan], [*self.notes])
+        notes = [*self.notes]
+        for item in self._items:
+            of = f"item {item.index}: " if len(self._items) > 1 else ""
+            notes += [of + sentence for sentence in item.baseline.notes.values()]
+        return Outcome(items, self._executor.calls, [*self._executor.plan], notes)
 
     def run(self) -> Outcome:
         """Search until every item is over.

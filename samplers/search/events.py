@@ -35,7 +35,7 @@ class Evaluated:
         item: Batch item.
         chain: Chain; -1 is the plain sample.
         pass_: The chain's pass.
-        phase: "plain", "search", "finish" or "target".
+        phase: "plain", "calibrate", "search", "finish" or "target".
         id: The node's id within the item.
         parent: id of its parent; None for a start.
         sigma_from: Where it came from; None for a start.
@@ -114,15 +114,18 @@ class Stopped:
 
     Attributes:
         item: Batch item.
-        why: "budget", "reward_calls", "seconds", "target", "done" or what a person's stop said.
+        why: "budget", "rows", "reward_calls", "seconds", "target", "done" or what a person's stop
+            said.
         winners: ids of the finished nodes, best first.
         ledger: The item's ledger as JSON types.
+        target: The reward at which the item is done; None for never.
     """
 
     item: int
     why: str
     winners: tuple[int, ...]
     ledger: dict[str, Any] = field(default_factory=dict[str, Any])
+    target: float | None = None
 
 
 Event = Started | Evaluated | Chosen | Finished | Stopped
