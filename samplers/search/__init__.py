@@ -12,6 +12,8 @@ from .engine import ItemOutcome, Outcome, Search, Winner
 from .greedy import BestOfN
 from .ledger import Budget, Ledger
 from .protocol import (
+    DecodeError,
+    ModelError,
     Move,
     Node,
     Problem,
@@ -30,8 +32,10 @@ __all__ = [
     "STRATEGIES",
     "BestOfN",
     "Budget",
+    "DecodeError",
     "ItemOutcome",
     "Ledger",
+    "ModelError",
     "Move",
     "Node",
     "Outcome",

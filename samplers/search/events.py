@@ -46,8 +46,9 @@ class Evaluated:
         rows: Rows that reached the network.
         call: Number of the model call that it shared, within this process; -1 if there was none.
         spent: The item's evaluations up to and including this one.
-        seconds: Its share of the time.
+        seconds: Its share of the time, scoring included.
         scores: Its rewards, if they were asked for.
+        score_seconds: The part of seconds that decoding and scoring took.
     """
 
     item: int
@@ -66,6 +67,7 @@ class Evaluated:
     spent: int
     seconds: float
     scores: Scores | None
+    score_seconds: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,7 @@ def entry_of(
                     "rows": result.rows,
                     "call": result.call,
                     "seconds": result.seconds,
+                    "score_seconds": result.score_seconds,
                     "score": _json_of(result.scores),
                 }
             )
@@ -154,7 +155,7 @@ def emit(
     yield Evaluated(
         item, part["chain"], part["pass"], part["phase"], row["id"], row["parent"],
         row["from"], row["sigma"], tuple(row["key"]), row["transition"], row["evaluations"],
-        row["rows"], row["call"], spent, row["seconds"], scores,
+        row["rows"], row["call"], spent, row["seconds"], scores, row["score_seconds"],
     )  # fmt: skip
     if row["sigma"] == 0.0 and scores is not None:
         yield Finished(item, row["id"], scores, handle, spent, best)

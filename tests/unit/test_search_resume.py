@@ -47,7 +47,7 @@ def told(trace):
     """What happened, item by item, without clocks and call numbers."""
     record = copy.deepcopy(trace.record)
     for row in record["evaluated"]:
-        del row["seconds"], row["call"]
+        del row["seconds"], row["score_seconds"], row["call"]
     for row in record["stopped"]:
         del row["ledger"]["seconds"]
     kinds = ("evaluated", "chosen", "finished", "stopped")
@@ -98,7 +98,7 @@ def test_resume_after_an_interrupt_in_any_call(case, where):
         same(outcome, expected)
         assert told(again) == told(whole)
         call += 1
-    assert call > (12 if where == "fail_at" else 3)
+    assert call >= (min(13, CASES[case][2].evaluations) if where == "fail_at" else 2)
 
 
 @pytest.mark.parametrize("case", CASES)
