@@ -12,12 +12,14 @@ from contextlib import contextmanager
 
 import comfy.model_management
 import comfy.utils
+import torch
 from comfy.samplers import CFGGuider
 from comfy.sd import VAE
 from torch import Tensor
 
 from ...rewards.base import Reward
-from ...samplers.search.protocol import Scores
+from ...samplers.search.protocol import DecodeError, Scores
+from .measure import translated_oom
 
 __all__ = ["Judge", "decode", "models_kept"]
 
@@ -61,6 +63,23 @@ def decode(vae: VAE, latents: Tensor) -> Tensor:
             "rewards score single pictures, so a search needs latents of one frame each"
         )
     return pictures.float().cpu().clamp(0.0, 1.0)
+
+
+def _decoded(vae: VAE, latents: Tensor) -> Tensor:
+    """Decode for a reward; what goes wrong is the VAE's fault and not the reward's."""
+    try:
+        with translated_oom():
+            pictures = decode(vae, latents)
+    except (comfy.model_management.InterruptProcessingException, torch.cuda.OutOfMemoryError):
+        raise
+    except Exception as cause:
+        raise DecodeError(f"the VAE raised {type(cause).__name__}: {cause}") from cause
+    if not bool(pictures.isfinite().all()):
+        raise DecodeError(
+            "the VAE decoded latents to a picture with values that are not finite (NaN or "
+            "infinite); start ComfyUI with --fp32-vae or --bf16-vae, or connect another VAE,"
+        )
+    return pictures
 
 
 class Judge:
@@ -111,7 +130,7 @@ class Judge:
 
     def _score(self, latents: Tensor, finished: bool) -> list[Scores]:
         comfy.model_management.throw_exception_if_processing_interrupted()
-        pictures = decode(self.vae if finished else self._scoring_vae, latents)
+        pictures = _decoded(self.vae if finished else self._scoring_vae, latents)
         if not finished and self._score_size:
             pictures = shrink(pictures, self._score_size)
         comfy.model_management.throw_exception_if_processing_interrupted()

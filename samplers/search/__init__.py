@@ -13,6 +13,8 @@ from .evolutionary import EvolutionarySearch
 from .greedy import BestOfN
 from .ledger import Budget, Ledger
 from .protocol import (
+    DecodeError,
+    ModelError,
     Move,
     Node,
     Problem,
@@ -33,10 +35,12 @@ __all__ = [
     "STRATEGIES",
     "BestOfN",
     "Budget",
+    "DecodeError",
     "EvolutionarySearch",
     "ItemOutcome",
     "Ledger",
     "Mix",
+    "ModelError",
     "Move",
     "Node",
     "Outcome",

@@ -11,6 +11,7 @@ from random import Random
 from typing import Protocol
 
 from ..transition import ODE, Transition
+from .baseline import Baseline
 from .events import Chosen, Event
 from .plan import Plan, thin
 from .protocol import Move, Node, Request, Stop, Whole
@@ -42,13 +43,22 @@ class Owner(Protocol):
 
     plan: Plan
     index: int
-    plain_nodes: list[Node]
+    baseline: Baseline
     finished_handles: set[int]
     outbox: list[Event]
 
     @property
     def best_node(self) -> Node | None:
         """The best finished node so far."""
+        ...
+
+    @property
+    def sample_cost(self) -> int:
+        """Evaluations of one plain sample."""
+        ...
+
+    def move_cost(self, move: Move) -> int:
+        """Return the evaluations of a move."""
         ...
 
     def free_for(self, chain: "Chain") -> int:
@@ -113,7 +123,7 @@ class Chain:
     @property
     def sample_cost(self) -> int:
         """Evaluations of one ordinary sample."""
-        return self._plan.sample_cost
+        return self._search_of.sample_cost
 
     def remaining(self) -> int:
         """Return the chain's share, as frozen at the end of the last round."""
@@ -121,7 +131,7 @@ class Chain:
 
     def cost(self, moves: Sequence[Move]) -> int:
         """Return the evaluations of a request."""
-        return sum(map(self._plan.move_cost, moves))
+        return sum(map(self._search_of.move_cost, moves))
 
     def path(self, sigma: float) -> tuple[float, ...]:
         """Return the sigmas that finish a node at sigma."""
@@ -133,11 +143,16 @@ class Chain:
 
     def plain(self) -> list[Node]:
         """Return the plain sample's nodes before the first request."""
-        return [*self._search_of.plain_nodes] if self.pass_ == 0 and not self._asked else []
+        return [*self._search_of.baseline.nodes] if self.pass_ == 0 and not self._asked else []
 
     def best(self) -> Node | None:
         """Return the item's best finished node."""
         return self._search_of.best_node
+
+    @property
+    def plain_scores(self) -> tuple[float, ...]:
+        """The finished rewards of the item's plain samples."""
+        return tuple(self._search_of.baseline.scores)
 
     def choose(
         self, nodes: Sequence[Node], why: str, weights: Sequence[float] | None = None

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from random import Random
 from typing import Any
 
-from ..transition import Transition
+from ..transition import ODE, Transition
 from .protocol import Move, Problem, Strategy, Whole
 from .recombination import Mix
 
-__all__ = ["Plan", "thin"]
+__all__ = ["Plan", "spread", "thin"]
 
 SCHEMA = 2
 
@@ -82,6 +82,47 @@ class Plan:
             return self.cost(None, move.to)
         return self.cost(transition, move.to)
 
+    def way(self, sigmas: Sequence[float], left: int) -> tuple[tuple[float, ...], Transition]:
+        """Return how a plain sample goes on when only so many evaluations are left.
+
+        Args:
+            sigmas: Where it is, and what was to follow, ending with 0.
+            left: Evaluations that its steps may take.
+
+        Returns:
+            The sigmas that follow, as many as fit, and the transition: the sampler's own, or the
+            ODE where not even one of its steps fits.
+        """
+        own = self.transition
+        for how in (ODE,) if isinstance(own, Whole) else (own, ODE):
+            fits, over = 0, len(sigmas)
+            while over - fits > 1:
+                steps = (fits + over) // 2
+                price = sum(self.cost(how, to) for to in spread(sigmas, steps)[1:])
+                fits, over = (steps, over) if price <= left else (fits, steps)
+            if fits:
+                return spread(sigmas, fits)[1:], how
+        return (0.0,), ODE
+
+    def whole(self, sampler: Whole, left: int) -> Whole:
+        """Return a whole run of the sampler that fits, on fewer sigmas if need be, at least two.
+
+        Args:
+            sampler: The connected sampler.
+            left: Evaluations that it may take.
+
+        Returns:
+            The sampler on the run's own sigmas, or on thinned ones.
+        """
+        fits, over = 0, len(self.sigmas)
+        if self.cost(sampler, 0.0) <= left:
+            return sampler
+        while over - fits > 1:
+            steps = (fits + over) // 2
+            fewer = Whole(sampler.name, spread(self.sigmas, steps))
+            fits, over = (steps, over) if self.cost(fewer, 0.0) <= left else (fits, steps)
+        return Whole(sampler.name, spread(self.sigmas, max(1, fits)))
+
     def finish_path(self, sigma: float) -> tuple[float, ...]:
         """Return the sigmas by which a handle at sigma is finished, ending with 0."""
         if sigma <= 0.0:
@@ -124,6 +165,22 @@ class Plan:
             "chains": self.chains,
             "top_k": self.top_k,
         }
+
+
+def spread(sigmas: Sequence[float], steps: int) -> tuple[float, ...]:
+    """Return steps + 1 sigmas of a list: its first, its last, and what lies evenly between.
+
+    Evenly by index, which is how schedulers shorten a list: it keeps the schedule's own density.
+
+    Args:
+        sigmas: Falling sigmas.
+        steps: Steps to keep, at least 1.
+
+    Returns:
+        The sigmas kept.
+    """
+    last = len(sigmas) - 1
+    return tuple(sigmas[(2 * i * last + steps) // (2 * steps)] for i in range(steps + 1))
 
 
 def thin(path: Sequence[float], evaluations: int) -> tuple[float, ...]:

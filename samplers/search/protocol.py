@@ -20,6 +20,8 @@ from .recombination import Mix
 
 __all__ = [
     "Checkpoint",
+    "DecodeError",
+    "ModelError",
     "Move",
     "Node",
     "Problem",
@@ -62,13 +64,15 @@ class Whole:
 
     Attributes:
         name: The sampler's name, for messages and checkpoints. The problem holds the sampler.
+        sigmas: Falling sigmas to run it on, the last one 0; empty for the run's own.
     """
 
     name: str
+    sigmas: tuple[float, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return a dict of JSON types that names this transition in reports."""
-        return {"whole": self.name}
+        return {"whole": self.name, **({"sigmas": list(self.sigmas)} if self.sigmas else {})}
 
 
 @dataclass(frozen=True)
@@ -115,9 +119,10 @@ class Request:
     """Moves that are computed and charged together, or not at all.
 
     Attributes:
-        chain: Chain that asks; -1 is the plain sample.
+        chain: Chain that asks; -1 for plain samples.
         pass_: The chain's pass.
-        phase: "plain", "search", "finish" or "target" (finishing a handle that reached the target).
+        phase: "plain", "calibrate" (plain samples of other starts), "search", "finish" or "target"
+            (finishing a handle that reached the target).
         moves: The moves, transitions filled in.
         keys: The moves' full keys.
         of: Handles that are being finished, aligned with the moves; empty otherwise.
@@ -135,7 +140,7 @@ class Stop(Exception):
     """Thrown into a strategy at its yield; it may return winners, but not ask again.
 
     Attributes:
-        why: "budget", "reward_calls", "seconds", "target" or what a person's stop said.
+        why: "budget", "rows", "reward_calls", "seconds", "target" or what a person's stop said.
     """
 
     def __init__(self, why: str) -> None:
@@ -146,6 +151,14 @@ class Stop(Exception):
 
 class RewardError(RuntimeError):
     """A reward raised, or returned something that is no finite number."""
+
+
+class ModelError(RuntimeError):
+    """The model predicted something that is no finite number."""
+
+
+class DecodeError(RuntimeError):
+    """A picture could not be decoded; raised by a problem's score(), and no fault of the reward."""
 
 
 class Spec(Protocol):
@@ -208,6 +221,11 @@ class Spec(Protocol):
 
     def best(self) -> Node | None:
         """Return the best finished node of the item so far, of equals the newest."""
+        ...
+
+    @property
+    def plain_scores(self) -> tuple[float, ...]:
+        """The finished rewards of the item's plain samples: the first, and those that calibrate."""
         ...
 
     def choose(
@@ -323,7 +341,11 @@ class Problem(Protocol):
     def score(
         self, items: Sequence[int], denoised: Tensor, sigmas: Sequence[float]
     ) -> list[Scores]:
-        """Score clean latents, one Scores a row; sigma 0 marks a finished picture."""
+        """Score clean latents, one Scores a row; sigma 0 marks a finished picture.
+
+        Raises:
+            DecodeError: A picture could not be decoded.
+        """
         ...
 
     def cost(self, transition: Transition | Whole | None, to: float) -> int:

@@ -6,12 +6,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from .events import Evaluated, Event, Finished
 from .execution import Result
 from .plan import Plan
 from .protocol import Node, Request, Scores, State
 
-__all__ = ["Diverged", "Winner", "emit", "entry_of", "matches", "scores_of"]
+__all__ = ["Diverged", "Winner", "alike", "emit", "entry_of", "matches", "scores_of"]
+
+
+NEARLY = 0.05
 
 
 class Diverged(RuntimeError):
@@ -31,6 +36,25 @@ class Winner:
     node: Node
     scores: Scores
     state: State
+
+
+def alike(a: Tensor, b: Tensor) -> bool:
+    """Return whether two latents are nearly the same picture, whatever their scale.
+
+        rms(a - b) <= NEARLY sqrt((var a + var b) / 2)
+
+    Independent pictures are at 1.4; two drawings of one that a person cannot tell apart far below.
+
+    Args:
+        a: Finished latents, one row.
+        b: Others, the same shape.
+
+    Returns:
+        Whether they count once.
+    """
+    a, b = a.double(), b.double()
+    spread = (a.var(correction=0) + b.var(correction=0)) / 2.0
+    return bool((a - b).square().mean() <= NEARLY**2 * spread)
 
 
 def entry_of(
@@ -70,6 +94,7 @@ def entry_of(
                     "rows": result.rows,
                     "call": result.call,
                     "seconds": result.seconds,
+                    "score_seconds": result.score_seconds,
                     "score": _json_of(result.scores),
                 }
             )
@@ -132,6 +157,7 @@ def emit(
         item, part["chain"], part["pass"], part["phase"], row["id"], row["parent"],
         row["from"], row["sigma"], tuple(row["key"]), row["transition"], row["evaluations"],
         row["rows"], row["call"], spent, row["seconds"], scores, row["donor"],
+        row["score_seconds"],
     )  # fmt: skip
     if row["sigma"] == 0.0 and scores is not None:
         yield Finished(item, row["id"], scores, handle, spent, best)

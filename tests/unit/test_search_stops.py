@@ -73,11 +73,6 @@ def test_a_budget_of_exactly_one_picture_gives_it():
     assert outcome.items[0].why == "budget"
 
 
-def test_a_budget_below_one_picture_is_refused():
-    with pytest.raises(ValueError, match="less than one picture, which takes 10"):
-        run(RBF.descent(), Budget(9))
-
-
 def test_the_plain_samples_nodes_can_be_branched_from():
     seen = []
 
