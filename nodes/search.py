@@ -51,6 +51,7 @@ class Given(TypedDict, total=False):
     seconds: float
     reward_calls: int
     top_k: int
+    held_out: dict[str, Reward] | None
 
 
 def searcher(
@@ -66,6 +67,7 @@ def searcher(
     seconds: float = 0.0,
     reward_calls: int = 0,
     top_k: int = 1,
+    held_out: dict[str, Reward] | None = None,
 ) -> SearchSampler:
     """Put a search together from what a node was given.
 
@@ -81,12 +83,13 @@ def searcher(
         seconds: Time limit, 0 for none.
         reward_calls: Limit of pictures scored, 0 for none.
         top_k: Finished pictures an item.
+        held_out: Rewards that are only reported, by input.
 
     Returns:
         The search as a SAMPLER.
     """
     budget = limits(reward, evaluations, target, seconds, reward_calls)
-    judge = Judge(reward, vae, scoring_vae, score_size)
+    judge = Judge(reward, vae, scoring_vae, score_size, [*(held_out or {}).values()])
     return SearchSampler(sampler, judge, budget, strategy, top_k)
 
 

@@ -16,6 +16,11 @@ REWARD_CALLS = (
     "Most pictures to be scored, for slow or paid rewards, for each picture of the batch. 0: no "
     "limit; few: the search ends early."
 )
+HELD_OUT = (
+    "Further rewards of the finished pictures, any number. The search never uses them; the report "
+    "shows them beside its own reward and warns when that rises while they fall. None: no such "
+    "warning; many: each finished picture is scored by each."
+)
 TOP_K = (
     "Finished pictures to put out for each picture of the batch, best first. 1: only the best; "
     "more: runners-up too, as far as the search has finished that many."
@@ -119,7 +124,16 @@ def advanced_inputs(top_k: bool = True) -> list[io.Input]:
         ),
         _whole("reward_calls", 0, 1_000_000, REWARD_CALLS),
     ]
-    return [*inputs, _whole("top_k", 1, 64, TOP_K)] if top_k else inputs
+    if top_k:
+        inputs.append(_whole("top_k", 1, 64, TOP_K))
+    return [*inputs, held_out_input()]
+
+
+def held_out_input() -> io.Input:
+    """Any number of rewards that are only reported."""
+    reward = FlowReward.Input("reward", optional=True, tooltip=HELD_OUT)
+    template = io.Autogrow.TemplatePrefix(reward, prefix="reward", min=0, max=100)
+    return io.Autogrow.Input("held_out", template=template, optional=True, tooltip=HELD_OUT)
 
 
 def _whole(name: str, low: int, high: int, tooltip: str) -> io.Input:
