@@ -237,7 +237,8 @@ class Executor:
             fault = _scoring_error(name, guilty, cause)
             faults.update({job.item: fault for job in guilty})
             return
-        seconds = (time.perf_counter() - begun) / len(asked)
+        beside = sum(score.held_out_seconds for score in scores)
+        seconds = (time.perf_counter() - begun - beside) / len(asked)
         for (job, result), score in zip(asked, scores, strict=True):
             result.scores, result.score_seconds = score, seconds
             result.seconds += seconds

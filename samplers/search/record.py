@@ -182,6 +182,7 @@ def _json_of(scores: Scores | None) -> dict[str, Any] | None:
         "value": scores.value,
         "parts": dict(scores.parts),
         "held_out": dict(scores.held_out),
+        "held_out_seconds": scores.held_out_seconds,
     }
 
 
