@@ -10,7 +10,7 @@ from typing import Any
 
 from .engine import ItemOutcome, Outcome, Search, Winner
 from .evolutionary import EvolutionarySearch
-from .greedy import BestOfN
+from .greedy import SVDD, BestOfN, CoDe
 from .ledger import Budget, Ledger
 from .protocol import (
     DecodeError,
@@ -28,13 +28,17 @@ from .protocol import (
 )
 from .recombination import Mix
 from .rollover import RolloverBudgetForcing
-from .settings import Settings
+from .search_over_paths import SearchOverPaths
+from .smc import SequentialMonteCarlo
 from .trace import Trace
+from .zero_order import ZeroOrderSearch
 
 __all__ = [
     "STRATEGIES",
+    "SVDD",
     "BestOfN",
     "Budget",
+    "CoDe",
     "DecodeError",
     "EvolutionarySearch",
     "ItemOutcome",
@@ -49,6 +53,8 @@ __all__ = [
     "RolloverBudgetForcing",
     "Scores",
     "Search",
+    "SearchOverPaths",
+    "SequentialMonteCarlo",
     "Spec",
     "State",
     "Stop",
@@ -56,15 +62,26 @@ __all__ = [
     "Trace",
     "Whole",
     "Winner",
+    "ZeroOrderSearch",
     "strategy_from_json",
 ]
 
-STRATEGIES: dict[str, type[Settings]] = {
-    cls.name: cls for cls in (EvolutionarySearch, RolloverBudgetForcing, BestOfN)
+STRATEGIES = {
+    cls.name: cls
+    for cls in (
+        EvolutionarySearch,
+        RolloverBudgetForcing,
+        BestOfN,
+        SVDD,
+        CoDe,
+        SequentialMonteCarlo,
+        SearchOverPaths,
+        ZeroOrderSearch,
+    )
 }
 
 
-def strategy_from_json(data: Mapping[str, Any]) -> Any:
+def strategy_from_json(data: Mapping[str, Any]) -> Strategy:
     """Build the strategy that to_json() described.
 
     Args:

@@ -213,6 +213,10 @@ class Spec(Protocol):
         """Return the sigmas by which a node at sigma is finished, ending with 0."""
         ...
 
+    def finish_cost(self, sigma: float) -> int:
+        """Return the evaluations that finish a handle at sigma."""
+        ...
+
     def random(self, *key: int) -> Random:
         """Return a generator that is a pure function of seed, item, chain, pass and key."""
         ...
