@@ -44,7 +44,7 @@ class Owner(Protocol):
     plan: Plan
     index: int
     baseline: Baseline
-    finished_handles: set[int]
+    finished_handles: dict[int, float]
     outbox: list[Event]
 
     @property
@@ -141,6 +141,10 @@ class Chain:
         """Return the evaluations that finish a handle."""
         return self._plan.finish_cost(sigma)
 
+    def finished_score(self, node: Node) -> float | None:
+        """Return what finishing a node brought."""
+        return self._search_of.finished_handles.get(node.id)
+
     def random(self, *key: int) -> Random:
         """Return the generator of this key."""
         return self._plan.random(self.item, self.chain, self.pass_, *key)
@@ -220,14 +224,15 @@ class Chain:
         plan = self._plan
         if request.phase != "search":
             return self.claim - sum(map(plan.move_cost, request.moves))
-        rows = max(plan.finish_cost(move.to) for move in request.moves)
-        kept = self._held is not None and not any(
-            move.donor is None
-            and self._holds(move.to, move.score)
-            and move.to < self._held.sigma
+        if self._held is None:
+            return max(plan.finish_cost(move.to) for move in request.moves)
+        better = [
+            move.to
             for move in request.moves
-        )
-        return max(self.claim, rows) if kept else rows
+            if move.donor is None and self._holds(move.to, move.score)
+        ]
+        rows = max(map(plan.finish_cost, better), default=0)
+        return max(self.claim, rows) if min(better, default=1.0) >= self._held.sigma else rows
 
     def adopt(self, node: Node, phase: str, mixed: bool) -> None:
         """Take note of a new node of this chain; hold the pass's best at its lowest sigma.

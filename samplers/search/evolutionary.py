@@ -1,40 +1,46 @@
-"""Evolutionary search: vary the best finished picture, exchange what differs, keep what is better.
+"""Evolutionary search: vary the best picture, exchange what differs, keep what is better.
 
-A generation noises the best picture up to one of a few levels and finishes it again in few ODE
-steps, or takes a fresh picture. Whatever came of it, parent and child then exchange the places in
-which they differ, several ways at random; these mixes cost no evaluation, only a reward call each,
-and the best of them, if it promises more than both, is noised a little and finished, which heals
-its seams. So a child that is better here and worse there is not lost: half of a search's
-improvements come from such exchanges. Of equals the newest goes on, so that the search wanders over
-a plateau.
+A generation noises the best picture up to one of a few levels and takes few ODE steps down to a
+low sigma, where the prediction shows the picture: a draft. Or it takes a fresh picture. Whatever
+came of it, parent and child then exchange the places in which they differ, several ways at random;
+these mixes cost no evaluation, only a reward call each, and the best of them, if it promises more
+than both, is predicted once, which heals its seams, and is a draft too. So a child that is better
+here and worse there is not lost: most improvements come from such exchanges. Of equals the newest
+goes on, so that the search wanders over a plateau.
 
-Which level helps, and whether wandering helps at all or new noise is better (it is where wishes are
-common), differs with model and prompt. Each choice is an arm of a bandit: its chance of an
-improvement is drawn from the Beta law of its wins and losses so far (Thompson 1933), the highest
-chance for its price is taken, and half of what was learnt is forgotten after each improvement,
-because the next one is harder.
+A draft is finished with the run's own steps: at the end, at the target, and whenever finishing is
+less than a tenth of what was spent since the last time. From then on the finished picture's reward
+is the draft's.
+
+Which level helps, and whether varying helps at all or new noise is better (it is where wishes are
+common), differs with model, prompt and how far the search has come. Each choice is an arm of a
+bandit: its chance of an improvement is drawn from the Beta law of its wins and losses so far
+(Thompson 1933), the highest chance for its price is taken, and half of what was learnt is forgotten
+after each improvement, because the next one is harder.
 
 Sources: noising finished pictures and going on from them is the search over paths of Ma et al. 2025
 (arXiv:2501.09732); selection and variation of noised pictures is that of EvoSearch
 (arXiv:2505.17618). What was measured is in docs/SEARCH.md.
 """
 
-from collections.abc import Generator, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from ..transition import ODE, RENOISE, Transition
+from .descent import Moves, walk
 from .protocol import Move, Node, Spec, Stop, Whole
 from .recombination import Mix
 from .settings import Settings
 
 __all__ = ["EvolutionarySearch"]
 
-Moves = Generator[list[Move], list[Node], list[Node]]
-
 FRESH = 0.0  # the arm that takes a picture from new noise; the others are levels
+SELDOM = 10  # evaluations of searching for each one of finishing drafts on the way
+SHARES = (Mix(0.5), Mix(0.25))  # many places at once, and few
 WINS, LOSSES = 1.0, 3.0  # before anything is known: one try in four helps
-VARY, MIXES, HEAL = range(3)  # the last but two of a key: what a draw is for
+NOISE, VARY, MIX, HEAL, FINISH = range(5)  # what a draw is for, in its key
 
 
 @dataclass(frozen=True)
@@ -44,14 +50,13 @@ class EvolutionarySearch(Settings):
     Attributes:
         width: Children of one generation, at least 1; all of the same arm.
         levels: Number of levels to noise up to, at least 1.
-        level_low: Lowest level, as a part of the run's first sigma, above 0.
+        level_low: Lowest level, as a part of the run's first sigma, above draft_sigma.
         level_high: Highest level, at least level_low, below 1.
+        draft_sigma: Where drafts end, as a part of the run's first sigma, above 0.
+        steps: Evaluations of a draft, at least 2: at its level, at draft_sigma, evenly between.
         fresh: Whether new noise is one of the choices; if not, only where there is no picture yet.
         mixes: Exchanges tried between parent and child, at least 0; each is a reward call.
-        mix_share: Part of the places taken from the other, above 0 and below 1.
-        mix_sigma: Where a mix is put before it is finished, above 0 and below 1; with three steps
-            its seams are predicted at two thirds of that.
-        finish_steps: ODE steps from a level to 0; None follows the run's sigmas.
+        finish_steps: ODE steps from a draft to 0; None follows the run's sigmas, 1 jumps to D.
         plain: Whether the run first takes the plain sample.
         target_stop: Whether a finished picture that reaches the target ends the run.
     """
@@ -61,13 +66,13 @@ class EvolutionarySearch(Settings):
 
     width: int = 1
     levels: int = 3
-    level_low: float = 0.7
+    level_low: float = 0.75
     level_high: float = 0.9
+    draft_sigma: float = 0.4
+    steps: int = 2
     fresh: bool = True
-    mixes: int = 8
-    mix_share: float = 0.5
-    mix_sigma: float = 0.45
-    finish_steps: int | None = 3
+    mixes: int = 16
+    finish_steps: int | None = None
     plain: bool = True
     target_stop: bool = True
 
@@ -76,13 +81,13 @@ class EvolutionarySearch(Settings):
         self.require(self.width >= 1, "width must be at least 1")
         self.require(self.levels >= 1, "levels must be at least 1")
         self.require(
-            0.0 < self.level_low <= self.level_high < 1.0,
-            f"0 < level_low <= level_high < 1 must hold, got {self.level_low} and "
-            f"{self.level_high}; at 1 nothing is left of the picture, which is what fresh does",
+            0.0 < self.draft_sigma < self.level_low <= self.level_high < 1.0,
+            "0 < draft_sigma < level_low <= level_high < 1 must hold, got "
+            f"{self.draft_sigma}, {self.level_low} and {self.level_high}; at 1 nothing is left of "
+            "the picture, which is what fresh does",
         )
+        self.require(self.steps >= 2, "steps must be at least 2")
         self.require(self.mixes >= 0, "mixes must be at least 0")
-        for key in ("mix_share", "mix_sigma"):
-            self.require(0.0 < getattr(self, key) < 1.0, f"{key} must be above 0 and below 1")
         steps = self.finish_steps
         self.require(steps is None or steps >= 1, "finish_steps must be at least 1, or None")
 
@@ -103,20 +108,18 @@ class EvolutionarySearch(Settings):
         Returns:
             Rising sigmas, FRESH before them if it is a choice.
         """
-        gaps = max(1, self.levels - 1)
-        low, high = self.level_low * first, self.level_high * first
-        found = [low + (high - low) * i / gaps for i in range(self.levels)]
+        found = _spread(self.level_low * first, self.level_high * first, self.levels)
         return [FRESH, *found] if self.fresh else found
 
     def search(self, spec: Spec) -> Moves:
-        """Search one pass of one chain; nothing it returns is left to be finished."""
+        """Search one pass of one chain; return the best, to be finished if it is a draft."""
         run = _Pass(self, spec)
         try:
             while arm := run.choice():
                 yield from run.generation(*arm)
         except Stop:
             pass
-        return []
+        return [] if run.best is None or run.best.sigma == 0.0 else [run.best]
 
 
 class _Pass:
@@ -128,17 +131,25 @@ class _Pass:
         # several chains are islands: only the first goes on from the plain sample
         self.best = spec.best() if spec.chain == 0 or spec.pass_ else None
         self.record = {arm: [WINS, LOSSES] for arm in settings.arms(spec.sigmas[0])}
+        self.draft = settings.draft_sigma * spec.sigmas[0]
+        self.finished: dict[int, float] = {}
         self.seams: list[float] = []
-        self.count = 0
+        self.count = self.spent = 0
+
+    def score(self, node: Node | None) -> float:
+        """Return a node's reward, the finished picture's where a draft was finished."""
+        if node is None or node.score is None:
+            return -math.inf
+        known = self.spec.finished_score(node)
+        return self.finished.get(node.id, node.score) if known is None else known
 
     # ---- which arm ----
 
     def choice(self) -> tuple[float, int] | None:
         """Return the arm of the next generation and its children, None if none is affordable."""
         left = self.spec.remaining()
-        prices = {arm: self._price(arm) for arm in self.record}
-        if self.best is None:
-            prices = {FRESH: self._price(FRESH)}
+        arms = self.record if self.best is not None else [FRESH]
+        prices = {arm: self._price(arm) for arm in arms}
         prices = {arm: price for arm, price in prices.items() if price <= left}
         if not prices:
             return None
@@ -152,7 +163,7 @@ class _Pass:
         return arm, min(self.settings.width, left // prices[arm])
 
     def _price(self, arm: float) -> int:
-        return max(1, self.spec.sample_cost if arm == FRESH else len(self.spec.path(arm)))
+        return max(1, self.spec.sample_cost if arm == FRESH else self.settings.steps)
 
     def _learn(self, arm: float, better: bool) -> None:
         if better:
@@ -165,78 +176,83 @@ class _Pass:
 
     def generation(self, arm: float, count: int) -> Moves:
         """Draw children, exchange with the parent, keep the best."""
-        parent = self.best
+        parent, before = self.best, self.score(self.best)
         nodes = yield from self._fresh(count) if arm == FRESH else self._vary(arm, count)
-        child = max(nodes, key=_score)
+        self.spent += count * self._price(arm)
+        child = max(nodes, key=self.score)
         del nodes
         self._keep(child, "fresh" if arm == FRESH else "variation")
         if parent is not None and arm != FRESH:
             yield from self._exchange(parent, child)
-        self._learn(arm, parent is None or _score(self.best) > _score(parent))
+        del parent, child
+        self._learn(arm, self.score(self.best) > before)
+        yield from self._finish_now_and_then()
         return []
 
     def _keep(self, node: Node, why: str) -> None:
-        if _score(node) >= _score(self.best):
+        if self.score(node) >= self.score(self.best):
             self.best = node
             self.spec.choose([node], why)
 
     def _fresh(self, count: int) -> Moves:
         """Take pictures from new noise with the connected sampler."""
-        spec, sigmas = self.spec, self.spec.sigmas
-        if isinstance(spec.transition, Whole):
-            return (yield [Move(None, 0.0, (self.count, VARY, row, 0)) for row in range(count)])
-        keys = [(self.count, VARY, row) for row in range(count)]
-        nodes = yield [Move(None, sigmas[0], (*key, 0), score=False) for key in keys]
-        for step, to in enumerate(sigmas[1:], start=1):
-            nodes = yield [
-                Move(node, to, (*key, step), score=to == 0.0)
-                for node, key in zip(nodes, keys, strict=True)
-            ]
-        return nodes
+        spec = self.spec
+        path = (0.0,) if isinstance(spec.transition, Whole) else spec.sigmas
+        return (yield from walk([None] * count, path, range(count), (self.count, VARY)))
 
     def _vary(self, level: float, count: int) -> Moves:
-        """Noise the best picture up to a level, each child with its own noise, and finish it."""
-        keys = [(self.count, VARY, row) for row in range(count)]
-        nodes = yield [Move(self.best, level, (*key, 0), RENOISE, score=False) for key in keys]
-        return (yield from self._finish(nodes, keys))
-
-    def _finish(self, nodes: list[Node], keys: list[tuple[int, ...]]) -> Moves:
-        """Take nodes of one sigma to 0 side by side; their list is emptied."""
-        current = [*nodes]
-        nodes.clear()
-        for step, to in enumerate(self.spec.path(current[0].sigma), start=1):
-            current = yield [
-                Move(node, to, (*key, step), ODE, score=to == 0.0)
-                for node, key in zip(current, keys, strict=True)
-            ]
-        return current
+        """Noise the best picture up to a level, each child with its own noise, and draft it."""
+        rows, key = range(count), (self.count, NOISE)
+        nodes = yield from walk([self.best] * count, [level], rows, key, RENOISE, score=False)
+        path = _spread(level, self.draft, self.settings.steps)[1:]
+        return (yield from walk([*nodes], path, rows, (self.count, VARY), ODE))
 
     def _exchange(self, parent: Node, child: Node) -> Moves:
-        """Mix the better with the other; finish the best mix if it promises more than both."""
-        settings, spec = self.settings, self.spec
-        better, other = (child, parent) if _score(child) >= _score(parent) else (parent, child)
-        sigma = settings.mix_sigma * spec.sigmas[0]
-        price = len(spec.path(sigma)) - 1
-        if settings.mixes < 1 or spec.remaining() < price:
+        """Mix the better with the other; predict the best mix if it promises more than both."""
+        spec, draft = self.spec, self.draft
+        better, other = parent, child
+        if self.score(child) >= self.score(parent):
+            better, other = child, parent
+        if self.settings.mixes < 1 or spec.remaining() < 1:
             return []
-        how = Mix(settings.mix_share)
         nodes = yield [
-            Move(better, sigma, (self.count, MIXES, row, 0), how, donor=other)
-            for row in range(settings.mixes)
+            Move(better, draft, (self.count, MIX, row, 0), SHARES[row % len(SHARES)], donor=other)
+            for row in range(self.settings.mixes)
         ]
-        top = max(nodes, key=_score)
+        top = max(nodes, key=self.score)
         del nodes
         loss = sum(self.seams) / len(self.seams) if self.seams else 0.0
-        if _score(top) + min(0.0, loss) <= _score(better):
+        if self.score(top) + min(0.0, loss) <= self.score(better):
             return []
         spec.choose([top], "mixed")
-        mixed = _score(top)
-        key = (self.count, HEAL, 0)
-        (healed,) = yield from self._finish([top], [key])
-        self.seams.append(_score(healed) - mixed)
+        mixed = self.score(top)
+        (healed,) = yield from walk([top], [draft], [0], (self.count, HEAL), ODE)
+        self.spent += 1
+        self.seams.append(self.score(healed) - mixed)
         self._keep(healed, "healed")
         return []
 
+    def _finish_now_and_then(self) -> Moves:
+        """Finish the best draft where that is little beside what was spent since the last time."""
+        spec, best = self.spec, self.best
+        if best is None or best.sigma == 0.0 or best.id in self.finished:
+            return []
+        cost = spec.finish_cost(best.sigma)
+        if spec.finished_score(best) is not None or not SELDOM * cost <= self.spent:
+            return []
+        if spec.remaining() < cost:
+            return []
+        path, key = spec.path(best.sigma), (self.count, FINISH)
+        (picture,) = yield from walk([best], path, [0], key, ODE)
+        self.spent = 0
+        self.finished[best.id] = self.score(picture)
+        top = spec.best()
+        if top is not None and self.score(top) > self.score(best):
+            self.best = top
+        return []
 
-def _score(node: Node | None) -> float:
-    return -float("inf") if node is None or node.score is None else node.score
+
+def _spread(first: float, last: float, number: int) -> list[float]:
+    """Return evenly spaced numbers, both ends included; one number is the first."""
+    gaps = max(1, number - 1)
+    return [first + (last - first) * i / gaps for i in range(number)]

@@ -59,7 +59,7 @@ class ItemSearch:
         self.plain: Winner | None = None
         self.best_node: Node | None = None
         self.baseline = Baseline(plan)
-        self.finished_handles: set[int] = set()
+        self.finished_handles: dict[int, float] = {}
         self.outbox: list[Event] = []
         self.script = Script(budget, log)
         self.stop_now: str | None = None
@@ -442,7 +442,7 @@ class ItemSearch:
         if plain:
             self.plain = winner
         if handle is not None:
-            self.finished_handles.add(handle)
+            self.finished_handles[handle] = kept.value
         if "like" not in row:  # written down, because a log holds no tensors to compare
             row["like"] = self._like(winner)
         like = [w for w in self.winners if w.node.id in row["like"]]

@@ -217,6 +217,10 @@ class Spec(Protocol):
         """Return the evaluations that finish a handle at sigma."""
         ...
 
+    def finished_score(self, node: Node) -> float | None:
+        """Return the score of the picture that came of finishing a node; None if it was not."""
+        ...
+
     def random(self, *key: int) -> Random:
         """Return a generator that is a pure function of seed, item, chain, pass and key."""
         ...
