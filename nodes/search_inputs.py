@@ -18,12 +18,12 @@ REWARD_CALLS = (
     "limit; few: the search ends early."
 )
 ROWS = (
-    "Most rows that may reach the network, for each picture of the batch: 1 an evaluation at cfg 1, "
-    "2 above, more with area prompts. 0: no limit; few: at least one evaluation is made."
+    "Most rows that may reach the network, for each picture of the batch: 1 an evaluation at cfg "
+    "1, 2 above, more with area prompts. 0: no limit; few: at least one evaluation is made."
 )
 CHECKPOINT_SECONDS = (
-    "Seconds between two files from which the same workflow goes on after a crash, a cancel or with "
-    "a larger budget. 0: none are written; short: little is done twice, more is written to disk."
+    "Seconds between two files from which the same workflow goes on after a crash, a cancel or "
+    "with a larger budget. 0: none are written; short: little is done twice, more is written."
 )
 TOP_K = (
     "Finished pictures to put out for each picture of the batch, best first; those that are nearly "

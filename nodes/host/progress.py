@@ -94,7 +94,8 @@ class Forecast:
     def __str__(self) -> str:
         """Say what is left, and what it is reckoned from."""
         one, score = self.each("evaluations"), self.each("scores")
-        return f"at most {_duration(self.left())} more ({one:.2g} s an evaluation, {score:.2g} s a score)"
+        left = _duration(self.left())
+        return f"at most {left} more ({one:.2g} s an evaluation, {score:.2g} s a score)"
 
 
 def _duration(seconds: float) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Generator, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from .baseline import Baseline, Requests
+from .baseline import Baseline
 from .chain import Chain, finishing
 from .events import Event, Stopped
 from .execution import Result
@@ -159,7 +159,7 @@ class ItemSearch:
         yield from self._baseline(self.baseline.calibrate(*given), True)
 
     def _baseline(
-        self, steps: Requests, stops: bool
+        self, steps: Generator[Request, list[Node], None], stops: bool
     ) -> Generator[list[Request], list[list[Result]], None]:
         """Carry out the baseline's requests; one that stops does so between pictures."""
         request = next(steps, None)
@@ -407,7 +407,7 @@ class ItemSearch:
         self.ledger.charge(
             phase, row["evaluations"], row["rows"], score is not None, row["seconds"]
         )
-        how = row["transition"] or {}
+        how: dict[str, Any] = row["transition"] or {}
         if "whole" in how and "sigmas" not in how:
             self._whole_cost = max(self._whole_cost, row["evaluations"])
         scores = result.scores if result is not None else scores_of(row)

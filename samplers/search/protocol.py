@@ -334,11 +334,7 @@ class Problem(Protocol):
     def score(
         self, items: Sequence[int], denoised: Tensor, sigmas: Sequence[float]
     ) -> list[Scores]:
-        """Score clean latents, one Scores a row; sigma 0 marks a finished picture.
-
-        Raises:
-            DecodeError: A picture could not be decoded.
-        """
+        """Score clean latents, one Scores a row; sigma 0 marks finished. May raise DecodeError."""
         ...
 
     def cost(self, transition: Transition | Whole | None, to: float) -> int:

@@ -59,7 +59,9 @@ def test_any_budget_gives_a_picture(evaluations, inner):
     assert any("thinned" in sentence for sentence in report.sentences())
 
 
-@pytest.mark.parametrize(("name", "each"), [("heun", 11), ("dpm_2", 11), ("dpmpp_2s_ancestral", 11)])
+@pytest.mark.parametrize(
+    ("name", "each"), [("heun", 11), ("dpm_2", 11), ("dpmpp_2s_ancestral", 11)]
+)
 def test_what_a_stock_sampler_takes_is_known_before_it_runs(name, each):
     """Its first run is then not begun with less; the count is the one it takes."""
     for evaluations in (each - 1, each, 3 * each):

@@ -1,6 +1,7 @@
-"""What a run may spend: rows beside evaluations, any budget from one evaluation, a measured target."""
+"""What a run may spend: rows, any budget from one evaluation, a target that is measured."""
 
 import dataclasses
+import itertools
 import math
 import random
 
@@ -83,7 +84,7 @@ def test_any_budget_gives_a_picture(evaluations, strategy, transition):
         return
     toy = Toy()
     toy.whole_steps = 10
-    outcome, trace, _ = run(strategy, Budget(evaluations), toy, transition)
+    outcome, _, _ = run(strategy, Budget(evaluations), toy, transition)
     (item,) = outcome.items
     assert 1 <= item.ledger.evaluations == toy.rows[0] <= evaluations
     assert item.winners[0].node.sigma == 0.0
@@ -94,7 +95,7 @@ def test_any_budget_gives_a_picture(evaluations, strategy, transition):
 
 
 def test_one_evaluation_jumps_to_the_prediction():
-    outcome, trace, toy = run(RBF(), Budget(1))
+    _, trace, _ = run(RBF(), Budget(1))
     rows = trace.record["evaluated"]
     assert [row["sigma"] for row in rows] == [1.0, 0.0]
     seven, trace, _ = run(RBF(), Budget(4))
@@ -115,7 +116,7 @@ def test_spread_keeps_the_ends(n):
     for steps in range(1, n + 1):
         kept = spread(range(n + 1), steps)
         assert (kept[0], kept[-1], len(set(kept))) == (0, n, steps + 1)
-        gaps = [b - a for a, b in zip(kept, kept[1:], strict=False)]
+        gaps = [b - a for a, b in itertools.pairwise(kept)]
         assert max(gaps) - min(gaps) <= 1
 
 
@@ -123,9 +124,7 @@ def test_a_thinned_plain_sample_is_taken_in_full_when_the_budget_allows():
     checkpoint, trace = MemoryCheckpoint(), Trace()
     run(RBF(), Budget(4), checkpoint=checkpoint)
     toy = Toy()
-    search = Search(
-        toy, RBF(), SIGMAS, ODE, Budget(60), on_event=trace, checkpoint=checkpoint
-    )
+    search = Search(toy, RBF(), SIGMAS, ODE, Budget(60), on_event=trace, checkpoint=checkpoint)
     outcome = search.run()
     full, _, _ = run(RBF(), Budget(60))
     assert torch.equal(outcome.items[0].plain.state["x"], full.items[0].plain.state["x"])
