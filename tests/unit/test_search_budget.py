@@ -8,7 +8,7 @@ import random
 import pytest
 import scipy.stats
 import torch
-from toy import SIGMAS, MemoryCheckpoint, Scripted, Toy
+from toy import SIGMAS, Interrupted, MemoryCheckpoint, Scripted, Toy
 
 from flowsearch.samplers.noise_law import noise_law
 from flowsearch.samplers.search import STRATEGIES, BestOfN, Budget, Search, Trace, Whole
@@ -118,6 +118,23 @@ def test_spread_keeps_the_ends(n):
         assert (kept[0], kept[-1], len(set(kept))) == (0, n, steps + 1)
         gaps = [b - a for a, b in itertools.pairwise(kept)]
         assert max(gaps) - min(gaps) <= 1
+
+
+@pytest.mark.parametrize("budget", [Budget(4), Budget(100, rows=9)], ids=["evaluations", "rows"])
+def test_a_thinned_run_is_resumed(budget):
+    expected, whole, _ = run(RBF(), budget, Guided())
+    for call in range(expected.items[0].ledger.evaluations):
+        checkpoint, toy = MemoryCheckpoint(), Guided()
+        toy.fail_at = call
+        with pytest.raises(Interrupted):
+            run(RBF(), budget, toy, checkpoint=checkpoint)
+        again, trace, toy = run(RBF(), budget, Guided(), checkpoint=checkpoint)
+        assert torch.equal(
+            again.items[0].winners[0].state["x"], expected.items[0].winners[0].state["x"]
+        )
+        sigmas = [[row["sigma"] for row in one.record["evaluated"]] for one in (trace, whole)]
+        assert sigmas[0] == sigmas[1]
+        assert again.items[0].ledger.rows == expected.items[0].ledger.rows > toy.network or not call
 
 
 def test_a_thinned_plain_sample_is_taken_in_full_when_the_budget_allows():

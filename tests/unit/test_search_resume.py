@@ -26,7 +26,6 @@ CASES = {
     "rbf_target": (RBF.descent(draws=3, restart="best"), 2, Budget(70, target=-0.35)),
     "rbf_top": (RBF.descent(draws=2, restart="best"), 2, Budget(150, top=10.0)),
     "rbf_rows": (RBF.descent(draws=2), 2, Budget(500, rows=45)),
-    "thinned": (RBF(), 1, Budget(4)),
     "rbf_no_plain": (RBF.descent(plain=False, pool=3), 1, Budget(40, reward_calls=25)),
 }
 STEPS = [1.0, 0.9, 0.7, 0.5, 0.3, 0.15, 0.0]
@@ -98,7 +97,7 @@ def test_resume_after_an_interrupt_in_any_call(case, where):
         same(outcome, expected)
         assert told(again) == told(whole)
         call += 1
-    assert call >= (min(13, CASES[case][2].evaluations) if where == "fail_at" else 2)
+    assert call > (12 if where == "fail_at" else 3)
 
 
 @pytest.mark.parametrize("case", CASES)
