@@ -298,6 +298,46 @@ def test_another_target_or_limit_goes_on(first, then, strategy):
         assert after.why == "target" or after.ledger.evaluations > 380
 
 
+def test_a_calibration_that_was_cut_short_is_not_gone_on_with_for_another_target():
+    checkpoint, toy = MemoryCheckpoint(), Toy()
+    toy.fail_at = 25
+    with pytest.raises(Interrupted):
+        run(BestOfN(), Budget(400, top=5.0), toy, checkpoint=checkpoint)
+    outcome, trace, _ = run(BestOfN(), Budget(400), checkpoint=checkpoint)
+    done = [row for row in phases(trace, "calibrate") if row["sigma"] == 0.0]
+    assert len(done) == 8, "the four that were in hand, and four before them"
+    assert outcome.items[0].ledger.evaluations == 400
+
+
+class Adaptive(Toy):
+    """A stock sampler that takes more than was foretold, by candidate."""
+
+    def move(self, items, state, fr, to, transition, noise):
+        out = super().move(items, state, fr, to, transition, noise)
+        extra = [7 + int(8 * abs(float(x[0]))) % 5 for x in state["x"]]
+        for item, count in zip(items, extra, strict=True):
+            self.rows[item] += count - self.whole_steps
+        return {**out, "evaluations": torch.tensor(extra)}
+
+
+@pytest.mark.parametrize("call", range(2, 40, 6))
+def test_what_a_sampler_was_seen_to_take_is_read_from_the_log(call):
+    """Decisions by what was measured must be the same when a log is replayed."""
+    given = {"transition": Whole("dpm_adaptive"), "chains": 2, "rows_per_call": 1}
+    expected, _, toy = run(BestOfN(), Budget(150), Adaptive(), **given)
+    assert expected.items[0].ledger.evaluations == toy.rows[0] <= 150
+    checkpoint, toy = MemoryCheckpoint(), Adaptive()
+    toy.fail_at = call
+    with pytest.raises(Interrupted):
+        run(BestOfN(), Budget(150), toy, checkpoint=checkpoint, **given)
+    again, _, _ = run(BestOfN(), Budget(150), Adaptive(), checkpoint=checkpoint, **given)
+    assert again.notes == []
+    assert again.items[0].ledger.phases == expected.items[0].ledger.phases
+    assert torch.equal(
+        again.items[0].winners[0].state["x"], expected.items[0].winners[0].state["x"]
+    )
+
+
 @pytest.mark.parametrize(
     "limits",
     [{"rows": 0}, {"top": 0.0}, {"top": 100.0}, {"top": math.nan}, {"top": 5.0, "target": 1.0}],

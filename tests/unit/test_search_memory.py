@@ -7,7 +7,13 @@ import pytest
 import torch
 from toy import SIGMAS, Toy
 
-from flowsearch.samplers.search import BestOfN, Budget, RolloverBudgetForcing, Search
+from flowsearch.samplers.search import (
+    STRATEGIES,
+    BestOfN,
+    Budget,
+    RolloverBudgetForcing,
+    Search,
+)
 from flowsearch.samplers.search.protocol import Move
 from flowsearch.samplers.transition import ODE, fixed_q
 
@@ -39,9 +45,10 @@ class Counting(Toy):
         return super().score(items, denoised[:, :4], sigmas)
 
 
-def peak(strategy, evaluations, chains=1):
+def peak(strategy, evaluations, chains=1, top=None):
     toy = Counting()
-    search = Search(toy, strategy, SIGMAS, ODE, Budget(evaluations), chains=chains, rows_per_call=4)
+    budget = Budget(evaluations, top=top)
+    search = Search(toy, strategy, SIGMAS, ODE, budget, chains=chains, rows_per_call=4)
     gc.collect()
     gc.freeze()  # what was there before is not looked at again
     try:
@@ -70,6 +77,16 @@ def test_live_tensors_do_not_grow_with_the_budget(strategy, chains):
     # x and denoised of: the request and its parent, the pool's or step's best, the best ever, the
     # finalists, the plain sample and the winner, and what one call makes on the way
     assert small <= chains * 2 * (2 * strategy.width + 6) + 2 * len(SIGMAS) + 24
+
+
+@pytest.mark.parametrize("strategy", [cls() for cls in STRATEGIES.values()], ids=list(STRATEGIES))
+def test_two_thousand_evaluations_hold_what_fifty_hold(strategy):
+    assert peak(strategy, 2000) <= 1.05 * peak(strategy, 50)
+
+
+def test_calibrating_holds_four_samples_at_once():
+    """Fifty evaluations are too few for it; a hundred calibrate on one group of four."""
+    assert peak(BestOfN(), 2000, top=5.0) <= 1.05 * peak(BestOfN(), 100, top=5.0)
 
 
 @dataclass(frozen=True)
