@@ -25,7 +25,7 @@ from flowsearch.samplers.transition import Transition
 __all__ = ["DemoProblem", "load_net"]
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "demo" / "weights.safetensors"
-PURPOSES = {"start": 1, "move": 2}
+PURPOSES = {"start": 1, "move": 2, "mix": 3}
 
 
 def load_net(path: Path = WEIGHTS, device: str = "cpu") -> SceneNet:

@@ -53,6 +53,7 @@ class Given(TypedDict, total=False):
     rows: int
     checkpoint_seconds: float
     top_k: int
+    held_out: dict[str, Reward] | None
 
 
 def searcher(
@@ -70,6 +71,7 @@ def searcher(
     rows: int = 0,
     checkpoint_seconds: float = 30.0,
     top_k: int = 1,
+    held_out: dict[str, Reward] | None = None,
 ) -> SearchSampler:
     """Put a search together from what a node was given.
 
@@ -87,12 +89,13 @@ def searcher(
         rows: Limit of rows that reach the network, 0 for none.
         checkpoint_seconds: Time between two checkpoints, 0 for none.
         top_k: Finished pictures an item.
+        held_out: Rewards that are only reported, by input.
 
     Returns:
         The search as a SAMPLER.
     """
     budget = limits(reward, evaluations, target, seconds, reward_calls, rows)
-    judge = Judge(reward, vae, scoring_vae, score_size)
+    judge = Judge(reward, vae, scoring_vae, score_size, [*(held_out or {}).values()])
     return SearchSampler(
         sampler, judge, budget, strategy, top_k, checkpoint_seconds=checkpoint_seconds
     )

@@ -25,6 +25,11 @@ CHECKPOINT_SECONDS = (
     "Seconds between two files from which the same workflow goes on after a crash, a cancel or "
     "with a larger budget. 0: none are written; short: little is done twice, more is written."
 )
+HELD_OUT = (
+    "Further rewards of the finished pictures, any number. The search never uses them; the report "
+    "shows them beside its own reward and warns when that rises while they fall. None: no such "
+    "warning; many: each finished picture is scored by each."
+)
 TOP_K = (
     "Finished pictures to put out for each picture of the batch, best first; those that are nearly "
     "the same count once. 1: only the best; more: runners-up too, as far as there are that many."
@@ -157,7 +162,16 @@ def advanced_inputs(top_k: bool = True) -> list[io.Input]:
             tooltip=CHECKPOINT_SECONDS,
         ),
     ]
-    return [*inputs, _whole("top_k", 1, 64, TOP_K)] if top_k else inputs
+    if top_k:
+        inputs.append(_whole("top_k", 1, 64, TOP_K))
+    return [*inputs, held_out_input()]
+
+
+def held_out_input() -> io.Input:
+    """Any number of rewards that are only reported."""
+    reward = FlowReward.Input("reward", optional=True, tooltip=HELD_OUT)
+    template = io.Autogrow.TemplatePrefix(reward, prefix="reward", min=0, max=100)
+    return io.Autogrow.Input("held_out", template=template, optional=True, tooltip=HELD_OUT)
 
 
 def _whole(name: str, low: int, high: int, tooltip: str) -> io.Input:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import comfy.model_management
 import comfy.utils
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from ...rewards.base import Reward
 from ...samplers.search.protocol import DecodeError, Scores
+from .held_out import HeldOut
 from .measure import translated_oom
 
 __all__ = ["Judge", "decode", "models_kept"]
@@ -88,10 +90,16 @@ class Judge:
     Attributes:
         reward: The reward.
         vae: Decodes finished pictures.
+        held_out: Rewards of finished pictures that are only reported.
     """
 
     def __init__(
-        self, reward: Reward, vae: VAE, scoring_vae: VAE | None = None, score_size: int = 0
+        self,
+        reward: Reward,
+        vae: VAE,
+        scoring_vae: VAE | None = None,
+        score_size: int = 0,
+        held_out: Sequence[Reward] = (),
     ) -> None:
         """Keep them.
 
@@ -100,9 +108,11 @@ class Judge:
             vae: Decodes finished pictures, and the others where there is no scoring_vae.
             scoring_vae: Decodes unfinished pictures; None for the same as vae.
             score_size: Longer side of unfinished pictures for the reward; 0 leaves them.
+            held_out: Score finished pictures for the report.
         """
         self.reward = reward
         self.vae = vae
+        self.held_out = HeldOut(held_out)
         self._scoring_vae = scoring_vae or vae
         self._score_size = score_size
 
@@ -140,9 +150,16 @@ class Judge:
                 f"it returned values of shape {tuple(values.shape)} for {pictures.shape[0]} "
                 "pictures; a reward returns one value a picture"
             )
-        return [
+        scores = [
             Scores(value, thumbnail=picture)
             for value, picture in zip(values.tolist(), pictures, strict=True)
+        ]
+        if not finished or not self.held_out.rewards:
+            return scores
+        held_out, seconds = self.held_out.score(pictures)
+        return [
+            replace(score, held_out=found, held_out_seconds=seconds)
+            for score, found in zip(scores, held_out, strict=True)
         ]
 
 

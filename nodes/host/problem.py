@@ -33,7 +33,8 @@ __all__ = ["HostProblem"]
 
 START = 0  # purpose of a draw, the last integer of its key: the initial noise of a fresh start
 INNER = 2  # and the seed of a stock sampler's own noise
-_PURPOSES = {"start": START, "move": STEP}
+MIX = 3  # and which places two pictures exchange
+_PURPOSES = {"start": START, "move": STEP, "mix": MIX}
 
 
 class HostProblem:

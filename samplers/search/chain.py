@@ -133,6 +133,14 @@ class Chain:
         """Return the evaluations of a request."""
         return sum(map(self._search_of.move_cost, moves))
 
+    def path(self, sigma: float) -> tuple[float, ...]:
+        """Return the sigmas that finish a node at sigma."""
+        return self._plan.finish_path(sigma)
+
+    def finish_cost(self, sigma: float) -> int:
+        """Return the evaluations that finish a handle."""
+        return self._plan.finish_cost(sigma)
+
     def random(self, *key: int) -> Random:
         """Return the generator of this key."""
         return self._plan.random(self.item, self.chain, self.pass_, *key)
@@ -214,17 +222,20 @@ class Chain:
             return self.claim - sum(map(plan.move_cost, request.moves))
         rows = max(plan.finish_cost(move.to) for move in request.moves)
         kept = self._held is not None and not any(
-            self._holds(move.to, move.score) and move.to < self._held.sigma
+            move.donor is None and self._holds(move.to, move.score) and move.to < self._held.sigma
             for move in request.moves
         )
         return max(self.claim, rows) if kept else rows
 
-    def adopt(self, node: Node, phase: str) -> None:
-        """Take note of a new node of this chain; hold the pass's best at its lowest sigma."""
+    def adopt(self, node: Node, phase: str, mixed: bool) -> None:
+        """Take note of a new node of this chain; hold the pass's best at its lowest sigma.
+
+        A mix is not held: no prediction of the model stands behind it.
+        """
         self._nodes.add(node)
         if phase == "finish" and self.phase == "finish":
             self.claim -= node.sigma > 0.0
-        if phase != "search" or not self._holds(node.sigma, node.score is not None):
+        if phase != "search" or mixed or not self._holds(node.sigma, node.score is not None):
             return
         if self._held is None or _rank(node) > _rank(self._held):
             self._held = node
@@ -287,6 +298,7 @@ class Chain:
             self._open_pass()
             winners = yield from self._search()
             self.phase = "finish"
+            self.share += self.claim  # what kept a handle is free; a finishing freezes shares anew
             self.claim = 0
             yield from self._finish(winners)
             winners.clear()

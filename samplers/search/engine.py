@@ -19,11 +19,11 @@ from torch import Tensor
 
 from ..transition import Transition
 from .events import Event, Started
-from .execution import Executor, Faults, Job, Result
+from .execution import Executor, Faults, Job, Result, clean_of
 from .item import ItemSearch
 from .ledger import Budget, Ledger
 from .plan import Plan
-from .protocol import Checkpoint, Problem, Request, State, Strategy, Whole
+from .protocol import Checkpoint, Move, Problem, Request, State, Strategy, Whole
 from .record import Diverged, Winner
 
 __all__ = ["ItemOutcome", "Outcome", "Search", "Winner"]
@@ -227,12 +227,12 @@ class Search:
         return [
             Job(
                 item=item.index,
-                fr=None if move.parent is None else move.parent.sigma,
+                fr=_from(move),
                 to=move.to,
                 at=first if isinstance(move.transition, Whole) else move.to,
                 transition=move.transition,
                 key=key,
-                state=None if move.parent is None else item.state_of(move.parent),
+                state=_given(item, move),
                 score=move.score,
                 cost=self.plan.move_cost(move),
             )
@@ -347,6 +347,24 @@ class Search:
         except Exception:  # noqa: BLE001 - logged with its place
             self._saved_at = self._clock()
             _LOG.exception("the checkpoint could not be written")
+
+
+def _from(move: Move) -> float | None:
+    """Return the sigma a move steps from; a mix steps from the clean latents."""
+    if move.parent is None:
+        return None
+    return 0.0 if move.donor is not None else move.parent.sigma
+
+
+def _given(item: ItemSearch, move: Move) -> State | None:
+    """Return the tensors a move starts from."""
+    if move.parent is None:
+        return None
+    state = item.state_of(move.parent)
+    if move.donor is None:
+        return state
+    donor = clean_of(item.state_of(move.donor), move.donor.sigma)
+    return {"x": clean_of(state, move.parent.sigma), "donor": donor}
 
 
 def _states(tensors: dict[str, Tensor], item: int) -> dict[int, State]:

@@ -48,6 +48,7 @@ class Evaluated:
         spent: The item's evaluations up to and including this one.
         seconds: Its share of the time, scoring included.
         scores: Its rewards, if they were asked for.
+        donor: id of the node that a mix took differences from.
         score_seconds: The part of seconds that decoding and scoring took.
     """
 
@@ -67,6 +68,7 @@ class Evaluated:
     spent: int
     seconds: float
     scores: Scores | None
+    donor: int | None = None
     score_seconds: float = 0.0
 
 

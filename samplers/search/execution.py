@@ -18,10 +18,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..transition import Transition
+from ..transition import RENOISE, Transition
 from .protocol import DecodeError, ModelError, Problem, RewardError, Scores, State, Whole
+from .recombination import Mix, exchanged
 
-__all__ = ["Executor", "Faults", "Job", "Result"]
+__all__ = ["Executor", "Faults", "Job", "Result", "clean_of"]
 
 Faults = dict[int, Exception]
 """Item -> what went wrong with it."""
@@ -40,7 +41,8 @@ class Job:
         at: Where a start begins: `to`, or the first sigma for Whole.
         transition: How; None for an ordinary start.
         key: Full noise key.
-        state: The parent's state, one row; None for a start.
+        state: The parent's state, one row; None for a start; the clean latents x and donor for a
+            Mix.
         score: Whether to score it.
         cost: What it is charged unless the problem measured something else.
     """
@@ -49,7 +51,7 @@ class Job:
     fr: float | None
     to: float
     at: float
-    transition: Transition | Whole | None
+    transition: Transition | Whole | Mix | None
     key: tuple[int, ...]
     state: State | None
     score: bool
@@ -174,10 +176,17 @@ class Executor:
             if fr == 0.0:
                 state.setdefault("denoised", state["x"])
         measured: dict[str, list[int]] = {}
-        if first.transition is not None:
-            state = problem.move(items, state, fr, first.to, first.transition, noise)
+        mixed: Tensor | None = None
+        how = first.transition
+        if isinstance(how, Mix):
+            mixed = exchanged(state["x"], state["donor"], noise["mix"], how.share)
+            state, how = {"x": mixed, "denoised": mixed}, RENOISE
+        if how is not None:
+            state = problem.move(items, state, fr, first.to, how, noise)
             _measure(state, measured)
-        if first.to > 0.0:
+        if mixed is not None:
+            state = {**state, "denoised": mixed}
+        elif first.to > 0.0:
             state = problem.predict(items, state, first.to)
             _measure(state, measured)
         else:
@@ -214,7 +223,7 @@ class Executor:
         """Score candidates, or note whose fault it is that they cannot be."""
         begun, name = time.perf_counter(), self.problem.reward_name
         jobs = [job for job, _ in asked]
-        clean = [_clean(result.state, job.to) for job, result in asked]
+        clean = [clean_of(result.state, job.to) for job, result in asked]
         try:
             scores = self._scores(jobs, clean)
         except self.problem.interrupts:
@@ -226,7 +235,8 @@ class Executor:
             fault = _scoring_error(name, guilty, cause)
             faults.update({job.item: fault for job in guilty})
             return
-        seconds = (time.perf_counter() - begun) / len(asked)
+        beside = sum(score.held_out_seconds for score in scores)
+        seconds = (time.perf_counter() - begun - beside) / len(asked)
         for (job, result), score in zip(asked, scores, strict=True):
             result.scores, result.score_seconds = score, seconds
             result.seconds += seconds
@@ -319,7 +329,8 @@ def _let_go(fault: BaseException | None) -> None:
         fault = fault.__cause__ or fault.__context__
 
 
-def _clean(state: State, sigma: float) -> Tensor:
+def clean_of(state: State, sigma: float) -> Tensor:
+    """Return what a state says of the clean latent: its prediction, at 0 itself."""
     return state["denoised"] if sigma > 0.0 else state["x"]
 
 

@@ -6,6 +6,7 @@ it would be alone. Where a log exists (a checkpoint), rounds are answered from i
 """
 
 from collections.abc import Generator, Sequence
+from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -418,7 +419,7 @@ class ItemSearch:
         if chain >= 0 and self._chains:
             if handle is not None and sigma == 0.0:
                 self._chains[chain].finished(handle)
-            self._chains[chain].adopt(node, phase)
+            self._chains[chain].adopt(node, phase, row["donor"] is not None)
         self.outbox.extend(
             emit(self.index, self.ledger.evaluations, part, row, scores, handle, best)
         )
@@ -434,7 +435,7 @@ class ItemSearch:
         plain: bool,
     ) -> bool:
         """Enter a finished picture; return whether it is the best so far."""
-        kept = Scores(scores.value, scores.parts, scores.held_out)
+        kept = replace(scores, thumbnail=None)
         winner = Winner(node, kept, state or {})
         if not self.winners or kept.value >= self.winners[0].scores.value:
             self.best_node = node

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..transition import ODE, Transition
 from .protocol import Move, Problem, Strategy, Whole
+from .recombination import Mix
 
 __all__ = ["Plan", "spread", "thin"]
 
@@ -57,7 +58,7 @@ class Plan:
             raise ValueError(f"chains and top_k must be at least 1; got {chains} and {top_k}")
         strategy.check(self.sigmas, transition)
         self._paths: dict[float, tuple[float, ...]] = {}
-        self._json: dict[Transition | Whole, dict[str, Any]] = {}
+        self._json: dict[Transition | Whole | Mix, dict[str, Any]] = {}
         self.identities = {item: problem.identity(item) for item in self.items}
 
     @property
@@ -75,6 +76,8 @@ class Plan:
     def move_cost(self, move: Move) -> int:
         """Return the evaluations of a move; its transition defaults to the sampler's."""
         transition = move.transition or self.transition
+        if isinstance(transition, Mix):
+            return 0
         if move.parent is None and not isinstance(transition, Whole):
             return self.cost(None, move.to)
         return self.cost(transition, move.to)
@@ -137,7 +140,7 @@ class Plan:
         """Return the ODE evaluations that finish a handle at sigma."""
         return max(0, len(self.finish_path(sigma)) - 1)
 
-    def transition_json(self, transition: Transition | Whole) -> dict[str, Any]:
+    def transition_json(self, transition: Transition | Whole | Mix) -> dict[str, Any]:
         """Return the transition's JSON, the same dict for the same transition."""
         if transition not in self._json:
             self._json[transition] = transition.to_json()

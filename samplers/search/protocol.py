@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Protocol
 from torch import Tensor
 
 from ..transition import Transition
+from .recombination import Mix
 
 __all__ = [
     "Checkpoint",
@@ -85,13 +86,15 @@ class Move:
             chain and pass. Drawing twice with one key is an error.
         transition: How; None is the connected sampler's.
         score: Whether to score the prediction at `to`.
+        donor: For a Mix: the node whose differences from the parent are taken.
     """
 
     parent: Node | None
     to: float
     key: tuple[int, ...]
-    transition: Transition | Whole | None = None
+    transition: Transition | Whole | Mix | None = None
     score: bool = True
+    donor: Node | None = None
 
 
 @dataclass(frozen=True)
@@ -101,13 +104,15 @@ class Scores:
     Attributes:
         value: What is searched for, higher is better, finite.
         parts: Terms of the value, by name, for reports.
-        held_out: Rewards that are reported and never used, by name.
+        held_out: Rewards that are reported and never used, by name: a number, or why there is none.
+        held_out_seconds: What they took, beside the time that the search is charged.
         thumbnail: Anything a panel can show; not kept beyond the event.
     """
 
     value: float
     parts: Mapping[str, float] = field(default_factory=dict[str, float])
-    held_out: Mapping[str, float] = field(default_factory=dict[str, float])
+    held_out: Mapping[str, float | str] = field(default_factory=dict[str, float | str])
+    held_out_seconds: float = 0.0
     thumbnail: object = None
 
 
@@ -202,6 +207,14 @@ class Spec(Protocol):
 
     def cost(self, moves: Sequence[Move]) -> int:
         """Return the evaluations that a request of these moves takes."""
+        ...
+
+    def path(self, sigma: float) -> tuple[float, ...]:
+        """Return the sigmas by which a node at sigma is finished, ending with 0."""
+        ...
+
+    def finish_cost(self, sigma: float) -> int:
+        """Return the evaluations that finish a handle at sigma."""
         ...
 
     def random(self, *key: int) -> Random:
@@ -306,7 +319,7 @@ class Problem(Protocol):
     ) -> Mapping[str, Tensor]:
         """Return purpose -> standard normal rows, drawn when looked up.
 
-        Purposes are "start" and "move" (others belong to the problem). Key () is the plain sample's
+        Purposes are "start", "move" and "mix" (others belong to the problem). Key () is the plain sample's
         start, the item's own initial noise; (i,) is the plain sample's step i.
         """
         ...

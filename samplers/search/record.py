@@ -85,6 +85,7 @@ def entry_of(
                 {
                     "id": number,
                     "parent": None if parent is None else parent.id,
+                    "donor": None if move.donor is None else move.donor.id,
                     "from": None if parent is None else parent.sigma,
                     "sigma": move.to,
                     "key": list(key),
@@ -155,7 +156,8 @@ def emit(
     yield Evaluated(
         item, part["chain"], part["pass"], part["phase"], row["id"], row["parent"],
         row["from"], row["sigma"], tuple(row["key"]), row["transition"], row["evaluations"],
-        row["rows"], row["call"], spent, row["seconds"], scores, row["score_seconds"],
+        row["rows"], row["call"], spent, row["seconds"], scores, row["donor"],
+        row["score_seconds"],
     )  # fmt: skip
     if row["sigma"] == 0.0 and scores is not None:
         yield Finished(item, row["id"], scores, handle, spent, best)
@@ -180,6 +182,7 @@ def _json_of(scores: Scores | None) -> dict[str, Any] | None:
         "value": scores.value,
         "parts": dict(scores.parts),
         "held_out": dict(scores.held_out),
+        "held_out_seconds": scores.held_out_seconds,
     }
 
 
@@ -187,6 +190,7 @@ def _signature(request: Request, plan: Plan) -> str:
     rows = [
         [
             None if move.parent is None else move.parent.id,
+            None if move.donor is None else move.donor.id,
             move.to,
             list(key),
             None if move.transition is None else plan.transition_json(move.transition),
@@ -199,7 +203,14 @@ def _signature(request: Request, plan: Plan) -> str:
 
 def _signature_of_part(part: dict[str, Any]) -> str:
     rows = [
-        [row["parent"], row["sigma"], row["key"], row["transition"], row["score"] is not None]
+        [
+            row["parent"],
+            row["donor"],
+            row["sigma"],
+            row["key"],
+            row["transition"],
+            row["score"] is not None,
+        ]
         for row in part["rows"]
     ]
     return _hash([part["phase"], part["pass"], rows])

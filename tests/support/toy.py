@@ -19,7 +19,7 @@ from flowsearch.samplers.transition import ODE, step
 MEANS = torch.tensor([[2.0, 0.0, 0.0, 0.0], [-1.0, 1.5, 0.0, 0.0], [-1.0, -1.5, 1.0, 0.0]])
 WEIGHTS = torch.tensor([0.60, 0.35, 0.05])
 STD = 0.35
-PURPOSES = {"start": 1, "move": 2}
+PURPOSES = {"start": 1, "move": 2, "mix": 3}
 
 
 class Interrupted(BaseException):
