@@ -11,7 +11,15 @@ import torch
 from toy import SIGMAS, Interrupted, MemoryCheckpoint, Scripted, Toy
 
 from flowsearch.samplers.noise_law import noise_law
-from flowsearch.samplers.search import STRATEGIES, BestOfN, Budget, Search, Trace, Whole
+from flowsearch.samplers.search import (
+    STRATEGIES,
+    BestOfN,
+    Budget,
+    Ledger,
+    Search,
+    Trace,
+    Whole,
+)
 from flowsearch.samplers.search.calibration import students_t, top_target
 from flowsearch.samplers.search.plan import spread
 from flowsearch.samplers.transition import ODE, Transition
@@ -52,7 +60,7 @@ def phases(trace, phase):
 # ---- rows ----
 
 
-@pytest.mark.parametrize("rows", [1, 3, 19, 24, 25, 60, 111, 300])
+@pytest.mark.parametrize("rows", [1, 19, 24, 60, 240])
 @pytest.mark.parametrize("strategy", [cls() for cls in STRATEGIES.values()] + NO_PLAIN, ids=repr)
 def test_rows_are_a_budget(rows, strategy):
     outcome, _, toy = run(strategy, Budget(10_000, rows=rows), Guided(), chains=2)
@@ -67,6 +75,10 @@ def test_rows_are_a_budget(rows, strategy):
 
 
 def test_the_dearest_evaluation_seen_decides_what_rows_are_worth():
+    spent = Ledger()
+    for rows in (4, 1):
+        spent.charge("search", 1, rows, False, 0.0)
+    assert Budget(1000, rows=20).left(spent) == (20 - 5) // 4
     outcome, _, toy = run(BestOfN(width=1), Budget(10_000, rows=100), Guided(each=(1, 4)))
     assert outcome.items[0].ledger.rows_per_evaluation == 4.0
     assert outcome.items[0].why == "rows"
@@ -76,12 +88,12 @@ def test_the_dearest_evaluation_seen_decides_what_rows_are_worth():
 # ---- from one evaluation ----
 
 
-@pytest.mark.parametrize("evaluations", range(1, 10))
+@pytest.mark.parametrize("evaluations", [1, 2, 3, 6, 9])
 @pytest.mark.parametrize("strategy", [RBF(), BestOfN(), *NO_PLAIN], ids=repr)
 @pytest.mark.parametrize("transition", [ODE, GLASS, Whole("euler")], ids=["ode", "glass", "whole"])
 def test_any_budget_gives_a_picture(evaluations, strategy, transition):
-    if isinstance(transition, Whole) and strategy.name != "best_of_n":
-        return
+    if transition is not ODE and strategy.name != "best_of_n":
+        return  # some refuse it
     toy = Toy()
     toy.whole_steps = 10
     outcome, _, _ = run(strategy, Budget(evaluations), toy, transition)
@@ -326,6 +338,7 @@ def test_what_a_sampler_was_seen_to_take_is_read_from_the_log(call):
     given = {"transition": Whole("dpm_adaptive"), "chains": 2, "rows_per_call": 1}
     expected, _, toy = run(BestOfN(), Budget(150), Adaptive(), **given)
     assert expected.items[0].ledger.evaluations == toy.rows[0] <= 150
+    assert toy.rows[0] > 150 - 2 * 11, "less than the dearest sample a chain is left"
     checkpoint, toy = MemoryCheckpoint(), Adaptive()
     toy.fail_at = call
     with pytest.raises(Interrupted):
