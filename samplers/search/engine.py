@@ -306,8 +306,8 @@ class Search:
         old = Budget.from_json(data["budget"])
         if old != self.budget:
             self.notes.append(
-                "a search with another budget is continued, which is not the same as having "
-                "started with this one"
+                "a search with another budget or target is continued, which is not the same as "
+                "having started with this one"
             )
         self._elapsed_before = float(data["elapsed"])
         self._executor.rows_per_call = int(data["rows_per_call"])

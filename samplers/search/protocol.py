@@ -319,8 +319,8 @@ class Problem(Protocol):
     ) -> Mapping[str, Tensor]:
         """Return purpose -> standard normal rows, drawn when looked up.
 
-        Purposes are "start", "move" and "mix" (others belong to the problem). Key () is the plain sample's
-        start, the item's own initial noise; (i,) is the plain sample's step i.
+        Purposes are "start", "move" and "mix" (others belong to the problem). Key () is the plain
+        sample's start, the item's own initial noise; (i,) is the plain sample's step i.
         """
         ...
 

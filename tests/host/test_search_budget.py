@@ -10,6 +10,7 @@ import searching as s
 from flowsearch.nodes.flow_sampler import FlowSampler
 from flowsearch.nodes.host import progress
 from flowsearch.nodes.host.progress import Forecast, Progress
+from flowsearch.nodes.plot import PHASES
 from flowsearch.samplers.search import Budget
 from flowsearch.samplers.search.calibration import top_target
 from flowsearch.samplers.search.events import Evaluated, Stopped
@@ -96,6 +97,8 @@ def test_top_percent_is_measured_on_plain_samples(inner):
     assert len(scores) == 16
     assert spent["phases"]["calibrate"] == 15 * spent["phases"]["plain"]
     assert spent["evaluations"] == sum(rows)
+    assert set(spent["phases"]) <= set(PHASES), "the plot shows where every evaluation went"
+    assert sum(spent["phases"].values()) == spent["evaluations"]
     goal = report.trace.record["stopped"][0]["target"]
     assert goal == pytest.approx(top_target(scores, 2.0))
     why = report.trace.record["stopped"][0]["why"]

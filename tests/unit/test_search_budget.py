@@ -259,6 +259,30 @@ def test_the_highest_reward_needs_no_calibration():
     assert (toy.rows[0], outcome.items[0].why) == (50, "target")
 
 
+class Clock:
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        self.now += 1.0
+        return self.now
+
+
+def test_calibration_ends_with_the_seconds_between_pictures():
+    """One round takes two ticks here: the plain sample and one group are 21 rounds."""
+    budget, checkpoint = Budget(1000, seconds=60.0, top=5.0), MemoryCheckpoint()
+    given = {"checkpoint": checkpoint, "clock": Clock()}
+    outcome, trace, _ = run(BestOfN(), budget, **given)
+    done = [row for row in phases(trace, "calibrate") if row["sigma"] == 0.0]
+    assert outcome.items[0].why == "seconds"
+    assert 0 < len(done) < 15
+    assert len(done) % 4 == 0
+    assert len(phases(trace, "calibrate")) == 11 * len(done), "what was begun is finished"
+    again, trace, toy = run(BestOfN(), budget, **given)
+    assert toy.calls == []
+    assert again.items[0].ledger.phases == outcome.items[0].ledger.phases
+
+
 def test_strategies_are_told_the_plain_scores():
     class Asks(BestOfN):
         """Best-of-N that notes what it knows when it starts."""
