@@ -19,6 +19,7 @@ INK, GRID = (40, 40, 40), (222, 222, 222)
 COLOURS = [(31, 119, 180), (214, 90, 20), (44, 140, 60), (148, 80, 180), (120, 90, 70)]
 PHASES = {
     "plain": (150, 150, 150),
+    "calibrate": (200, 170, 60),
     "search": (31, 119, 180),
     "finish": (44, 140, 60),
     "target": (214, 90, 20),
@@ -187,7 +188,8 @@ def _spending(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], report:
                 draw.rectangle([x - 5, y, x + 5, axes.at(sigma, below)[1]], fill=colour)
             below = above
     for index, (phase, colour) in enumerate(PHASES.items()):
-        draw.text((box[2] - 72 * (3 - index), box[1] - 14), phase, colour, font(18), anchor="rs")
+        right = box[2] - 84 * (len(PHASES) - 1 - index)
+        draw.text((right, box[1] - 14), phase, colour, font(18), anchor="rs")
 
 
 def _correlation(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], report: Report) -> None:

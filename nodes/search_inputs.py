@@ -18,12 +18,12 @@ REWARD_CALLS = (
     "limit; few: the search ends early."
 )
 ROWS = (
-    "Most rows that may reach the network, for each picture of the batch: 1 an evaluation at cfg 1, "
-    "2 above, more with area prompts. 0: no limit; few: at least one evaluation is made."
+    "Most rows that may reach the network, for each picture of the batch: 1 an evaluation at cfg "
+    "1, 2 above, more with area prompts. 0: no limit; few: at least one evaluation is made."
 )
 CHECKPOINT_SECONDS = (
-    "Seconds between two files from which the same workflow goes on after a crash, a cancel or with "
-    "a larger budget. 0: none are written; short: little is done twice, more is written to disk."
+    "Seconds between two files from which the same workflow goes on after a crash, a cancel or "
+    "with a larger budget. 0: none are written; short: little is done twice, more is written."
 )
 HELD_OUT = (
     "Further rewards of the finished pictures, any number. The search never uses them; the report "
@@ -149,6 +149,15 @@ def advanced_inputs(top_k: bool = True) -> list[io.Input]:
             ),
         ),
         _whole("reward_calls", 0, 1_000_000, REWARD_CALLS),
+    ]
+    if top_k:
+        inputs.append(_whole("top_k", 1, 64, TOP_K))
+    # new widgets come last: the editor's files hold widgets by their place
+    return [*inputs, held_out_input(), *_later_inputs()]
+
+
+def _later_inputs() -> list[io.Input]:
+    return [
         _whole("rows", 0, 10_000_000, ROWS),
         io.Float.Input(
             "checkpoint_seconds",
@@ -162,9 +171,6 @@ def advanced_inputs(top_k: bool = True) -> list[io.Input]:
             tooltip=CHECKPOINT_SECONDS,
         ),
     ]
-    if top_k:
-        inputs.append(_whole("top_k", 1, 64, TOP_K))
-    return [*inputs, held_out_input()]
 
 
 def held_out_input() -> io.Input:

@@ -102,7 +102,8 @@ class Report:
     def _plain_scores(self, item: int) -> dict[str, Any] | None:
         rows = (row for row in self.trace.record["evaluated"] if row["item"] == item)
         ends = [row for row in rows if row["phase"] == "plain" and row["sigma"] == 0.0]
-        return ends[0]["scores"] if ends else None
+        # a thinned one comes first where a search began with less than one plain sample
+        return ends[-1]["scores"] if ends else None
 
     def _baseline(self, item: int) -> dict[str, Any] | None:
         finished = (row for row in self.trace.record["finished"] if row["item"] == item)

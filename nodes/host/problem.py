@@ -260,14 +260,18 @@ class HostProblem:
         devices = [noise.device] if noise.device.type == "cuda" else []
         with torch.random.fork_rng(devices):
             try:
-                self._inner.sample(calls, sigmas, extra_args, interruptible, noise, latent, None, True)
+                self._inner.sample(
+                    calls, sigmas, extra_args, interruptible, noise, latent, None, True
+                )
             except self.interrupts:
                 raise
             except Exception:  # noqa: BLE001 - one of another pack may look closer at its model
                 return len(sigmas) - 1
         return max(1, calls.calls)
 
-    def _run_inner(self, items: Sequence[int], noise: Mapping[str, Tensor], sigmas: Tensor) -> State:
+    def _run_inner(
+        self, items: Sequence[int], noise: Mapping[str, Tensor], sigmas: Tensor
+    ) -> State:
         """Run the stock sampler, row by row: its own noise would depend on the batch."""
         seeds = cast(LazyNoise, noise).inner_seeds()
         starts = zip(noise["start"], seeds, strict=True)

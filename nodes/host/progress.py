@@ -88,13 +88,15 @@ class Forecast:
 
     @property
     def known(self) -> bool:
-        """Whether a second call, and a score, have been seen."""
-        return self._counts["evaluations"] > 0 and "scores" in self._first
+        """Whether a second call has been seen."""
+        return self._counts["evaluations"] > 0
 
     def __str__(self) -> str:
         """Say what is left, and what it is reckoned from."""
-        one, score = self.each("evaluations"), self.each("scores")
-        return f"at most {_duration(self.left())} more ({one:.2g} s an evaluation, {score:.2g} s a score)"
+        each = f"{self.each('evaluations'):.2g} s an evaluation"
+        if "scores" in self._first:
+            each += f", {self.each('scores'):.2g} s a score"
+        return f"at most {_duration(self.left())} more ({each})"
 
 
 def _duration(seconds: float) -> str:

@@ -2,10 +2,10 @@
 
 The name holds the node and a digest of the node's part of the workflow without its budget, and of
 the tensors that came out of it. Queueing the same again finds the file; a larger budget finds it
-too; anything else has another name. It is not in the temp folder, because the host empties that when
-it starts, and a crash would take the file along; the folder is one of the host's "system users",
-which it does not serve. The newest files are kept, as far as they are few, small and young. One
-safetensors file, replaced at once: it is whole or it is the one before.
+too; anything else has another name. It is not in the temp folder, because the host empties that
+when it starts, and a crash would take the file along; the folder is one of the host's "system
+users", which it does not serve. The newest files are kept, as far as they are few, small and young.
+One safetensors file, replaced at once: it is whole or it is the one before.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ the budget holds less than one, its sigmas are thinned to what fits: one evaluat
 prediction at the first sigma. A target "top p percent" is measured on plain samples of other starts
 (calibration.py); they are ordinary finished pictures, and may win.
 
-Each generator here yields one request at a time and is sent its nodes.
+A generator here yields one request at a time and is sent its nodes.
 """
 
 import math
@@ -17,8 +17,6 @@ from .plan import Plan
 from .protocol import Move, Node, Request, Whole
 
 __all__ = ["Baseline"]
-
-Requests = Generator[Request, list[Node], None]
 
 _HEAD = (-1, 0, 3)  # chain, pass and phase of the keys of further plain samples
 _WIDTH = 4  # of them side by side
@@ -52,15 +50,12 @@ class Baseline:
         """Return whether the plain sample was thinned, and a budget allows a better one."""
         return 0 < self._taken < left
 
-    def sample(self, left: Callable[[], int], price: int) -> Requests:
+    def sample(self, left: Callable[[], int], price: int) -> Generator[Request, list[Node], None]:
         """Take the plain sample of the seed to sigma 0 with the connected sampler.
 
         Args:
             left: The item's evaluations, now.
             price: Evaluations that it takes in full.
-
-        Yields:
-            Its requests.
         """
         self.nodes.clear()
         before = left()
@@ -101,7 +96,9 @@ class Baseline:
             how = how or plan.transition
         return thinned
 
-    def calibrate(self, budget: Budget, ledger: Ledger, kept: int, price: int) -> Requests:
+    def calibrate(
+        self, budget: Budget, ledger: Ledger, kept: int, price: int
+    ) -> Generator[Request, list[Node], None]:
         """Take further plain samples until the target is known, from at most half of the budget.
 
         Args:
@@ -109,14 +106,11 @@ class Baseline:
             ledger: What was spent.
             kept: Evaluations that are promised to chains.
             price: Evaluations of a plain sample.
-
-        Yields:
-            Their requests.
         """
         count = self._affordable(budget, ledger, kept, price)
         highest = budget.highest
         try:
-            while LEAST <= count and len(self.scores) < count:
+            while count >= LEAST and len(self.scores) < count:
                 if highest is not None and max(self.scores, default=-math.inf) >= highest:
                     break
                 width = min(_WIDTH, count - len(self.scores))

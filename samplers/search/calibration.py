@@ -5,11 +5,11 @@ Measured on a few plain samples, as if their rewards were normally distributed:
     target = mean + t s sqrt(1 + 1/n)
 
 with n rewards, their mean and standard deviation s (of n - 1), and t exceeded by p percent of
-Student's distribution with n - 1 degrees of freedom: (reward - mean) / (s sqrt(1 + 1/n)) of one more
-sample has that distribution. On average over such measurements p percent of further plain samples
-lie above the target, whatever n is. A quantile of the n rewards themselves could not ask for more
-than the best of them: the best of 16 is only among the best 6 percent. Equal rewards have no scale,
-and tell nothing.
+Student's distribution with n - 1 degrees of freedom: (reward - mean) / (s sqrt(1 + 1/n)) of one
+more sample has that distribution. On average over such measurements p percent of further plain
+samples lie above the target, whatever n is. A quantile of the n rewards themselves could not ask
+for more than the best of them: the best of 16 is only among the best 6 percent. Equal rewards have
+no scale, and tell nothing.
 """
 
 import math

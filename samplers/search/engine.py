@@ -4,8 +4,8 @@
     outcome = search.run()
     picture = outcome.items[0].winners[0].state["x"]
 
-A cancel passes at once and unchanged. An error ends the search of its item only: the others go on to
-their end, then it is raised. Either leaves the best finished pictures and the checkpoint behind.
+A cancel passes at once and unchanged. An error ends the search of its item only: the others go on
+to their end, then it is raised. Either leaves the best finished pictures and the checkpoint behind.
 """
 
 import logging
@@ -199,11 +199,7 @@ class Search:
     def _compute(
         self, waiting: Sequence[tuple[ItemSearch, Any, list[Request]]]
     ) -> tuple[list[tuple[ItemSearch, Any, list[Request]]], list[list[list[Result]]]]:
-        """Compute all items' requests together.
-
-        Returns:
-            The items without a fault, and their results as [item][request][move].
-        """
+        """Compute all requests; return the items without a fault and [item][request][move]."""
         jobs = [
             job
             for item, _, requests in waiting
@@ -310,8 +306,8 @@ class Search:
         old = Budget.from_json(data["budget"])
         if old != self.budget:
             self.notes.append(
-                "a search with another budget is continued, which is not the same as having "
-                "started with this one"
+                "a search with another budget or target is continued, which is not the same as "
+                "having started with this one"
             )
         self._elapsed_before = float(data["elapsed"])
         self._executor.rows_per_call = int(data["rows_per_call"])

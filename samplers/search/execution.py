@@ -201,9 +201,7 @@ class Executor:
             for row, cost, network in zip(_rows(state, len(jobs)), costs, rows, strict=True)
         ]
 
-    def _score(
-        self, jobs: Sequence[Job], results: Sequence[Result | None], faults: Faults
-    ) -> None:
+    def _score(self, jobs: Sequence[Job], results: Sequence[Result | None], faults: Faults) -> None:
         """Score what wants a score, in one call an item (or in all)."""
         calls: dict[int | None, list[int]] = {}
         for index, job in enumerate(jobs):
@@ -302,9 +300,7 @@ def _scoring_error(name: str, guilty: Sequence[Job], cause: Exception) -> Except
             f"one picture is too much for the reward {name}: {cause}"
         )
     else:
-        fault = RewardError(
-            f"the reward {name} raised {type(cause).__name__}: {cause} {candidate}"
-        )
+        fault = RewardError(f"the reward {name} raised {type(cause).__name__}: {cause} {candidate}")
     fault.__cause__ = cause
     return fault
 

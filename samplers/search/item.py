@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from .baseline import Baseline, Requests
+from .baseline import Baseline
 from .chain import Chain, finishing
 from .events import Event, Stopped
 from .execution import Result
@@ -160,7 +160,7 @@ class ItemSearch:
         yield from self._baseline(self.baseline.calibrate(*given), True)
 
     def _baseline(
-        self, steps: Requests, stops: bool
+        self, steps: Generator[Request, list[Node], None], stops: bool
     ) -> Generator[list[Request], list[list[Result]], None]:
         """Carry out the baseline's requests; one that stops does so between pictures."""
         request = next(steps, None)
@@ -408,7 +408,7 @@ class ItemSearch:
         self.ledger.charge(
             phase, row["evaluations"], row["rows"], score is not None, row["seconds"]
         )
-        how = row["transition"] or {}
+        how: dict[str, Any] = row["transition"] or {}
         if "whole" in how and "sigmas" not in how:
             self._whole_cost = max(self._whole_cost, row["evaluations"])
         scores = result.scores if result is not None else scores_of(row)

@@ -90,19 +90,20 @@ class Plan:
             left: Evaluations that its steps may take.
 
         Returns:
-            The sigmas that follow, as many as fit, and the transition: the sampler's own, or the
-            ODE where not even one of its steps fits.
+            The sigmas that follow, as many as fit, and the transition: the sampler's own, or a jump
+            to the prediction where not even one of its steps fits.
+
+        Raises:
+            TypeError: A sampler that is run whole.
         """
-        own = self.transition
-        for how in (ODE,) if isinstance(own, Whole) else (own, ODE):
-            fits, over = 0, len(sigmas)
-            while over - fits > 1:
-                steps = (fits + over) // 2
-                price = sum(self.cost(how, to) for to in spread(sigmas, steps)[1:])
-                fits, over = (steps, over) if price <= left else (fits, steps)
-            if fits:
-                return spread(sigmas, fits)[1:], how
-        return (0.0,), ODE
+        if isinstance(self.transition, Whole):
+            raise TypeError(f"{self.transition.name} takes no steps of its own; see whole()")
+        fits, over = 0, len(sigmas)
+        while over - fits > 1:
+            steps = (fits + over) // 2
+            price = sum(self.cost(self.transition, to) for to in spread(sigmas, steps)[1:])
+            fits, over = (steps, over) if price <= left else (fits, steps)
+        return (spread(sigmas, fits)[1:], self.transition) if fits else ((0.0,), ODE)
 
     def whole(self, sampler: Whole, left: int) -> Whole:
         """Return a whole run of the sampler that fits, on fewer sigmas if need be, at least two.

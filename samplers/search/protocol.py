@@ -323,8 +323,8 @@ class Problem(Protocol):
     ) -> Mapping[str, Tensor]:
         """Return purpose -> standard normal rows, drawn when looked up.
 
-        Purposes are "start", "move" and "mix" (others belong to the problem). Key () is the plain sample's
-        start, the item's own initial noise; (i,) is the plain sample's step i.
+        Purposes are "start", "move" and "mix" (others belong to the problem). Key () is the plain
+        sample's start, the item's own initial noise; (i,) is the plain sample's step i.
         """
         ...
 
@@ -351,11 +351,7 @@ class Problem(Protocol):
     def score(
         self, items: Sequence[int], denoised: Tensor, sigmas: Sequence[float]
     ) -> list[Scores]:
-        """Score clean latents, one Scores a row; sigma 0 marks a finished picture.
-
-        Raises:
-            DecodeError: A picture could not be decoded.
-        """
+        """Score clean latents, one Scores a row; sigma 0 marks finished. May raise DecodeError."""
         ...
 
     def cost(self, transition: Transition | Whole | None, to: float) -> int:

@@ -34,7 +34,9 @@ class Mix:
     def __post_init__(self) -> None:
         """Refuse a share that copies one of the two."""
         if not 0.0 < self.share < 1.0:
-            raise ValueError(f"a mix takes a share above 0 and below 1 of the donor, got {self.share}")
+            raise ValueError(
+                f"a mix takes a share above 0 and below 1 of the donor, got {self.share}"
+            )
 
     def to_json(self) -> dict[str, Any]:
         """Return a dict of JSON types that names this transition in reports."""

@@ -203,7 +203,14 @@ def _signature(request: Request, plan: Plan) -> str:
 
 def _signature_of_part(part: dict[str, Any]) -> str:
     rows = [
-        [row["parent"], row["donor"], row["sigma"], row["key"], row["transition"], row["score"] is not None]
+        [
+            row["parent"],
+            row["donor"],
+            row["sigma"],
+            row["key"],
+            row["transition"],
+            row["score"] is not None,
+        ]
         for row in part["rows"]
     ]
     return _hash([part["phase"], part["pass"], rows])

@@ -10,6 +10,7 @@ import searching as s
 from flowsearch.nodes.flow_sampler import FlowSampler
 from flowsearch.nodes.host import progress
 from flowsearch.nodes.host.progress import Forecast, Progress
+from flowsearch.nodes.plot import PHASES
 from flowsearch.samplers.search import Budget
 from flowsearch.samplers.search.calibration import top_target
 from flowsearch.samplers.search.events import Evaluated, Stopped
@@ -59,7 +60,9 @@ def test_any_budget_gives_a_picture(evaluations, inner):
     assert any("thinned" in sentence for sentence in report.sentences())
 
 
-@pytest.mark.parametrize(("name", "each"), [("heun", 11), ("dpm_2", 11), ("dpmpp_2s_ancestral", 11)])
+@pytest.mark.parametrize(
+    ("name", "each"), [("heun", 11), ("dpm_2", 11), ("dpmpp_2s_ancestral", 11)]
+)
 def test_what_a_stock_sampler_takes_is_known_before_it_runs(name, each):
     """Its first run is then not begun with less; the count is the one it takes."""
     for evaluations in (each - 1, each, 3 * each):
@@ -94,6 +97,8 @@ def test_top_percent_is_measured_on_plain_samples(inner):
     assert len(scores) == 16
     assert spent["phases"]["calibrate"] == 15 * spent["phases"]["plain"]
     assert spent["evaluations"] == sum(rows)
+    assert set(spent["phases"]) <= set(PHASES), "the plot shows where every evaluation went"
+    assert sum(spent["phases"].values()) == spent["evaluations"]
     goal = report.trace.record["stopped"][0]["target"]
     assert goal == pytest.approx(top_target(scores, 2.0))
     why = report.trace.record["stopped"][0]["why"]

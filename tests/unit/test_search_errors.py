@@ -211,7 +211,9 @@ def test_scoring_is_halved_when_memory_runs_out(room):
     assert max(toy.batches) in (1, 2)
     assert toy.scored[0] == outcome.items[0].ledger.reward_calls
     expected = search(Toy()).run()
-    assert torch.equal(outcome.items[0].winners[0].state["x"], expected.items[0].winners[0].state["x"])
+    assert torch.equal(
+        outcome.items[0].winners[0].state["x"], expected.items[0].winners[0].state["x"]
+    )
     assert '"scores_per_call": ' + str(max(toy.batches)) in checkpoint.kept[1]
 
 
@@ -269,7 +271,9 @@ def test_a_checkpoint_that_cannot_be_written_does_not_hide_the_cause(caplog):
 def test_a_checkpoint_that_cannot_be_written_does_not_end_the_search(caplog):
     outcome = start(Toy(), checkpoint=Broken(), checkpoint_seconds=0.0).run()
     expected = start(Toy()).run()
-    assert torch.equal(outcome.items[0].winners[0].state["x"], expected.items[0].winners[0].state["x"])
+    assert torch.equal(
+        outcome.items[0].winners[0].state["x"], expected.items[0].winners[0].state["x"]
+    )
     assert "disk full" in caplog.text
 
 

@@ -30,8 +30,7 @@ CASES = {
     "rbf_chains": (RBF.descent(draws=2), 2, Budget(54)),
     "rbf_target": (RBF.descent(draws=3, restart="best"), 2, Budget(70, target=-0.35)),
     "rbf_top": (RBF.descent(draws=2, restart="best"), 2, Budget(150, top=10.0)),
-    "rbf_rows": (RBF.descent(draws=2), 2, Budget(500, rows=45)),
-    "thinned": (RBF(), 1, Budget(4)),
+    "rbf_rows": (RBF.descent(draws=2), 2, Budget(120, rows=45)),
     "rbf_no_plain": (RBF.descent(plain=False, pool=3), 1, Budget(40, reward_calls=25)),
     "svdd": (SVDD(candidates=3, finalists=2), 2, Budget(50)),
     "code": (CoDe(candidates=0, width=2, sigma_low=0.0), 1, Budget(40, target=-0.2)),
@@ -113,7 +112,7 @@ def test_resume_after_an_interrupt_in_any_call(case, where):
         same(outcome, expected)
         assert told(again) == told(whole)
         call += 1
-    assert call >= (min(13, CASES[case][2].evaluations) if where == "fail_at" else 2)
+    assert call > (12 if where == "fail_at" else 3)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -154,9 +153,7 @@ def test_resume_twice(case):
 @pytest.mark.parametrize("case", CASES)
 def test_more_continues_where_the_budget_ended(case):
     budget = CASES[case][2]
-    more = dataclasses.replace(
-        budget, evaluations=budget.evaluations + 30, target=None, reward_calls=None
-    )
+    more = Budget(budget.evaluations + 30)
     checkpoint, toy = MemoryCheckpoint(), Toy()
     before = make(case, checkpoint).run()
     after = make(case, checkpoint, toy, budget=more).run()
