@@ -135,6 +135,11 @@ def test_particles_are_weighed_in_the_window_and_finished():
     assert "log Z" in weighed[0]["why"]
 
 
+def test_the_last_step_parts_no_copies():
+    levels = SMC(sigma_low=0.0, score_below=1.0).levels(SIGMAS, fixed_q(0.85))
+    assert [SIGMAS[i] for i in levels] == SIGMAS[:-2]  # from .1 every copy goes to its prediction
+
+
 def test_a_small_budget_takes_fewer_particles():
     for evaluations in range(21, 91, 5):
         _, trace = run(SMC(particles=8), evaluations)
