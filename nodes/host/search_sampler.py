@@ -24,6 +24,7 @@ from ...samplers.search import (
     Budget,
     RolloverBudgetForcing,
     Search,
+    Strategy,
     Trace,
     Whole,
 )
@@ -37,8 +38,6 @@ from .outcome import Report
 from .problem import HostProblem
 from .progress import Progress, show_rescued
 from .resume import FileCheckpoint, checkpoint_of_running_node
-
-AnyStrategy = RolloverBudgetForcing | BestOfN
 
 __all__ = ["TOP_PERCENT", "SearchSampler", "StrategyChoice", "limits"]
 
@@ -57,7 +56,7 @@ class StrategyChoice:
         rows_per_call: Candidates in one call of the model; 0 asks the free memory.
     """
 
-    strategy: AnyStrategy
+    strategy: Strategy
     chains: int = 1
     rows_per_call: int = 0
 
@@ -178,7 +177,6 @@ class SearchSampler(Sampler):
     ) -> tuple[Search, Trace, Progress]:
         first, shape = problem.linear_sigmas[0], tuple(noise.shape)
         choice = self.choice or StrategyChoice(usual_strategy(self.inner, first))
-        strategy: Any = choice.strategy
         rows = choice.rows_per_call or rows_that_fit(guider, shape)
         memory = partial(memory_needed, guider, shape, rows)
         trace, progress = Trace(), Progress(self.budget, len(noise), memory)
@@ -189,7 +187,7 @@ class SearchSampler(Sampler):
 
         search = Search(
             problem,
-            strategy,
+            choice.strategy,
             problem.linear_sigmas,
             transition_of(self.inner),
             self.budget,
@@ -248,7 +246,7 @@ def transition_of(sampler: Sampler) -> Transition | Whole:
     return Whole(name.removeprefix("sample_"))
 
 
-def usual_strategy(sampler: Sampler, first: float) -> AnyStrategy:
+def usual_strategy(sampler: Sampler, first: float) -> Strategy:
     """Return the strategy that is used where none is connected.
 
     Args:
