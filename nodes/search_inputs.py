@@ -122,7 +122,7 @@ def advanced_inputs(top_k: bool = True) -> list[io.Input]:
             "strategy",
             optional=True,
             tooltip=(
-                "How to search, from the node Search Strategy. Not connected: rbf, or best_of_n "
+                "How to search, from the node Search Strategy. Not connected: evolutionary, or best_of_n "
                 "for a sampler that can only be run whole."
             ),
         ),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -22,14 +22,14 @@ from ...rewards.base import Reward
 from ...samplers.search import (
     BestOfN,
     Budget,
-    RolloverBudgetForcing,
+    EvolutionarySearch,
     Search,
     Strategy,
     Trace,
     Whole,
 )
 from ...samplers.search.events import Event
-from ...samplers.transition import ODE, Transition
+from ...samplers.transition import Transition
 from ..flow_sampler import FlowSampler
 from .conditioning import cond_tensors
 from .judge import Judge, decode
@@ -175,8 +175,8 @@ class SearchSampler(Sampler):
         noise: Tensor,
         extra_args: dict[str, Any],
     ) -> tuple[Search, Trace, Progress]:
-        first, shape = problem.linear_sigmas[0], tuple(noise.shape)
-        choice = self.choice or StrategyChoice(usual_strategy(self.inner, first))
+        shape = tuple(noise.shape)
+        choice = self.choice or StrategyChoice(usual_strategy(self.inner))
         rows = choice.rows_per_call or rows_that_fit(guider, shape)
         memory = partial(memory_needed, guider, shape, rows)
         trace, progress = Trace(), Progress(self.budget, len(noise), memory)
@@ -246,25 +246,17 @@ def transition_of(sampler: Sampler) -> Transition | Whole:
     return Whole(name.removeprefix("sample_"))
 
 
-def usual_strategy(sampler: Sampler, first: float) -> Strategy:
+def usual_strategy(sampler: Sampler) -> Strategy:
     """Return the strategy that is used where none is connected.
 
     Args:
         sampler: The SAMPLER to be searched.
-        first: The run's first linear sigma.
 
     Returns:
-        Best-of-N for what can only be run whole; RBF with the sampler's own draws where it has any.
+        Best-of-N for what can only be run whole, so that all its pictures are the sampler's own;
+        else the evolutionary search.
     """
-    transition = transition_of(sampler)
-    if isinstance(transition, Whole):
-        return BestOfN()
-    usual = RolloverBudgetForcing() if transition == ODE else RolloverBudgetForcing(q=None)
-    if first >= usual.sigma_high:
-        return usual
-    # a partial denoise may start below the window: search the same part of what there is
-    low, up = usual.sigma_low * first, usual.restart_sigma * first
-    return replace(usual, sigma_low=low, restart_sigma=up)
+    return BestOfN() if isinstance(transition_of(sampler), Whole) else EvolutionarySearch()
 
 
 def _require_pictures(guider: CFGGuider, noise: Tensor) -> None:

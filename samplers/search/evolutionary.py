@@ -68,8 +68,8 @@ class EvolutionarySearch(Settings):
     levels: int = 3
     level_low: float = 0.75
     level_high: float = 0.9
-    draft_sigma: float = 0.4
-    steps: int = 2
+    draft_sigma: float = 0.3
+    steps: int = 4
     fresh: bool = True
     mixes: int = 16
     finish_steps: int | None = None
@@ -132,6 +132,7 @@ class _Pass:
         self.best = spec.best() if spec.chain == 0 or spec.pass_ else None
         self.record = {arm: [WINS, LOSSES] for arm in settings.arms(spec.sigmas[0])}
         self.draft = settings.draft_sigma * spec.sigmas[0]
+        self.shown = self.best  # the best finished picture of this pass
         self.finished: dict[int, float] = {}
         self.seams: list[float] = []
         self.count = self.spent = 0
@@ -190,6 +191,8 @@ class _Pass:
         return []
 
     def _keep(self, node: Node, why: str) -> None:
+        if node.sigma == 0.0 and self.score(node) >= self.score(self.shown):
+            self.shown = node
         if self.score(node) >= self.score(self.best):
             self.best = node
             self.spec.choose([node], why)
@@ -246,9 +249,10 @@ class _Pass:
         (picture,) = yield from walk([best], path, [0], key, ODE)
         self.spent = 0
         self.finished[best.id] = self.score(picture)
-        top = spec.best()
-        if top is not None and self.score(top) > self.score(best):
-            self.best = top
+        if self.score(picture) >= self.score(self.shown):
+            self.shown = picture
+        if self.score(self.shown) > self.score(best):
+            self.best = self.shown
         return []
 
 

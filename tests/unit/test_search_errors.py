@@ -48,7 +48,7 @@ class Faulty(Toy):
 
 
 def start(toy, **more):
-    return Search(toy, RBF.descent(), SIGMAS, ODE, Budget(100), items=(0, 1), **more)
+    return Search(toy, RBF(), SIGMAS, ODE, Budget(100), items=(0, 1), **more)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -302,12 +302,12 @@ def test_a_strategy_that_raises_leaves_the_last_checkpoint_as_it_was():
             Toy(), strategy, SIGMAS, ODE, Budget(150), checkpoint=checkpoint, checkpoint_seconds=0.0
         )
 
-    search = start(Faint.descent(draws=2))
+    search = start(Faint(draws=2))
     with pytest.raises(ZeroDivisionError, match="in the strategy"):
         search.run()
     assert search.best(0) is not None
-    outcome = start(RBF.descent(draws=2)).run()
-    expected = Search(Toy(), RBF.descent(draws=2), SIGMAS, ODE, Budget(150)).run()
+    outcome = start(RBF(draws=2)).run()
+    expected = Search(Toy(), RBF(draws=2), SIGMAS, ODE, Budget(150)).run()
     assert outcome.notes == []
     one, other = outcome.items[0].winners[0], expected.items[0].winners[0]
     assert torch.equal(one.state["x"], other.state["x"])
@@ -339,7 +339,7 @@ def test_a_state_with_other_rows_is_an_error():
 def test_settings_that_cannot_run_are_refused(change, message):
     settings = {"sigmas": SIGMAS, "items": (0,), **change}
     with pytest.raises(ValueError, match=message):
-        Search(Toy(), RBF.descent(), transition=ODE, budget=Budget(100), **settings)
+        Search(Toy(), RBF(), transition=ODE, budget=Budget(100), **settings)
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def run(problem, strategy=None, evaluations=200, checkpoint=None):
     return trace, search.run()
 
 
-STRATEGIES = [RolloverBudgetForcing(), RolloverBudgetForcing.descent(), BestOfN()]
+STRATEGIES = [RolloverBudgetForcing(), RolloverBudgetForcing(), BestOfN()]
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=["default", "descent", "best_of_n"])

@@ -20,7 +20,7 @@ def run():
         events.append(event)
 
     outcome = Search(
-        Toy(), RolloverBudgetForcing.descent(draws=3), SIGMAS, ODE, Budget(150), items=(0, 1),
+        Toy(), RolloverBudgetForcing(draws=3), SIGMAS, ODE, Budget(150), items=(0, 1),
         on_event=both, top_k=3,
     ).run()  # fmt: skip
     return trace, events, outcome
