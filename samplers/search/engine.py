@@ -22,6 +22,7 @@ from .events import Event, Started
 from .execution import Executor, Job, Result
 from .item import ItemSearch
 from .ledger import Budget, Ledger
+from .lineage import PREFIX
 from .plan import Plan
 from .protocol import Checkpoint, Problem, Request, State, Strategy, Whole
 from .record import Diverged, Winner
@@ -298,7 +299,9 @@ class Search:
         self._elapsed_before = float(data["elapsed"])
         self._executor.rows_per_call = int(data["rows_per_call"])
         self._executor.plan = [(0, self._executor.rows_per_call)]
-        for item, log in zip(self._items, data["logs"], strict=True):
+        lineages = data.get("lineages") or [None] * len(self._items)
+        for item, log, lines in zip(self._items, data["logs"], lineages, strict=True):
+            item.lineages.load(item.index, tensors, lines)
             item.replay(log, _states(tensors, item.index))
 
     def _save(self) -> None:
@@ -315,6 +318,7 @@ class Search:
             "elapsed": self._elapsed(),
             "rows_per_call": self._executor.rows_per_call,
             "logs": [item.script.log for item in self._items],
+            "lineages": [item.lineages.save(item.index, tensors) for item in self._items],
         }
         self._checkpoint.save(tensors, data)
         self._saved_at = self._clock()
@@ -333,6 +337,8 @@ def _states(tensors: dict[str, Tensor], item: int) -> dict[int, State]:
     """Sort a checkpoint's tensors by node."""
     states: dict[int, State] = {}
     for name, value in tensors.items():
+        if name.startswith(PREFIX):
+            continue
         owner, node, key = name.split("/", 2)
         if int(owner) == item:
             states.setdefault(int(node), {})[key] = value
