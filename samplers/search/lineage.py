@@ -147,8 +147,8 @@ class Lineages:
         places = {number: Place(number, state) for number, state in states.items()}
         for node, (path, seen) in (table or {}).items():
             # what is missing is found missing, and told, where its candidate is needed
-            ours = [places[i] for i in path if i in places], [frames[i] for i in seen if i in frames]
-            self._saved[int(node)] = Lineage(tuple(ours[0]), tuple(ours[1]))
+            known = tuple(places[i] for i in path if i in places)
+            self._saved[int(node)] = Lineage(known, tuple(frames[i] for i in seen if i in frames))
 
 
 def small(picture: Tensor) -> Tensor:
