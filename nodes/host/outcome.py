@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ...samplers.search import Trace
 from ...samplers.search.evidence import held_out_trend
+from ...samplers.search.lineage import Frame
 from ...samplers.search.trace import value_of
+from .path import WinnerPath
 
 __all__ = ["Report"]
 
@@ -26,6 +29,8 @@ class Report:
         calls: Calls of the model in this process.
         chunks: (calls made, rows per call) whenever it was set.
         notes: Sentences for a person.
+        paths: How each row of the output came about; None where that was not kept.
+        families: What the reward saw on the way to each item's best picture.
     """
 
     trace: Trace
@@ -33,6 +38,8 @@ class Report:
     calls: int = 0
     chunks: list[tuple[int, int]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    paths: list[WinnerPath | None] = field(default_factory=list)
+    families: dict[int, Sequence[Frame]] = field(default_factory=dict)
 
     @property
     def score(self) -> float:

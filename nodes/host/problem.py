@@ -7,6 +7,7 @@ conditioning, mask and latent. Scoring is judge.py's.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
@@ -142,6 +143,53 @@ class HostProblem:
         """Seed of a stock sampler's own noise; the host's for the plain sample."""
         seed = self._extra_args.get("seed") or 0
         return digest(*self._keys[item], *key, INNER) >> 1 if key else seed
+
+    @property
+    def inner(self) -> Sampler | None:
+        """The stock SAMPLER that a Whole move runs."""
+        return self._inner
+
+    def own_sigmas(self) -> list[float]:
+        """The run's sigmas in the model's coordinates."""
+        return self._sigmas.tolist()
+
+    def row_key(self, item: int) -> tuple[int, ...]:
+        """What makes a batch row's noise its own."""
+        return tuple(self._keys[item])
+
+    def mask_row(self, item: int) -> Tensor | None:
+        """The item's mask, one row and channel on the CPU, as LATENT holds it."""
+        return None if self._mask is None else row_of(self._mask, item)[:, :1].cpu()
+
+    def start_of(self, item: int, key: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """Noise and latent, one row each, that a whole run of a key starts from."""
+        return self.draw(item, key, START), self.latent[item : item + 1]
+
+    def unmixed(self, item: int, sigma: float, state: Mapping[str, Tensor]) -> tuple[float, Tensor]:
+        """Undo the host's rule for mixing latent and noise.
+
+        Args:
+            item: Batch row.
+            sigma: Linear sigma of the state, above 0.
+            state: x and denoised, one row; mask_noise where there is a mask.
+
+        Returns:
+            The model's sigma, and the noise that the host mixes with the prediction to x; in what
+            a mask keeps, the noise that the host mixes into it.
+        """
+        own = self._own_sigma(sigma)
+        x, clean = (state[key].to(self._noise) for key in ("x", "denoised"))
+        at = torch.tensor(own, dtype=torch.float32, device=x.device)
+        largest = float(self._model_sampling.sigma_max)
+        at_max = own > largest or math.isclose(own, largest, rel_tol=1e-5)  # as euler has it
+        none, one = torch.zeros_like(x), torch.ones_like(x)
+        of_noise = self._model_sampling.noise_scaling(at, one, none, at_max)
+        of_clean = self._model_sampling.noise_scaling(at, none, one, at_max)
+        noise = (x - of_clean * clean) / of_noise
+        if self._mask is None:
+            return own, noise
+        kept = state.get("mask_noise", self._noise[item : item + 1]).to(noise)
+        return own, torch.where(row_of(self._mask, item) == 0.0, kept, noise)
 
     def _own_sigma(self, sigma: float) -> float:
         """Turn a linear sigma into the model's."""

@@ -35,6 +35,7 @@ from .conditioning import cond_tensors
 from .judge import Judge, decode
 from .measure import memory_needed, rows_that_fit
 from .outcome import Report
+from .path import origins
 from .problem import HostProblem
 from .progress import Progress, show_rescued
 from .resume import FileCheckpoint, checkpoint_of_running_node
@@ -157,7 +158,10 @@ class SearchSampler(Sampler):
             show_rescued(self._rescued(search, progress, model_wrap, len(noise)))
             raise
         progress.finish()
-        report = Report(trace, problem.reward_name, outcome.calls, outcome.chunks, outcome.notes)
+        report = Report(
+            trace, problem.reward_name, outcome.calls, outcome.chunks, outcome.notes,
+            *origins(problem, model_wrap, trace, outcome, extra_args.get("seed") or 0),
+        )  # fmt: skip
         for sentence in report.sentences():
             _LOG.info("search: %s", sentence)
         if self.keep is not None:

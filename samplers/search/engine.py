@@ -22,6 +22,7 @@ from .events import Event, Started
 from .execution import Executor, Faults, Job, Result, clean_of
 from .item import ItemSearch
 from .ledger import Budget, Ledger
+from .lineage import PREFIX
 from .plan import Plan
 from .protocol import Checkpoint, Move, Problem, Request, State, Strategy, Whole
 from .record import Diverged, Winner
@@ -313,7 +314,9 @@ class Search:
         self._executor.rows_per_call = int(data["rows_per_call"])
         self._executor.scores_per_call = int(data["scores_per_call"])
         self._executor.plan = [(0, self._executor.rows_per_call)]
-        for item, log in zip(self._items, data["logs"], strict=True):
+        lineages = data.get("lineages") or [None] * len(self._items)
+        for item, log, lines in zip(self._items, data["logs"], lineages, strict=True):
+            item.lineages.load(item.index, tensors, lines)
             item.replay(log, _states(tensors, item.index))
 
     def _save(self) -> None:
@@ -331,6 +334,7 @@ class Search:
             "rows_per_call": self._executor.rows_per_call,
             "scores_per_call": self._executor.scores_per_call,
             "logs": [item.script.log for item in self._items],
+            "lineages": [item.lineages.save(item.index, tensors) for item in self._items],
         }
         self._checkpoint.save(tensors, data)
         self._saved_at = self._clock()
@@ -371,6 +375,8 @@ def _states(tensors: dict[str, Tensor], item: int) -> dict[int, State]:
     """Sort a checkpoint's tensors by node."""
     states: dict[int, State] = {}
     for name, value in tensors.items():
+        if name.startswith(PREFIX):
+            continue
         owner, node, key = name.split("/", 2)
         if int(owner) == item:
             states.setdefault(int(node), {})[key] = value

@@ -15,6 +15,7 @@ from .chain import Chain, finishing
 from .events import Event, Stopped
 from .execution import Result
 from .ledger import Budget, Ledger
+from .lineage import Lineages
 from .plan import Plan, thin
 from .protocol import Move, Node, Request, Scores, State, Whole
 from .record import Diverged, Winner, alike, emit, entry_of, scores_of
@@ -38,6 +39,7 @@ class ItemSearch:
         best_node: The best finished node so far, of equals the newest, so that a search that
             goes on from it wanders over a plateau. (The first of equals is what comes out.)
         outbox: Events since the last boundary.
+        lineages: Where its live candidates came from.
         script: Its log, for the checkpoint and from one.
         stop_now: Set from outside at a boundary: "seconds", or a person's reason.
         why: Why it ended; "" while it runs.
@@ -65,6 +67,7 @@ class ItemSearch:
         self.stop_now: str | None = None
         self.why = ""
         self.tensors: WeakKeyDictionary[Node, State] = WeakKeyDictionary()
+        self.lineages = Lineages()
         self._chains: list[Chain] = []
         self._ids = 0
         self._pledged: dict[int, int] = {}
@@ -412,6 +415,9 @@ class ItemSearch:
         if "whole" in how and "sigmas" not in how:
             self._whole_cost = max(self._whole_cost, row["evaluations"])
         scores = result.scores if result is not None else scores_of(row)
+        seen = None if scores is None else scores.thumbnail
+        fresh = None if result is None else result.state
+        self.lineages.add(node, row["from"], fresh, seen)
         best = False
         handle = part["of"][place] if part["of"] else None
         if sigma == 0.0 and scores is not None:
@@ -436,7 +442,7 @@ class ItemSearch:
     ) -> bool:
         """Enter a finished picture; return whether it is the best so far."""
         kept = replace(scores, thumbnail=None)
-        winner = Winner(node, kept, state or {})
+        winner = Winner(node, kept, state or {}, self.lineages.of(node))
         if not self.winners or kept.value >= self.winners[0].scores.value:
             self.best_node = node
         if plain:

@@ -3,13 +3,14 @@
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 
 from .events import Evaluated, Event, Finished
 from .execution import Result
+from .lineage import Lineage
 from .plan import Plan
 from .protocol import Node, Request, Scores, State
 
@@ -31,11 +32,13 @@ class Winner:
         node: Its handle.
         scores: Its rewards, as it will be seen.
         state: Its tensors at sigma 0; x has one row.
+        lineage: Where it came from.
     """
 
     node: Node
     scores: Scores
     state: State
+    lineage: Lineage = field(default_factory=Lineage)
 
 
 def alike(a: Tensor, b: Tensor) -> bool:
