@@ -121,7 +121,7 @@ def evaluated(spent, seconds, score_seconds=0.0, item=0, rows=1):
     scores = Scores(0.0) if score_seconds else None
     return Evaluated(
         item, 0, 0, "search", spent, None, None, 0.5, (spent,), None, 1, rows, spent, spent,
-        seconds + score_seconds, scores, score_seconds,
+        seconds + score_seconds, scores, score_seconds=score_seconds,
     )  # fmt: skip
 
 
