@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .engine import ItemOutcome, Outcome, Search, Winner
-from .greedy import BestOfN
+from .greedy import SVDD, BestOfN, CoDe
 from .ledger import Budget, Ledger
 from .protocol import (
     Move,
@@ -24,12 +24,17 @@ from .protocol import (
     Whole,
 )
 from .rollover import RolloverBudgetForcing
+from .search_over_paths import SearchOverPaths
+from .smc import SequentialMonteCarlo
 from .trace import Trace
+from .zero_order import ZeroOrderSearch
 
 __all__ = [
     "STRATEGIES",
+    "SVDD",
     "BestOfN",
     "Budget",
+    "CoDe",
     "ItemOutcome",
     "Ledger",
     "Move",
@@ -40,6 +45,8 @@ __all__ = [
     "RolloverBudgetForcing",
     "Scores",
     "Search",
+    "SearchOverPaths",
+    "SequentialMonteCarlo",
     "Spec",
     "State",
     "Stop",
@@ -47,15 +54,25 @@ __all__ = [
     "Trace",
     "Whole",
     "Winner",
+    "ZeroOrderSearch",
     "strategy_from_json",
 ]
 
-STRATEGIES: dict[str, type[RolloverBudgetForcing] | type[BestOfN]] = {
-    cls.name: cls for cls in (RolloverBudgetForcing, BestOfN)
+STRATEGIES = {
+    cls.name: cls
+    for cls in (
+        RolloverBudgetForcing,
+        BestOfN,
+        SVDD,
+        CoDe,
+        SequentialMonteCarlo,
+        SearchOverPaths,
+        ZeroOrderSearch,
+    )
 }
 
 
-def strategy_from_json(data: Mapping[str, Any]) -> RolloverBudgetForcing | BestOfN:
+def strategy_from_json(data: Mapping[str, Any]) -> Strategy:
     """Build the strategy that to_json() described.
 
     Args:

@@ -123,6 +123,10 @@ class Chain:
         """Return the evaluations of a request."""
         return sum(map(self._plan.move_cost, moves))
 
+    def finish_cost(self, sigma: float) -> int:
+        """Return the evaluations that finish a handle."""
+        return self._plan.finish_cost(sigma)
+
     def random(self, *key: int) -> Random:
         """Return the generator of this key."""
         return self._plan.random(self.item, self.chain, self.pass_, *key)
@@ -272,6 +276,7 @@ class Chain:
             self._open_pass()
             winners = yield from self._search()
             self.phase = "finish"
+            self.share += self.claim  # what kept a handle is free; a finishing freezes shares anew
             self.claim = 0
             yield from self._finish(winners)
             winners.clear()

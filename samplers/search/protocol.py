@@ -191,6 +191,10 @@ class Spec(Protocol):
         """Return the evaluations that a request of these moves takes."""
         ...
 
+    def finish_cost(self, sigma: float) -> int:
+        """Return the evaluations that finish a handle at sigma."""
+        ...
+
     def random(self, *key: int) -> Random:
         """Return a generator that is a pure function of seed, item, chain, pass and key."""
         ...

@@ -1,15 +1,27 @@
 """The ledger is what the model counted, whatever the configuration."""
 
 import dataclasses
-import itertools
 
 import pytest
 from toy import SIGMAS, Toy
 
 from flowsearch.samplers.noise_law import noise_law
-from flowsearch.samplers.search import BestOfN, Budget, RolloverBudgetForcing, Search, Trace, Whole
+from flowsearch.samplers.search import (
+    SVDD,
+    BestOfN,
+    Budget,
+    CoDe,
+    RolloverBudgetForcing,
+    Search,
+    SearchOverPaths,
+    SequentialMonteCarlo,
+    Trace,
+    Whole,
+    ZeroOrderSearch,
+)
+from flowsearch.samplers.search.plan import Plan
 from flowsearch.samplers.sigmas import rbf_reference
-from flowsearch.samplers.transition import ODE, Transition
+from flowsearch.samplers.transition import ODE, Transition, fixed_q
 
 RBF = RolloverBudgetForcing
 STRATEGIES = {
@@ -21,7 +33,25 @@ STRATEGIES = {
     "rbf_from_best": RBF.descent(draws=4, restart="best", accept="never"),
     "rbf_threshold": RBF.descent(draws=6, accept="threshold", threshold=-1.0, exhausted="restart"),
     "rbf_pool": RBF.descent(pool=7, width=3, passes=2, plain=False, finish_steps=5),
+    "svdd": SVDD(),
+    "svdd_shared_out": SVDD(candidates=0, finalists=3, finish_steps=2),
+    "code": CoDe(),
+    "code_to_the_end": CoDe(block=3, candidates=0, sigma_low=0.0, plain=False),
+    "the_whole_way": CoDe(block=0, candidates=0),
+    "smc": SequentialMonteCarlo(),
+    "smc_few": SequentialMonteCarlo(particles=3, plain=False, resample="always"),
+    "search_over_paths": SearchOverPaths(),
+    "search_over_paths_legs": SearchOverPaths(leg=4, starts=3, keep=3, finish_steps=1),
+    "zero_order": ZeroOrderSearch(),
+    "zero_order_wider": ZeroOrderSearch(candidates=2, widen=1.7, plain=False),
 }
+TRANSITIONS = [
+    ODE,
+    fixed_q(0.8),
+    Transition(noise_law("fixed_q", q=0.8), "second_order"),
+    Transition(noise_law("fixed_q", q=0.9), "heun"),
+    Transition(noise_law("fixed_q", q=0.6), "glass", inner_evaluations=2),
+]
 
 
 def check(toy, outcome, trace, budget):
@@ -36,12 +66,18 @@ def check(toy, outcome, trace, budget):
             assert ledger.reward_calls <= budget.reward_calls
 
 
+def with_width(strategy, width):
+    """Return the strategy with another width, if it has one."""
+    names = [field.name for field in dataclasses.fields(strategy)]
+    return dataclasses.replace(strategy, width=width) if "width" in names else strategy
+
+
 @pytest.mark.parametrize("name", STRATEGIES)
 @pytest.mark.parametrize(("chains", "shares"), [(1, True), (2, False), (3, True)])
 def test_ledger_is_the_models_counter(name, chains, shares):
-    for evaluations, rows_per_call, width in itertools.product((30, 97, 150), (1, 5, 64), (1, 4)):
+    for evaluations, rows_per_call, width in ((30, 1, 4), (97, 5, 1), (97, 64, 4), (150, 5, 4)):
         toy, trace, budget = Toy(shares_calls=shares), Trace(), Budget(evaluations)
-        strategy = dataclasses.replace(STRATEGIES[name], width=width)
+        strategy = with_width(STRATEGIES[name], width)
         outcome = Search(
             toy, strategy, SIGMAS, ODE, budget, items=[0, 3], chains=chains,
             rows_per_call=rows_per_call, on_event=trace,
@@ -49,6 +85,23 @@ def test_ledger_is_the_models_counter(name, chains, shares):
         check(toy, outcome, trace, budget)
         assert outcome.calls == len(toy.calls)
         assert max(toy.calls) <= rows_per_call
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_every_budget_and_transition(name):
+    """Any budget gives a picture, is not exceeded, and is told as the model counted it."""
+    for number, evaluations in enumerate((*range(10, 61), 100, 237)):
+        transition = TRANSITIONS[number % len(TRANSITIONS)]
+        strategy, chains = STRATEGIES[name], 1 + number % 3
+        if transition != ODE and getattr(strategy, "q", None) and name[:4] not in ("zero", "rbf_"):
+            strategy = dataclasses.replace(strategy, q=None)  # the connected one's
+        toy, trace, budget = Toy(), Trace(), Budget(evaluations)
+        if evaluations < Plan(toy, strategy, SIGMAS, transition, 0, [0], 1, 1).sample_cost:
+            continue
+        outcome = Search(
+            toy, strategy, SIGMAS, transition, budget, chains=chains, on_event=trace
+        ).run()  # fmt: skip
+        check(toy, outcome, trace, budget)
 
 
 @pytest.mark.parametrize("finish_steps", [1, 8, None])

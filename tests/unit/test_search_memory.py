@@ -7,7 +7,17 @@ import pytest
 import torch
 from toy import SIGMAS, Toy
 
-from flowsearch.samplers.search import BestOfN, Budget, RolloverBudgetForcing, Search
+from flowsearch.samplers.search import (
+    SVDD,
+    BestOfN,
+    Budget,
+    CoDe,
+    RolloverBudgetForcing,
+    Search,
+    SearchOverPaths,
+    SequentialMonteCarlo,
+    ZeroOrderSearch,
+)
 from flowsearch.samplers.search.protocol import Move
 from flowsearch.samplers.transition import ODE, fixed_q
 
@@ -61,6 +71,11 @@ def peak(strategy, evaluations, chains=1):
         RBF(),
         RBF.descent(restart="best", draws=3),
         RBF.descent(accept="never"),
+        SVDD(candidates=0),
+        SVDD(),
+        CoDe(candidates=0, block=3),
+        SearchOverPaths(candidates=4),
+        ZeroOrderSearch(candidates=8),
     ],
 )
 @pytest.mark.parametrize("chains", [1, 2])
@@ -70,6 +85,15 @@ def test_live_tensors_do_not_grow_with_the_budget(strategy, chains):
     # x and denoised of: the request and its parent, the pool's or step's best, the best ever, the
     # finalists, the plain sample and the winner, and what one call makes on the way
     assert small <= chains * 2 * (2 * strategy.width + 6) + 2 * len(SIGMAS) + 24
+
+
+@pytest.mark.parametrize("particles", [4, 8])
+def test_more_budget_gives_more_passes_of_the_same_particles(particles):
+    settings = SequentialMonteCarlo(particles=particles)
+    small = peak(settings, 20 * particles)
+    assert peak(settings, 120 * particles) <= small + 2 * particles
+    # x and denoised of all particles and of their parents, which are moved in calls of 4
+    assert small <= 2 * (2 * particles + 6) + 2 * len(SIGMAS) + 24
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,17 @@ import torch
 from toy import Interrupted, MemoryCheckpoint, Toy
 
 from flowsearch.samplers.search import (
+    SVDD,
     BestOfN,
     Budget,
+    CoDe,
     Move,
     RolloverBudgetForcing,
     Search,
+    SearchOverPaths,
+    SequentialMonteCarlo,
     Trace,
+    ZeroOrderSearch,
 )
 from flowsearch.samplers.transition import ODE, fixed_q
 
@@ -25,6 +30,16 @@ CASES = {
     "rbf_chains": (RBF.descent(draws=2), 2, Budget(54)),
     "rbf_target": (RBF.descent(draws=3, restart="best"), 2, Budget(70, target=-0.35)),
     "rbf_no_plain": (RBF.descent(plain=False, pool=3), 1, Budget(40, reward_calls=25)),
+    "svdd": (SVDD(candidates=3, finalists=2), 2, Budget(50)),
+    "code": (CoDe(candidates=0, width=2, sigma_low=0.0), 1, Budget(40, target=-0.2)),
+    "smc": (SequentialMonteCarlo(particles=3, strength=3.0), 1, Budget(40)),
+    "smc_chains": (
+        SequentialMonteCarlo(particles=2, potential="max", resample="always", plain=False),
+        2,
+        Budget(54),
+    ),
+    "search_over_paths": (SearchOverPaths(starts=2, up=0.5, down=0.56), 1, Budget(60)),
+    "zero_order": (ZeroOrderSearch(candidates=3, width=2, widen=1.5), 2, Budget(60)),
 }
 STEPS = [1.0, 0.9, 0.7, 0.5, 0.3, 0.15, 0.0]
 

@@ -48,8 +48,11 @@ def test_settings_survive_json(strategy):
 
 def test_every_strategy_is_registered_under_its_name():
     assert {name: cls.name for name, cls in STRATEGIES.items()} == {
-        name: name for name in ("rbf", "best_of_n")
-    }
+        name: name
+        for name in (
+            "rbf", "best_of_n", "svdd", "code", "smc", "search_over_paths", "zero_order",
+        )
+    }  # fmt: skip
 
 
 def test_unknown_settings_are_refused():
