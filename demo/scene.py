@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..rewards.shape_count import COLOURS, SHAPES, Counts
+from ..rewards.shape_fidelity import cover
 from .prompt import MAX_COUNT, Group
 
 __all__ = ["SIZE", "Scene", "draw", "held_out", "random_scene"]
@@ -93,22 +94,6 @@ def _places(number: int, rng: np.random.Generator) -> NDArray[np.float64]:
             return np.array(placed)[order]
 
 
-_GRID = np.arange(SIZE, dtype=np.float32) + 0.5
-
-
-def _distance(shape: str, x: float, y: float, radius: float) -> NDArray[np.float32]:
-    """Signed distance in pixels, negative inside, to a shape of the area of that disc."""
-    dx, dy = (_GRID - np.float32(x))[None, :], (_GRID - np.float32(y))[:, None]
-    if shape == "circle":
-        return np.sqrt(dx * dx + dy * dy) - np.float32(radius)
-    if shape == "square":
-        return np.maximum(np.abs(dx), np.abs(dy)) - np.float32(radius * 0.886)
-    height = radius * 2.33
-    base = dy - np.float32(height * 0.45)
-    slope = np.abs(dx) * np.float32(0.8660254) - (dy + np.float32(height * 0.55)) * np.float32(0.5)
-    return np.maximum(base, slope)
-
-
 def draw(scene: Scene, rng: np.random.Generator) -> NDArray[np.float32]:
     """Draw a scene at random places, with slightly varying colours and background.
 
@@ -125,6 +110,6 @@ def draw(scene: Scene, rng: np.random.Generator) -> NDArray[np.float32]:
         paint = np.clip(np.array(COLOURS[colour]) + rng.uniform(-0.04, 0.04, 3), 0, 1)
         for _ in range(count):
             x, y, radius = next(places)
-            cover = np.clip(0.5 - _distance(shape, x, y, radius), 0.0, 1.0)[..., None]
-            picture += cover * (paint.astype(np.float32) - picture)
+            share = cover(shape, x, y, radius, (SIZE, SIZE))[..., None]
+            picture += share * (paint.astype(np.float32) - picture)
     return picture

@@ -5,9 +5,10 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..rewards.shape_count import ShapeCount, parse_groups
+from ..rewards.shape_fidelity import ShapeFidelity
 from .sockets import CATEGORY_REWARDS, FlowReward
 
-__all__ = ["NODES", "ShapeCountReward"]
+__all__ = ["NODES", "ShapeCountReward", "ShapeFidelityReward"]
 
 
 class ShapeCountReward(io.ComfyNode):
@@ -60,4 +61,31 @@ class ShapeCountReward(io.ComfyNode):
         return io.NodeOutput(ShapeCount.from_groups(parse_groups(targets.strip() or prompt)))
 
 
-NODES = [ShapeCountReward]
+class ShapeFidelityReward(io.ComfyNode):
+    """Compares coloured patches with true shapes."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """See the help page."""
+        return io.Schema(
+            node_id="FlowSearchShapeFidelity",
+            display_name="Shape Fidelity Reward",
+            category=CATEGORY_REWARDS,
+            description=(
+                "How nearly every coloured patch is a true circle, square or triangle, from 0 to "
+                "1, whatever their number. Connect it as a held-out reward of a search for counts: "
+                "it falls where the search wins counts with broken shapes. Made for the demo "
+                "model; meaningless on photographs."
+            ),
+            search_aliases=["held out", "quality", "shapes", "over-optimisation"],
+            inputs=[],
+            outputs=[FlowReward.Output(id="reward", tooltip="1 is true to shape; 0 is nothing.")],
+        )
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        """Make the reward."""
+        return io.NodeOutput(ShapeFidelity())
+
+
+NODES = [ShapeCountReward, ShapeFidelityReward]

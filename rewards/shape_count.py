@@ -28,9 +28,13 @@ __all__ = [
     "COLOURS",
     "NUMBERS",
     "SHAPES",
+    "SMALLEST",
+    "Component",
     "Counts",
+    "Floats",
     "Group",
     "ShapeCount",
+    "components",
     "count_shapes",
     "parse_groups",
     "wrong",
@@ -63,7 +67,7 @@ _NAMES = tuple(COLOURS)
 _ABSORBED = 1.0 - np.array([COLOURS[name] for name in _NAMES], dtype=np.float32)
 _STRENGTH = np.linalg.norm(_ABSORBED, axis=1)
 _DIRECTIONS: Floats = _ABSORBED / _STRENGTH[:, None]
-_SMALLEST = 14.0
+SMALLEST = 14.0
 """Least area of a shape, in pixels of a 64 x 64 picture; smaller specks are not shapes."""
 
 
@@ -128,19 +132,61 @@ def _kind(fill: float) -> str:
     return min(SHAPES, key=lambda name: abs(SHAPES[name] - fill))
 
 
-def _components(
-    mask: NDArray[np.bool_],
-) -> Iterator[tuple[NDArray[np.int32], int, tuple[slice, slice]]]:
-    """Connected components: labels of the picture, the component's, and its box with a margin."""
+@dataclass(frozen=True, eq=False)
+class Component:
+    """A connected patch of one colour.
+
+    Attributes:
+        colour: Name of the colour.
+        area: Its solid pixels, as of a 64 x 64 picture.
+        box: Its rows and columns, with a margin of one pixel.
+        here: Which pixels of the box are solid and its own.
+        soft: How much of each pixel of the box it covers, 0 to 1, its soft edge included.
+    """
+
+    colour: str
+    area: float
+    box: tuple[slice, slice]
+    here: NDArray[np.bool_]
+    soft: Floats
+
+    @property
+    def is_shape(self) -> bool:
+        """Whether it is large enough to be counted."""
+        return self.area >= SMALLEST
+
+
+def components(picture: Floats) -> Iterator[Component]:
+    """Find the patches of colour of one picture, specks included.
+
+    Args:
+        picture: Shape (H, W, 3), 0 to 1.
+
+    Yields:
+        The components, colour by colour.
+    """
+    absorbed = cast("Floats", 1.0 - np.minimum(np.maximum(picture, 0.0), 1.0))
+    norm = np.sqrt((absorbed * absorbed).sum(axis=2))
+    chroma = absorbed.max(axis=2) - absorbed.min(axis=2)
+    colour = cast("NDArray[np.int64]", (absorbed @ np.transpose(_DIRECTIONS)).argmax(axis=2))
+    cover = np.minimum(norm / _STRENGTH[colour], 1.0)
+    solid = (cover > 0.5) & (chroma > 0.25)
+    per_pixel = 4096.0 / (picture.shape[0] * picture.shape[1])
     find: Any = ndimage
-    labels, number = cast("tuple[NDArray[np.int32], int]", find.label(mask))
-    boxes = cast("list[tuple[slice, slice]]", find.find_objects(labels, number))
-    for label, (rows, columns) in enumerate(boxes, start=1):
-        box = (
-            slice(max(rows.start - 1, 0), rows.stop + 1),
-            slice(max(columns.start - 1, 0), columns.stop + 1),
+    for index in {int(i) for i in colour[solid]}:
+        labels, number = cast(
+            "tuple[NDArray[np.int32], int]", find.label(solid & (colour == index))
         )
-        yield labels, label, box
+        boxes = cast("list[tuple[slice, slice]]", find.find_objects(labels, number))
+        for label, (rows, columns) in enumerate(boxes, start=1):
+            box = (
+                slice(max(rows.start - 1, 0), rows.stop + 1),
+                slice(max(columns.start - 1, 0), columns.stop + 1),
+            )
+            here = labels[box] == label
+            near = here | ((labels[box] == 0) & ~solid[box])
+            soft = np.where(near & (cover[box] > 0.15), cover[box], 0.0)
+            yield Component(_NAMES[index], float(here.sum()) * per_pixel, box, here, soft)
 
 
 def count_shapes(picture: Floats) -> dict[tuple[str, str], int]:
@@ -152,23 +198,11 @@ def count_shapes(picture: Floats) -> dict[tuple[str, str], int]:
     Returns:
         How many of each (colour, shape); what is not there is not a key.
     """
-    absorbed = cast("Floats", 1.0 - np.minimum(np.maximum(picture, 0.0), 1.0))
-    norm = np.sqrt((absorbed * absorbed).sum(axis=2))
-    chroma = absorbed.max(axis=2) - absorbed.min(axis=2)
-    colour = cast("NDArray[np.int64]", (absorbed @ np.transpose(_DIRECTIONS)).argmax(axis=2))
-    cover = np.minimum(norm / _STRENGTH[colour], 1.0)
-    solid = (cover > 0.5) & (chroma > 0.25)
-    smallest = _SMALLEST * picture.shape[0] * picture.shape[1] / 4096.0
     found: dict[tuple[str, str], int] = {}
-    for index in {int(i) for i in colour[solid]}:
-        for labels, label, box in _components(solid & (colour == index)):
-            here = labels[box] == label
-            if here.sum() < smallest:
-                continue
-            near = here | ((labels[box] == 0) & ~solid[box])
-            soft = np.where(near & (cover[box] > 0.15), cover[box], 0.0)
-            fill = float(soft.sum() / (soft.sum(axis=0).max() * soft.sum(axis=1).max()))
-            key = (_NAMES[index], _kind(fill))
+    for part in components(picture):
+        if part.is_shape:
+            fill = part.soft.sum() / (part.soft.sum(axis=0).max() * part.soft.sum(axis=1).max())
+            key = (part.colour, _kind(float(fill)))
             found[key] = found.get(key, 0) + 1
     return found
 
