@@ -8,53 +8,31 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 from comfy_api.latest import io
 
-from ..samplers.search import BestOfN, RolloverBudgetForcing
+from ..samplers.search import (
+    SVDD,
+    BestOfN,
+    CoDe,
+    RolloverBudgetForcing,
+    SearchOverPaths,
+    SequentialMonteCarlo,
+    ZeroOrderSearch,
+)
+from ..samplers.search.published import PUBLISHED, Published, published
 from ..samplers.search.rollover import ACCEPT, BASELINE, EXHAUSTED, RESTART
+from . import strategy_widgets as widgets
 from .host.search_sampler import StrategyChoice
 from .sockets import CATEGORY_SEARCH, FlowStrategy
+from .strategy_widgets import COUNT, FINISH_STEPS, PLAIN, TARGET_STOP, WIDTH, Widget
 
 __all__ = ["NODES", "Strategy", "choice_of"]
 
 NONE_IS_0 = ("q", "finish_steps")
-COUNT = 100_000
-
-
-@dataclass(frozen=True)
-class Widget:
-    """How a setting is shown: a combo with options, a switch, a whole number or a fraction."""
-
-    tooltip: str
-    low: float = 0.0
-    high: float = 1.0
-    options: tuple[str, ...] = ()
-    advanced: bool = True
-
-
-WIDTH = Widget(
-    "Candidates drawn, predicted and scored together. 1: each decision sees the last one, slowest; "
-    "many: faster on a GPU, coarser decisions.",
-    1,
-    1024,
-    advanced=False,
-)
-PLAIN = Widget(
-    "Take the plain sample of the seed first, so that there is always a finished picture and a "
-    "baseline. Off: its evaluations go into the search."
-)
-TARGET_STOP = Widget(
-    "Stop as soon as a finished picture reaches the target. Off: use the whole budget."
-)
-FINISH_STEPS = Widget(
-    "Steps from the search's result to the finished picture, without noise. 0: the schedule's own "
-    "remaining steps; 1: jump to the prediction, blurred unless the model is distilled; many: "
-    "finer.",
-    0,
-    COUNT,
-)
 POOL = Widget(
     "Starts to choose from before the first step. 0 (rbf only): sized to the budget; 1: the first "
     "start only; many: the start counts for more and fewer variations are tried later.",
@@ -149,24 +127,69 @@ RBF: dict[str, Widget] = {
     "target_stop": TARGET_STOP,
 }
 REFERENCE: dict[str, Widget] = {"pool": replace(POOL, low=1), "finish_steps": FINISH_STEPS}
-BEST_OF_N: dict[str, Widget] = {
-    "width": WIDTH,
-    "candidates": Widget(
-        "Pictures to compare, the plain sample not counted. 0: as many as the budget allows.",
-        0,
-        COUNT,
-        advanced=False,
-    ),
-    "plain": PLAIN,
-    "target_stop": TARGET_STOP,
+_ON_THE_WAY = (
+    "width", "q", "score_below", "sigma_high", "sigma_low", "pool", "draws", "passes", "rollover",
+    "exhausted", "finalists", "best_kept",
+)  # fmt: skip
+THRESHOLD: dict[str, Widget] = {
+    "threshold": replace(RBF["threshold"], advanced=False),
+    **{key: RBF[key] for key in _ON_THE_WAY},
+    **widgets.ENDS,
 }
 
 
-PRESETS: dict[str, Callable[..., Any]] = {
-    "rbf": RolloverBudgetForcing,
-    "rbf_descent": RolloverBudgetForcing.descent,
-    "rbf_reference": RolloverBudgetForcing.reference,
-    "best_of_n": BestOfN,
+ALIASES = (
+    "best of n", "rbf", "particle search", "threshold", "search settings", "svdd", "code", "smc",
+    "sequential monte carlo", "feynman-kac", "fk steering", "search over paths", "zero order",
+)  # fmt: skip
+TOOLTIP = (
+    "rbf: for rare wishes; many cheap variations of the best finished picture. rbf_descent: "
+    "Rollover Budget Forcing on the way down from noise. rbf_reference: as its authors' code does "
+    "it, for comparison; give it 2 chains, 500 evaluations, rbf_reference sigmas and a "
+    "euler_maruyama sampler. best_of_n: many whole pictures, for any sampler and for wishes that "
+    "one picture in ten fulfils. svdd: the best of several draws at each step. code: the same "
+    "every few steps. smc: particles copied and dropped by weight. search_over_paths: back up from "
+    "nearly finished pictures and down again. zero_order: varies the start's noise, judged by "
+    "finished pictures. threshold: goes on as soon as a draw reaches the threshold. published: the "
+    "settings of the published comparison."
+)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A strategy as the node offers it.
+
+    Attributes:
+        build: Makes the strategy from the widgets' values.
+        defaults: An object with the widgets' defaults as attributes.
+        widgets: What can be set.
+    """
+
+    build: Callable[..., Any]
+    defaults: object
+    widgets: dict[str, Widget]
+
+
+def _reference(pool: int = 25, finish_steps: int | None = 1) -> RolloverBudgetForcing:
+    return replace(RolloverBudgetForcing.reference(finish_steps), pool=pool)
+
+
+_DESCENT = RolloverBudgetForcing.descent
+_THRESHOLD = partial(_DESCENT, accept="threshold")
+_PUBLISHED = SimpleNamespace(method=PUBLISHED[0], finish_steps=1)
+
+CHOICES: dict[str, Choice] = {
+    "rbf": Choice(RolloverBudgetForcing, RolloverBudgetForcing(), RBF),
+    "rbf_descent": Choice(_DESCENT, _DESCENT(), RBF),
+    "rbf_reference": Choice(_reference, _reference(), REFERENCE),
+    "best_of_n": Choice(BestOfN, BestOfN(), widgets.BEST_OF_N),
+    "svdd": Choice(SVDD, SVDD(), widgets.SVDD),
+    "code": Choice(CoDe, CoDe(), widgets.CODE),
+    "smc": Choice(SequentialMonteCarlo, SequentialMonteCarlo(), widgets.SMC),
+    "search_over_paths": Choice(SearchOverPaths, SearchOverPaths(), widgets.SEARCH_OVER_PATHS),
+    "zero_order": Choice(ZeroOrderSearch, ZeroOrderSearch(), widgets.ZERO_ORDER),
+    "threshold": Choice(_THRESHOLD, _THRESHOLD(), THRESHOLD),
+    "published": Choice(partial(published, method=PUBLISHED[0]), _PUBLISHED, widgets.PUBLISHED_AS),
 }
 
 
@@ -186,9 +209,9 @@ def _widget(name: str, strategy: object, widget: Widget) -> io.Input:
     )
 
 
-def _option(name: str, strategy: object, widgets: dict[str, Widget]) -> io.DynamicCombo.Option:
-    """One strategy's widgets, with the defaults of the settings given."""
-    inputs = [_widget(key, strategy, w) for key, w in widgets.items()]
+def _option(name: str, choice: Choice) -> io.DynamicCombo.Option:
+    """One strategy's widgets, with their defaults."""
+    inputs = [_widget(key, choice.defaults, w) for key, w in choice.widgets.items()]
     return io.DynamicCombo.Option(name, inputs)
 
 
@@ -197,7 +220,7 @@ def choice_of(strategy: dict[str, Any], chains: int, rows_per_call: int) -> Stra
 
     Args:
         strategy: Name under "strategy", and its settings.
-        chains: Independent chains an item.
+        chains: Independent chains an item; a published method has its own number.
         rows_per_call: Candidates in a call, 0 for automatic.
 
     Returns:
@@ -211,7 +234,10 @@ def choice_of(strategy: dict[str, Any], chains: int, rows_per_call: int) -> Stra
         for key, value in strategy.items()
         if key != "strategy" and value is not None  # the host says None for what is left out
     }
-    return StrategyChoice(PRESETS[strategy["strategy"]](**settings), chains, rows_per_call)
+    built = CHOICES[strategy["strategy"]].build(**settings)
+    if isinstance(built, Published):
+        return StrategyChoice(built.strategy, built.chains, rows_per_call)
+    return StrategyChoice(built, chains, rows_per_call)
 
 
 class Strategy(io.ComfyNode):
@@ -220,35 +246,22 @@ class Strategy(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Describe the node; see the help page."""
-        reference = RolloverBudgetForcing.reference()
         return io.Schema(
             node_id="FlowSearchStrategy",
             display_name="Search Strategy",
             category=CATEGORY_SEARCH,
             description=(
-                "How a search spends its budget. rbf varies the best picture so far; rbf_descent "
-                "varies pictures on their way from noise; best_of_n compares whole pictures. The "
-                "defaults are a good start."
+                "How a search spends its budget. rbf varies the best picture so far; rbf_descent, "
+                "threshold, svdd, code and smc choose on the way down from noise; best_of_n, "
+                "zero_order and search_over_paths compare pictures that are finished or nearly so. "
+                "The defaults are a good start."
             ),
-            search_aliases=["best of n", "rbf", "particle search", "threshold", "search settings"],
+            search_aliases=[*ALIASES],
             inputs=[
                 io.DynamicCombo.Input(
                     "strategy",
-                    options=[
-                        _option("rbf", RolloverBudgetForcing(), RBF),
-                        _option("rbf_descent", RolloverBudgetForcing.descent(), RBF),
-                        _option("rbf_reference", reference, REFERENCE),
-                        _option("best_of_n", BestOfN(), BEST_OF_N),
-                    ],
-                    tooltip=(
-                        "rbf: for rare wishes; many cheap variations of the best finished picture. "
-                        "rbf_descent: Rollover Budget Forcing on the way down from noise. "
-                        "rbf_reference: as its authors' code does it, for comparison; give it 2 "
-                        "chains, 500 evaluations, rbf_reference sigmas and a euler_maruyama "
-                        "sampler. "
-                        "best_of_n: many whole pictures, for any sampler and for wishes that one "
-                        "picture in ten fulfils."
-                    ),
+                    options=[_option(name, choice) for name, choice in CHOICES.items()],
+                    tooltip=TOOLTIP,
                 ),
                 io.Int.Input(
                     "chains",
@@ -258,7 +271,8 @@ class Strategy(io.ComfyNode):
                     optional=True,
                     tooltip=(
                         "Independent searches of one picture that share its budget. 1: one, "
-                        "thorough; many: more variety, each searched less."
+                        "thorough; many: more variety, each searched less. A published method "
+                        "has its own number."
                     ),
                 ),
                 io.Int.Input(

@@ -24,6 +24,7 @@ from ...samplers.search import (
     Budget,
     RolloverBudgetForcing,
     Search,
+    Strategy,
     Trace,
     Whole,
 )
@@ -37,8 +38,6 @@ from .outcome import Report
 from .problem import HostProblem
 from .progress import Progress, show_rescued
 from .resume import checkpoint_of_running_node
-
-AnyStrategy = RolloverBudgetForcing | BestOfN
 
 __all__ = ["SearchSampler", "StrategyChoice", "limits"]
 
@@ -55,7 +54,7 @@ class StrategyChoice:
         rows_per_call: Candidates in one call of the model; 0 asks the free memory.
     """
 
-    strategy: AnyStrategy
+    strategy: Strategy
     chains: int = 1
     rows_per_call: int = 0
 
@@ -168,7 +167,6 @@ class SearchSampler(Sampler):
     ) -> Search:
         first = problem.linear_sigmas[0]
         choice = self.choice or StrategyChoice(usual_strategy(self.inner, first))
-        strategy: Any = choice.strategy
 
         def tell(event: Event) -> None:
             for listener in listeners:
@@ -177,7 +175,7 @@ class SearchSampler(Sampler):
         tensors = [noise, problem.latent, sigmas, *problem.masks(), *cond_tensors(guider)]
         return Search(
             problem,
-            strategy,
+            choice.strategy,
             problem.linear_sigmas,
             transition_of(self.inner),
             self.budget,
@@ -226,7 +224,7 @@ def transition_of(sampler: Sampler) -> Transition | Whole:
     return Whole(name.removeprefix("sample_"))
 
 
-def usual_strategy(sampler: Sampler, first: float) -> AnyStrategy:
+def usual_strategy(sampler: Sampler, first: float) -> Strategy:
     """Return the strategy that is used where none is connected.
 
     Args:

@@ -7,7 +7,15 @@ import pytest
 import torch
 from toy import MEANS, SIGMAS, Noise, Toy
 
-from flowsearch.samplers.search import BestOfN, Budget, RolloverBudgetForcing, Search, Trace
+from flowsearch.samplers.search import (
+    SVDD,
+    BestOfN,
+    Budget,
+    CoDe,
+    RolloverBudgetForcing,
+    Search,
+    Trace,
+)
 from flowsearch.samplers.transition import ODE
 
 ITEMS = range(200)
@@ -117,3 +125,19 @@ def test_the_reference_improves_on_its_pool():
         gains.append(one.winners[0].scores.value - pool)
     assert statistics.fmean(gains) > 3.0 * statistics.stdev(gains) / math.sqrt(len(gains))
     assert all(torch.isfinite(one.winners[0].state["x"]).all() for one in outcome.items)
+
+
+WAYS_DOWN = {"svdd": SVDD(), "code": CoDe()}
+
+
+@pytest.fixture(scope="module")
+def found_by_best_of_n():
+    return [value > -1.2 for value in bests(run(BestOfN(), 100)[0])]
+
+
+@pytest.mark.parametrize("name", WAYS_DOWN)
+def test_choosing_on_the_way_finds_the_rare_mode_more_often(found_by_best_of_n, name):
+    found = [value > -1.2 for value in bests(run(WAYS_DOWN[name], 100)[0])]
+    gain = [int(a) - int(b) for a, b in zip(found, found_by_best_of_n, strict=True)]
+    error = statistics.stdev(gain) / math.sqrt(len(gain))
+    assert statistics.fmean(gain) > 3.0 * error > 0.0
