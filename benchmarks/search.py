@@ -3,8 +3,8 @@
     python scripts/dev.py bench search [--quick] [--json FILE] [--plot FILE] [--parts FOLDER]
 
 `base` is an ordinary flow model: early predictions are blurs. `few_step` is distilled from it, as
-few-step models such as FLUX.1-schnell are: early predictions are pictures. On each: method x process
-at 500 evaluations, and Best-of-N, RBF and our default at 50 to 1000. Held-out hard prompts
+few-step models such as FLUX.1-schnell are: early predictions are pictures. On each: method x
+process at 500 evaluations, and Best-of-N, RBF and our default at 50 to 1000. Held-out hard prompts
 (benchmarks/prompts.json); accuracy is the share of them whose best finished picture is counted
 right. What is done is kept in --parts and not computed again.
 
@@ -43,14 +43,10 @@ from flowsearch.samplers import sigmas  # noqa: E402
 from flowsearch.samplers.noise_law import noise_law  # noqa: E402
 from flowsearch.samplers.search import (  # noqa: E402
     STRATEGIES,
-    SVDD,
     BestOfN,
-    CoDe,
-    RolloverBudgetForcing,
-    SearchOverPaths,
-    SequentialMonteCarlo,
     ZeroOrderSearch,
 )
+from flowsearch.samplers.search.published import published  # noqa: E402
 from flowsearch.samplers.transition import ODE, Transition  # noqa: E402
 
 PROMPTS = Path(__file__).with_name("prompts.json")
@@ -58,7 +54,6 @@ BUDGETS = (50, 100, 300, 500, 1000)
 AT = 500
 STEPS = 10
 ODE_, LINEAR, VP, OWN = "linear ODE", "linear SDE", "VP SDE", "own"
-CHAINS = 2
 PARTICLES = 50
 FINISH = 4
 BLOCK = 8
@@ -101,34 +96,38 @@ PROCESSES: dict[str, tuple[list[float], Transition]] = {
 
 
 def on_the_way() -> dict[str, tuple[Any, int]]:
-    """The paper's methods that draw on the way, as it ran them: settings and chains.
+    """The methods that draw on the way, as the paper ran them: settings and chains.
 
     All but the published RBF are finished by ODE steps, where the paper puts out the prediction at
-    the last sigma.
+    the last sigma, and end when the target is reached.
     """
-    paper: dict[str, Any] = {"q": None, "sigma_low": 0.0, "score_below": 1.0, "plain": False}
-    smc: dict[str, Any] = {"resample": "always", "scheme": "multinomial", "tempering": "none"}
-    greedy = {**paper, "sigma_high": 1.0, "finish_steps": FINISH}
-    rbf = RolloverBudgetForcing.reference()
-    finished = replace(rbf, finish_steps=FINISH, best_kept=True, target_stop=True)
+
+    def finished(method: str) -> tuple[Any, int]:
+        row = published(method, FINISH)
+        settings: Any = row.strategy
+        return replace(settings, target_stop=True), row.chains
+
+    rbf, chains = finished("rbf")
+    rbf = replace(rbf, best_kept=True)
     return {
-        "SMC": (SequentialMonteCarlo(particles=PARTICLES, **smc, **paper), 1),
-        "CoDe": (CoDe(candidates=25, block=2, **greedy), CHAINS),
-        "SVDD": (SVDD(candidates=25, **greedy), CHAINS),
-        "RBF, published": (rbf, CHAINS),
-        RBF: (finished, CHAINS),
-        "threshold -1": (replace(finished, accept="threshold", threshold=-1.0), CHAINS),
+        "SMC": finished("smc"),
+        "CoDe": finished("code"),
+        "SVDD": finished("svdd"),
+        "RBF, published": (published("rbf").strategy, chains),
+        RBF: (rbf, chains),
+        "threshold -1": (replace(rbf, accept="threshold", threshold=-1.0), chains),
     }
 
 
 def runs(checkpoint: str) -> list[Run]:
     """Everything that is run on a checkpoint."""
     line, ode = PROCESSES[ODE_]
-    paths = SearchOverPaths(starts=5, keep=1, candidates=5, leg=STEPS, plain=False)
+    row = published("search_over_paths")
+    paths: Any = row.strategy
+    paths = replace(paths, target_stop=True)
     natural = {
         "base": {"Best-of-N, 8 steps": sigmas.uniform(8)},
         "few_step": {
-            "Best-of-N, 1 step": sigmas.uniform(1),
             "Best-of-N, 4 steps": sigmas.uniform(4, shift=3.0),
         },
     }[checkpoint]
@@ -138,7 +137,7 @@ def runs(checkpoint: str) -> list[Run]:
 
     found = [samples(SAMPLES, line)]
     found += [samples(name, levels) for name, levels in natural.items()]
-    found.append(Run("Search over Paths", ODE_, Method("sop", paths, line, ode, CHAINS)))
+    found.append(Run("Search over Paths", ODE_, Method("sop", paths, line, ode, row.chains)))
     found.append(Run("zero-order", ODE_, Method("zero-order", ZeroOrderSearch(), line, ode)))
     for name, (settings, chains) in on_the_way().items():
         for process in (LINEAR, VP):

@@ -105,24 +105,22 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=7e-4)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--paths", type=Path, required=True, help="folder of the base model's paths"
-    )
+    parser.add_argument("--paths", type=Path, default=PATHS, help="folder of paths, 1.1 GB")
     parser.add_argument("--first", type=int, default=60, help="chunks of paths at the first step")
     parser.add_argument("--every", type=int, default=10, help="steps until the next chunk joins")
     parser.add_argument("--chunks", type=int, default=200, help="most chunks")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, default=CHECKPOINTS["few_step"])
+    parser.add_argument("--stop", type=int, help="end after this many of the steps")
     parser.add_argument("--save-every", type=int, default=150)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     rng = np.random.default_rng(options.seed)
     device = torch.device(options.device)
+    base = {name: value.float() for name, value in load_file(CHECKPOINTS["base"]).items()}
     teacher, net = SceneNet(), SceneNet()
     for model in (teacher, net):
-        model.load_state_dict(
-            {name: value.float() for name, value in load_file(CHECKPOINTS["base"]).items()}
-        )
+        model.load_state_dict(base)
         model.to(device, memory_format=torch.channels_last)
     buffer = Buffer(
         Trajectories(teacher, options.paths, options.seed),
@@ -131,7 +129,8 @@ def main() -> None:
         options.chunks,
     )
     training = Training(net, 0.995, options.out, 50)
-    for step in range(options.steps):
+    last = options.stop or options.steps
+    for step in range(last):
         huber = HUBER[0] * (HUBER[1] / HUBER[0]) ** min(1.0, 2 * step / options.steps)
         paths, context = buffer.batch(step, rng, options.batch)
         t = times(rng, options.batch)
@@ -141,7 +140,7 @@ def main() -> None:
             ends = paths[-1].to(device)
             loss = loss_of(net, x, t.to(device), context.to(device), ends, huber)
         training.update(loss, options.rate * cosine(step, options.steps, 50))
-        if (step + 1) % options.save_every == 0 or step + 1 == options.steps:
+        if (step + 1) % options.save_every == 0 or step + 1 == last:
             training.save()
 
 
