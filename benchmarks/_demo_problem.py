@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from flowsearch.demo.network import SceneNet
+from flowsearch.demo.network import CHECKPOINTS, SceneNet
 from flowsearch.demo.prompt import Group, encode
 from flowsearch.rewards.shape_count import ShapeCount
 from flowsearch.samplers.noise import digest, keyed_normal
@@ -24,11 +24,10 @@ from flowsearch.samplers.transition import Transition
 
 __all__ = ["DemoProblem", "load_net"]
 
-WEIGHTS = Path(__file__).resolve().parents[1] / "demo" / "weights.safetensors"
 PURPOSES = {"start": 1, "move": 2, "mix": 3}
 
 
-def load_net(path: Path = WEIGHTS, device: str = "cpu") -> SceneNet:
+def load_net(path: Path = CHECKPOINTS["base"], device: str = "cpu") -> SceneNet:
     """The embedded network with its weights, ready to be called.
 
     Args:

@@ -14,10 +14,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,49 +25,24 @@ from devtools.pack import load_pack
 
 load_pack()
 
-from _demo_problem import WEIGHTS, DemoProblem, load_net  # noqa: E402
+from _demo_problem import DemoProblem, load_net  # noqa: E402
 from _report import Report, paired_difference  # noqa: E402
+from _runs import Method, Parts, Result, measured, run  # noqa: E402
 
+from flowsearch.demo.network import CHECKPOINTS  # noqa: E402
 from flowsearch.demo.prompt import parse  # noqa: E402
 from flowsearch.samplers import sigmas  # noqa: E402
 from flowsearch.samplers.noise_law import noise_law  # noqa: E402
 from flowsearch.samplers.search import (  # noqa: E402
     BestOfN,
-    Budget,
     RolloverBudgetForcing,
-    Search,
-    Trace,
 )
-from flowsearch.samplers.transition import ODE, Transition, fixed_q  # noqa: E402
+from flowsearch.samplers.transition import Transition, fixed_q  # noqa: E402
 
 PROMPTS = Path(__file__).with_name("prompts.json")
 BUDGETS = (100, 200, 500)
 BEST_OF_N_STEPS = (5, 8, 12, 20)
 DEFAULT_STEPS = 20
-Results = list[dict[str, float]]
-
-
-@dataclass(frozen=True)
-class Method:
-    """One row of the table.
-
-    Attributes:
-        name: As printed.
-        strategy: Settings of the search.
-        sigmas: Levels.
-        transition: Of the sampler.
-        chains: Independent chains.
-        prefix: Whether smaller budgets are prefixes of the largest.
-        budgets: Evaluations it is run at; none: those of the command line.
-    """
-
-    name: str
-    strategy: Any
-    sigmas: Sequence[float]
-    transition: Transition = ODE
-    chains: int = 1
-    prefix: bool = False
-    budgets: tuple[int, ...] = ()
 
 
 def methods() -> list[Method]:
@@ -88,77 +60,6 @@ def methods() -> list[Method]:
         Method("RBF reference, our sigmas", reference, sigmas.uniform(10), fixed_q(0.85), 2),
         Method("RBF default", RolloverBudgetForcing(), sigmas.uniform(DEFAULT_STEPS)),
     ]
-
-
-def run(problem: DemoProblem, method: Method, budget: int, seed: int, rows: int) -> Results:
-    """Search every prompt with one method at one budget.
-
-    Args:
-        problem: The model and the prompts.
-        method: What to run.
-        budget: Evaluations a prompt.
-        seed: Of the run.
-        rows: Rows in one call of the model.
-
-    Returns:
-        A dict a prompt: evaluations spent to the best finished reward so far, in order, as strings
-        to floats; "seconds" a prompt.
-    """
-    start = time.time()
-    trace = Trace()
-    items = tuple(range(len(problem.rewards)))
-    Search(
-        problem,
-        method.strategy,
-        method.sigmas,
-        method.transition,
-        Budget(budget, target=0.0),
-        items=items,
-        seed=seed,
-        rows_per_call=rows,
-        chains=method.chains,
-        on_event=trace,
-    ).run()
-    seconds = (time.time() - start) / len(items)
-    results: Results = []
-    for item in items:
-        curve: dict[str, float] = {"seconds": seconds}
-        for point in trace.reward_curve(item):
-            if point["finished"] is not None:
-                curve[str(point["evaluations"])] = point["finished"]
-        results.append(curve)
-    return results
-
-
-def reward_at(curve: dict[str, float], budget: int) -> float:
-    """Best finished reward after that many evaluations, -inf if nothing was finished."""
-    reached = [v for k, v in curve.items() if k != "seconds" and int(k) <= budget]
-    return max(reached, default=-float("inf"))
-
-
-class Parts:
-    """Results on disk, one file a run, so that an interrupted benchmark goes on.
-
-    Args:
-        folder: Where they are kept; None keeps nothing.
-    """
-
-    def __init__(self, folder: Path | None) -> None:
-        self.folder = folder
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-
-    def get(self, key: Sequence[object], compute: Callable[[], Results]) -> Results:
-        """Return what is kept under the key, or compute and keep it."""
-        if self.folder is None:
-            return compute()
-        name = hashlib.sha256(json.dumps(key, default=str).encode()).hexdigest()[:20]
-        file = self.folder / f"{name}.json"
-        if not file.is_file():
-            partial = file.with_suffix(f".{os.getpid()}")
-            partial.write_text(json.dumps({"key": [str(k) for k in key], "results": compute()}))
-            partial.replace(file)
-        return json.loads(file.read_text())["results"]
 
 
 def collect(
@@ -179,32 +80,30 @@ def collect(
         load_net(device=options.device), [parse(text) for text in texts], options.float32
     )
     parts = Parts(options.parts)
-    weights = hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()[:12]
+    weights = hashlib.sha256(CHECKPOINTS["base"].read_bytes()).hexdigest()[:12]
     rows: list[dict[str, Any]] = []
     for method in [m for m in methods() if options.only in m.name]:
         wanted = list(method.budgets or budgets)
         for budget in [max(wanted)] if method.prefix else wanted:
-            kept: list[Results] = []
+            kept: list[list[Result]] = []
             for seed in range(options.seeds):
-                key = (weights, texts, method.name, budget, seed, options.float32)
+                key = (weights, texts, method.name, budget, seed, options.float32, "measured")
 
-                def compute(m: Method = method, b: int = budget, s: int = seed) -> Results:
+                def compute(m: Method = method, b: int = budget, s: int = seed) -> list[Result]:
                     return run(problem, m, b, s, options.rows)
 
                 kept.append(parts.get(key, compute))
             for limit in wanted if method.prefix else [budget]:
-                rewards = np.array([[reward_at(curve, limit) for curve in one] for one in kept])
+                found = measured(kept, limit)
                 rows.append(
                     {
                         "prompts": name,
                         "method": method.name,
                         "evaluations": limit,
-                        "accuracy": float((rewards == 0).mean()),
-                        "mean reward": float(rewards.mean()),
-                        "seconds a prompt": float(
-                            np.mean([c["seconds"] for one in kept for c in one]) * limit / budget
-                        ),
-                        "rewards": rewards,
+                        "accuracy": float(found.right.mean()),
+                        "mean reward": float(found.rewards.mean()),
+                        "seconds a prompt": found.seconds,
+                        "rewards": found.rewards,
                     }
                 )
                 print({k: v for k, v in rows[-1].items() if k != "rewards"}, flush=True)

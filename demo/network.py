@@ -14,14 +14,19 @@ group. An all-zero prompt is the unconditional model.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["CONFIG", "FEATURES", "MEAN", "SPREAD", "SceneNet"]
+__all__ = ["CHECKPOINTS", "CONFIG", "FEATURES", "MEAN", "SPREAD", "SceneNet"]
 
+CHECKPOINTS = {
+    "base": Path(__file__).with_name("weights.safetensors"),
+    "few_step": Path(__file__).with_name("weights_few_step.safetensors"),
+}
 FEATURES = 14
 CONFIG: dict[str, Any] = {"channels": (48, 96, 160), "blocks": (1, 2, 2), "width": 256}
 MEAN, SPREAD = 0.78, 0.43

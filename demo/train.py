@@ -10,23 +10,18 @@ what is kept. The same seed, device and number of threads give the same run.
 from __future__ import annotations
 
 import argparse
-import json
-import math
-import time
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
-from .network import CONFIG, SPREAD, Attention, Block, SceneNet
+from .network import CHECKPOINTS, CONFIG, SPREAD, Attention, Block, SceneNet
 from .prompt import encode
 from .scene import draw, random_scene
+from .training import Training, cosine
 
 __all__ = ["batch", "main"]
-
-WEIGHTS = Path(__file__).with_name("weights.safetensors")
 
 
 def batch(rng: np.random.Generator, size: int, dropped: float = 0.1) -> tuple[Tensor, Tensor]:
@@ -72,7 +67,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--out", type=Path, default=WEIGHTS)
+    parser.add_argument("--out", type=Path, default=CHECKPOINTS["base"])
     parser.add_argument("--stop", type=int, help="end after this many of the steps")
     parser.add_argument("--save-every", type=int, default=500)
     options = parser.parse_args()
@@ -87,41 +82,18 @@ def main() -> None:
         if last:
             torch.nn.init.zeros_(getattr(module, last).weight)
             torch.nn.init.zeros_(getattr(module, last).bias)
-    average = {name: p.detach().clone() for name, p in net.named_parameters()}
-    optimizer = torch.optim.AdamW(
-        net.parameters(), lr=options.rate, betas=(0.9, 0.99), weight_decay=0.01
-    )
-    log: list[dict[str, float]] = []
-    window, start = 0.0, time.time()
+    training = Training(net, 0.9985, options.out, 100)
     last = options.stop or options.steps
     for step in range(last):
-        warm = min(1.0, (step + 1) / 200)
-        decay = 0.5 * (1 + math.cos(math.pi * step / options.steps))
-        for group in optimizer.param_groups:
-            group["lr"] = options.rate * warm * (0.01 + 0.99 * decay)
         x0, context = batch(rng, options.batch)
         t = times(rng, options.batch).to(device)
         eps = torch.randn(x0.shape, generator=generator).to(device)
         x0 = x0.to(device).contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16):
             loss = loss_of(net, x0, context.to(device), t, eps)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        optimizer.step()
-        keep = min(0.9985, (step + 1) / (step + 20))
-        with torch.no_grad():
-            for name, p in net.named_parameters():
-                average[name].lerp_(p, 1 - keep)
-        window += float(loss.detach())
-        if (step + 1) % 100 == 0:
-            log.append({"step": step + 1, "loss": window / 100, "seconds": time.time() - start})
-            print(json.dumps(log[-1]), flush=True)
-            window = 0.0
+        training.update(loss, options.rate * cosine(step, options.steps, 200))
         if (step + 1) % options.save_every == 0 or step + 1 == last:
-            half = {name: p.half().contiguous().cpu() for name, p in average.items()}
-            save_file(half, options.out)
-            options.out.with_suffix(".json").write_text(json.dumps(log))
+            training.save()
 
 
 if __name__ == "__main__":

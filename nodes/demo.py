@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import comfy.latent_formats
@@ -15,13 +14,11 @@ import comfy.utils
 import torch
 from comfy_api.latest import io
 
-from ..demo.network import CONFIG, SceneNet
+from ..demo.network import CHECKPOINTS, CONFIG, SceneNet
 from ..demo.prompt import encode, parse
 from .sockets import CATEGORY_DEMO
 
 __all__ = ["NODES", "LoadDemo", "load_demo"]
-
-WEIGHTS = Path(__file__).resolve().parents[1] / "demo" / "weights.safetensors"
 
 
 class DemoConfig(comfy.supported_models_base.BASE):
@@ -74,18 +71,27 @@ class DemoEncoder(torch.nn.Module):
         return torch.stack([encode(groups) for groups in tokens["scene"]]), None
 
 
-def load_demo() -> tuple[comfy.model_patcher.ModelPatcher, comfy.sd.CLIP, comfy.sd.VAE]:
+def load_demo(
+    checkpoint: str = "base",
+) -> tuple[comfy.model_patcher.ModelPatcher, comfy.sd.CLIP, comfy.sd.VAE]:
     """Build MODEL, CLIP and VAE of the embedded model from the weights in the pack.
+
+    Args:
+        checkpoint: Key of CHECKPOINTS.
 
     Returns:
         The three, as the host's loaders return them.
 
     Raises:
         FileNotFoundError: The weights file is missing from the pack.
-        ValueError: The weights file does not fit the network.
+        ValueError: An unknown checkpoint, or a weights file that does not fit the network.
     """
-    if not WEIGHTS.is_file():
-        raise FileNotFoundError(f"{WEIGHTS} is missing. Install the pack again.")
+    if checkpoint not in CHECKPOINTS:
+        known = ", ".join(CHECKPOINTS)
+        raise ValueError(f"unknown checkpoint {checkpoint!r}; choose one of: {known}")
+    file = CHECKPOINTS[checkpoint]
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is missing. Install the pack again.")
     load, offload = (
         comfy.model_management.get_torch_device(),
         comfy.model_management.unet_offload_device(),
@@ -94,12 +100,12 @@ def load_demo() -> tuple[comfy.model_patcher.ModelPatcher, comfy.sd.CLIP, comfy.
     model = comfy.model_base.BaseModel(
         DemoConfig(), comfy.model_base.ModelType.FLOW, device=offload, unet_model=network
     )
-    half: Any = comfy.utils.load_torch_file(str(WEIGHTS))
+    half: Any = comfy.utils.load_torch_file(str(file))
     weights = {name: value.float() for name, value in half.items()}
     missing, unexpected = model.diffusion_model.load_state_dict(weights, strict=False)
     if missing or unexpected:
         raise ValueError(
-            f"{WEIGHTS.name} does not fit the network (missing {missing[:3]}, unexpected "
+            f"{file.name} does not fit the network (missing {missing[:3]}, unexpected "
             f"{unexpected[:3]}). Install the pack again."
         )
     patcher = comfy.model_patcher.CoreModelPatcher(model, load_device=load, offload_device=offload)
@@ -124,7 +130,19 @@ class LoadDemo(io.ComfyNode):
                 "colours and shapes: 'three red circles and two blue squares'. Latent: 64 x 64."
             ),
             search_aliases=["demo", "shapes", "test model", "example model", "toy model"],
-            inputs=[],
+            inputs=[
+                io.Combo.Input(
+                    "checkpoint",
+                    options=list(CHECKPOINTS),
+                    default="base",
+                    optional=True,
+                    tooltip=(
+                        "Weights. base: early predictions are blurs, 8 to 20 steps make a picture, "
+                        "as with most models. few_step: distilled from it, 1 to 4 steps make a "
+                        "picture and early predictions look like it, as with FLUX.1-schnell."
+                    ),
+                )
+            ],
             outputs=[
                 io.Model.Output(id="model"),
                 io.Clip.Output(id="clip"),
@@ -133,9 +151,9 @@ class LoadDemo(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls) -> io.NodeOutput:
+    def execute(cls, checkpoint: str = "base") -> io.NodeOutput:
         """Load it."""
-        return io.NodeOutput(*load_demo())
+        return io.NodeOutput(*load_demo(checkpoint))
 
 
 NODES = [LoadDemo]

@@ -49,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
 
     def command(name: str, run: object, text: str) -> argparse.ArgumentParser:
         made = commands.add_parser(name, parents=[common], help=text, description=text)
-        made.set_defaults(run=run)
+        made.set_defaults(run=run, command=name)
         return made
 
     demo = command("demo", run_demo, "search for a picture in the real host")
@@ -67,6 +67,7 @@ def parser() -> argparse.ArgumentParser:
     bench = command("bench", run_bench, "run benchmarks/NAME.py; further arguments go to it")
     bench.add_argument("name", choices=benchmarks(), metavar="NAME", help=", ".join(benchmarks()))
     command("train", run_train, "train the embedded model again; arguments go to demo/train.py")
+    command("distil", run_train, "distil it to few steps again; arguments go to demo/distil.py")
     command("lint", run_lint, "run ruff, pyright and pydoclint")
     command("schema", run_schema, "rewrite the committed snapshot of node ids, inputs, defaults")
     command("workflows", run_workflows, "rewrite example_workflows/api from the editor's files")
@@ -142,7 +143,8 @@ def run_train(options: argparse.Namespace, rest: list[str]) -> int:
     place = place_of(options)
     code = (
         "from devtools.pack import load_pack; load_pack(); import runpy; "
-        "runpy.run_module('flowsearch.demo.train', run_name='__main__', alter_sys=True)"
+        f"name = 'flowsearch.demo.{options.command}'; "
+        "runpy.run_module(name, run_name='__main__', alter_sys=True)"
     )
     command = [str(place.python), "-c", code, *rest]
     return subprocess.run(command, env=child_environment(place), check=False).returncode

@@ -30,7 +30,7 @@ MAY_IMPORT = {  # the longest matching prefix is the owner
     "samplers.search": {"samplers", "samplers.search"},
     "rewards": {"rewards"},
     "nodes": {"nodes", "samplers", "samplers.search", "rewards", "demo"},
-    "demo": {"demo", "rewards"},
+    "demo": {"demo", "rewards", "samplers"},
 }
 TOP = {name.split(".")[0] for name in MAY_IMPORT}
 CODE = (*sorted(TOP), "benchmarks", "scripts", "tests")

@@ -1,0 +1,339 @@
+"""The comparison of Kim et al. 2025 (arXiv:2503.19385) on the embedded model's two checkpoints.
+
+    python scripts/dev.py bench search [--quick] [--json FILE] [--plot FILE] [--parts FOLDER]
+
+`base` is an ordinary flow model: early predictions are blurs. `few_step` is distilled from it, as
+few-step models such as FLUX.1-schnell are: early predictions are pictures. On each: method x
+process at 500 evaluations, and Best-of-N, RBF and our default at 50 to 1000. Held-out hard prompts
+(benchmarks/prompts.json); accuracy is the share of them whose best finished picture is counted
+right. What is done is kept in --parts and not computed again.
+
+Processes, 10 steps each as in the paper: the linear ODE; the linear SDE with g = 3 t^2; the SDE
+with g = 3 r^2 in VP time, on the paper's sigmas. SDEs step by the exact transition. Several draws
+of an ODE are one picture, so methods that draw on the way are left with as many plain samples as
+they have chains or particles, as in the paper; those cells come from Best-of-N.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from devtools.pack import load_pack
+
+load_pack()
+
+from _demo_problem import DemoProblem, load_net  # noqa: E402
+from _report import Report, paired_difference  # noqa: E402
+from _runs import HeldOut, Measured, Method, Parts, Result, measured, run  # noqa: E402
+
+from flowsearch.demo.network import CHECKPOINTS  # noqa: E402
+from flowsearch.demo.prompt import parse  # noqa: E402
+from flowsearch.rewards.shape_fidelity import ShapeFidelity  # noqa: E402
+from flowsearch.samplers import sigmas  # noqa: E402
+from flowsearch.samplers.noise_law import noise_law  # noqa: E402
+from flowsearch.samplers.search import (  # noqa: E402
+    STRATEGIES,
+    BestOfN,
+    ZeroOrderSearch,
+)
+from flowsearch.samplers.search.published import published  # noqa: E402
+from flowsearch.samplers.transition import ODE, Transition  # noqa: E402
+
+PROMPTS = Path(__file__).with_name("prompts.json")
+BUDGETS = (50, 100, 300, 500, 1000)
+AT = 500
+STEPS = 10
+ODE_, LINEAR, VP, OWN = "linear ODE", "linear SDE", "VP SDE", "own"
+PARTICLES = 50
+FINISH = 4
+BLOCK = 8
+"""Prompts that share the model's calls, and that are kept together in the parts."""
+
+SAMPLES = "Best-of-N, 10 steps"
+RBF = "RBF, finished"
+OURS = "default"
+DEFAULT: Any = STRATEGIES["rbf"]()
+
+
+@dataclass(frozen=True)
+class Run:
+    """A method on a process, at the budgets it is run at.
+
+    Attributes:
+        method: Row of the tables.
+        process: Column.
+        how: Settings, sigmas, transition, chains.
+        budgets: Evaluations.
+    """
+
+    method: str
+    process: str
+    how: Method
+    budgets: tuple[int, ...] = (AT,)
+
+
+def linear_sde() -> Transition:
+    """The exact transition of g = 3 t^2 on the linear path: k = g^2 / 2 (1 - t) / t."""
+    points = [(t, 4.5 * t**3 * (1.0 - t)) for t in np.linspace(0.0, 1.0, 65).tolist()]
+    return Transition(noise_law("curve", points=points, interpolation="monotone_cubic"))
+
+
+PROCESSES: dict[str, tuple[list[float], Transition]] = {
+    ODE_: (sigmas.uniform(STEPS), ODE),
+    LINEAR: (sigmas.uniform(STEPS), linear_sde()),
+    VP: (sigmas.rbf_reference(STEPS), Transition(noise_law("rbf_reference"))),
+}
+
+
+def on_the_way() -> dict[str, tuple[Any, int]]:
+    """The methods that draw on the way, as the paper ran them: settings and chains.
+
+    All but the published RBF are finished by ODE steps, where the paper puts out the prediction at
+    the last sigma, and end when the target is reached.
+    """
+
+    def finished(method: str) -> tuple[Any, int]:
+        row = published(method, FINISH)
+        settings: Any = row.strategy
+        return replace(settings, target_stop=True), row.chains
+
+    rbf, chains = finished("rbf")
+    rbf = replace(rbf, best_kept=True)
+    return {
+        "SMC": finished("smc"),
+        "CoDe": finished("code"),
+        "SVDD": finished("svdd"),
+        "RBF, published": (published("rbf").strategy, chains),
+        RBF: (rbf, chains),
+        "threshold -1": (replace(rbf, accept="threshold", threshold=-1.0), chains),
+    }
+
+
+def runs(checkpoint: str) -> list[Run]:
+    """Everything that is run on a checkpoint."""
+    line, ode = PROCESSES[ODE_]
+    row = published("search_over_paths")
+    paths: Any = row.strategy
+    paths = replace(paths, target_stop=True)
+    natural = {
+        "base": {"Best-of-N, 8 steps": sigmas.uniform(8)},
+        "few_step": {
+            "Best-of-N, 4 steps": sigmas.uniform(4, shift=3.0),
+        },
+    }[checkpoint]
+
+    def samples(name: str, levels: Sequence[float]) -> Run:
+        return Run(name, ODE_, Method(name, BestOfN(width=1), levels, prefix=True), BUDGETS)
+
+    found = [samples(SAMPLES, line)]
+    found += [samples(name, levels) for name, levels in natural.items()]
+    found.append(Run("Search over Paths", ODE_, Method("sop", paths, line, ode, row.chains)))
+    found.append(Run("zero-order", ODE_, Method("zero-order", ZeroOrderSearch(), line, ode)))
+    for name, (settings, chains) in on_the_way().items():
+        for process in (LINEAR, VP):
+            method = Method(f"{name} on {process}", settings, *PROCESSES[process], chains)
+            is_curve = name == RBF and process == VP
+            found.append(Run(name, process, method, BUDGETS[1:] if is_curve else (AT,)))
+    own = sigmas.uniform(20 if checkpoint == "base" else STEPS)
+    found.append(Run(OURS, OWN, Method(OURS, DEFAULT, own), BUDGETS))
+    return found
+
+
+class Table:
+    """Runs one checkpoint's methods, from the parts where they are there.
+
+    Args:
+        checkpoint: Key of CHECKPOINTS.
+        options: Command line.
+        texts: Prompts.
+    """
+
+    def __init__(self, checkpoint: str, options: argparse.Namespace, texts: Sequence[str]) -> None:
+        self.checkpoint, self.options = checkpoint, options
+        file = CHECKPOINTS[checkpoint]
+        self.weights = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+        net = load_net(file, options.device)
+        self.blocks = [texts[i : i + BLOCK] for i in range(0, len(texts), BLOCK)]
+        self.problems = [
+            DemoProblem(net, [parse(text) for text in block], options.float32)
+            for block in self.blocks
+        ]
+        self.held_out: HeldOut = ShapeFidelity().score
+        self.parts = Parts(options.parts)
+        self.found: dict[tuple[str, str, int], Measured] = {}
+
+    def fill(self) -> None:
+        """Run everything."""
+        cap = max(b for b in BUDGETS if b <= self.options.most)
+        for one in runs(self.checkpoint):
+            budgets = [b for b in one.budgets if b <= cap] or [cap]
+            for budget in [max(budgets)] if one.how.prefix else budgets:
+                kept = [self.results(one.how, budget, seed) for seed in range(self.options.seeds)]
+                for limit in budgets if one.how.prefix else [budget]:
+                    self.note(one.method, one.process, limit, measured(kept, limit))
+                if one.method == SAMPLES:
+                    self.without_noise(kept, min(AT, cap))
+
+    def without_noise(self, kept: Sequence[Sequence[Result]], budget: int) -> None:
+        """Enter what methods that draw on the way are on an ODE: that many plain samples."""
+        for name, (_, chains) in on_the_way().items():
+            count = PARTICLES if name == "SMC" else chains
+            limit = min(budget, count * STEPS)
+            self.note(name, ODE_, budget, measured(kept, limit))
+
+    def note(self, method: str, process: str, budget: int, found: Measured) -> None:
+        """Enter and print one cell."""
+        self.found[method, process, budget] = found
+        print(self.row(method, process, budget), flush=True)
+
+    def results(self, method: Method, budget: int, seed: int) -> list[Result]:
+        """One run, block by block, from the parts where they are there."""
+        settings = [method.strategy.to_json(), method.transition.to_json(), method.chains]
+        found: list[Result] = []
+        for number, (problem, block) in enumerate(zip(self.problems, self.blocks, strict=True)):
+            own = 1000 * seed + number
+
+            def compute(problem: DemoProblem = problem, own: int = own) -> list[Result]:
+                return run(problem, method, budget, own, self.options.rows, self.held_out)
+
+            key = (self.weights, block, settings, list(method.sigmas), budget, own)
+            found += self.parts.get((*key, self.options.float32), compute)
+        return found
+
+    def row(self, method: str, process: str, budget: int) -> dict[str, Any]:
+        """One line of the long table."""
+        found = self.found[method, process, budget]
+        low, high = wilson(found.right)
+        return {
+            "part": self.checkpoint,
+            "method": method,
+            "process": process,
+            "budget": budget,
+            "accuracy": float(found.right.mean()),
+            "95 %": f"{low:.2f} to {high:.2f}",
+            "mean reward": float(found.rewards.mean()),
+            "fidelity": float(np.nanmean(found.held_out)),
+            "seconds": found.seconds,
+            "evaluations": round(found.evaluations, 1),
+            "reward calls": round(found.reward_calls, 1),
+        }
+
+    def matrix(self, budget: int) -> list[dict[str, Any]]:
+        """Method x process at one budget: accuracy, and the mean reward in brackets."""
+        lines: list[dict[str, Any]] = []
+        for method in dict.fromkeys(name for name, _, b in self.found if b == budget):
+            line: dict[str, Any] = {
+                "part": f"{self.checkpoint}, {budget} evaluations",
+                "method": method,
+            }
+            for process in (*PROCESSES, OWN):
+                cell = self.found.get((method, process, budget))
+                text = f"{cell.right.mean():.2f} ({cell.rewards.mean():.2f})" if cell else ""
+                line[process] = text
+            lines.append(line)
+        return lines
+
+
+def wilson(right: np.ndarray) -> tuple[float, float]:
+    """95 % interval of a share (Wilson); seeds of a prompt count as prompts of their own."""
+    n, p, z = right.size, float(right.mean()), 1.96
+    middle, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
+
+
+def claims(report: Report, tables: Sequence[Table], budget: int) -> None:
+    """Paired differences that the paper reports, on each checkpoint."""
+    pairs = [
+        ((RBF, VP), (SAMPLES, ODE_), "RBF on the VP SDE against Best-of-N"),
+        (("SVDD", VP), ("SVDD", LINEAR), "SVDD on the VP SDE against the linear SDE"),
+        ((RBF, VP), ("SVDD", VP), "RBF against SVDD on the VP SDE"),
+        ((OURS, OWN), (RBF, VP), "our default against RBF on the VP SDE"),
+    ]
+    for table in tables:
+        for first, second, text in pairs:
+            one, other = table.found[(*first, budget)], table.found[(*second, budget)]
+            mean, low, high = paired_difference(one.right, other.right)
+            report.claim(
+                f"{table.checkpoint}, {budget} evaluations: {text}: {one.right.mean():.2f} and "
+                f"{other.right.mean():.2f}, difference {mean:+.2f} (95 % interval {low:+.2f} to "
+                f"{high:+.2f})",
+                low,
+                0.0,
+                low > 0.0,
+            )
+
+
+def plot(tables: Sequence[Table], path: Path) -> None:
+    """Draw accuracy against evaluations, a panel a checkpoint."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, len(tables), figsize=(5.2 * len(tables), 4), sharey=True)
+    for axis, table in zip(np.atleast_1d(axes), tables, strict=True):
+        for name, process in dict.fromkeys(cell[:2] for cell in table.found):
+            cells = [(b, table.found.get((name, process, b))) for b in BUDGETS]
+            points = [(b, cell.right) for b, cell in cells if cell]
+            if len(points) < 3:
+                continue
+            x, y = [b for b, _ in points], [float(right.mean()) for _, right in points]
+            low, high = zip(*(wilson(right) for _, right in points), strict=True)
+            style = "ko-" if name == OURS else "s--" if name == RBF else "^:"
+            (line,) = axis.plot(x, y, style, label=f"{name}, {process}" if name == RBF else name)
+            axis.fill_between(x, low, high, color=line.get_color(), alpha=0.08)
+        axis.set(title=table.checkpoint, xlabel="evaluations", ylim=(-0.02, 1.02), xscale="log")
+        axis.minorticks_off()
+        axis.set_xticks(BUDGETS, [str(b) for b in BUDGETS])
+        axis.grid(alpha=0.3)
+    np.atleast_1d(axes)[0].set_ylabel("share of hard prompts counted right")
+    np.atleast_1d(axes)[-1].legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    print(f"written to {path}")
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="4 prompts, up to 100 evaluations")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--plot", type=Path)
+    parser.add_argument("--parts", type=Path, help="folder of finished runs, reused")
+    parser.add_argument("--prompts", type=int, default=16, help="hard prompts")
+    parser.add_argument("--most", type=int, default=max(BUDGETS), help="largest budget")
+    parser.add_argument("--checkpoint", choices=CHECKPOINTS, help="only this one")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--seeds", type=int, default=3 if torch.cuda.is_available() else 1)
+    parser.add_argument("--rows", type=int, default=32, help="rows in one call of the model")
+    parser.add_argument("--float32", action="store_true", help="run the network in float32")
+    options = parser.parse_args()
+    if options.quick:
+        options.prompts, options.most, options.seeds = 4, 100, 1
+    report = Report("search")
+    texts = json.loads(PROMPTS.read_text())["hard"][: options.prompts]
+    names = [options.checkpoint] if options.checkpoint else list(CHECKPOINTS)
+    tables = [Table(name, options, texts) for name in names]
+    for table in tables:
+        table.fill()
+    budget = min(AT, options.most)
+    report.rows = [line for table in tables for line in table.matrix(budget)]
+    report.rows += [table.row(*cell) for table in tables for cell in table.found]
+    claims(report, tables, budget)
+    report.finish(options.json)
+    if options.plot:
+        plot(tables, options.plot)
+
+
+if __name__ == "__main__":
+    main()
