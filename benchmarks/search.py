@@ -62,7 +62,7 @@ BLOCK = 8
 SAMPLES = "Best-of-N, 10 steps"
 RBF = "RBF, finished"
 OURS = "default"
-DEFAULT: Any = STRATEGIES["rbf"]()
+DEFAULT: Any = STRATEGIES["evolutionary"]()
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,8 @@ def test_every_strategy_is_registered_under_its_name():
     assert {name: cls.name for name, cls in STRATEGIES.items()} == {
         name: name
         for name in (
-            "evolutionary", "rbf", "best_of_n", "svdd", "code", "smc", "search_over_paths", "zero_order",
+            "evolutionary", "rbf", "best_of_n", "svdd", "code", "smc", "search_over_paths",
+            "zero_order",
         )
     }  # fmt: skip
 
