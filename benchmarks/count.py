@@ -34,9 +34,9 @@ from _runs import Method, Parts, Result, measured, run  # noqa: E402
 
 from flowsearch.demo.network import CHECKPOINTS  # noqa: E402
 from flowsearch.demo.prompt import parse  # noqa: E402
+from flowsearch.rewards.shape_fidelity import ShapeFidelity  # noqa: E402
 from flowsearch.samplers import sigmas  # noqa: E402
 from flowsearch.samplers.noise_law import noise_law  # noqa: E402
-from flowsearch.rewards.shape_fidelity import ShapeFidelity  # noqa: E402
 from flowsearch.samplers.search import (  # noqa: E402
     SVDD,
     BestOfN,

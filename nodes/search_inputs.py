@@ -122,8 +122,8 @@ def advanced_inputs(top_k: bool = True) -> list[io.Input]:
             "strategy",
             optional=True,
             tooltip=(
-                "How to search, from the node Search Strategy. Not connected: evolutionary, or best_of_n "
-                "for a sampler that can only be run whole."
+                "How to search, from the node Search Strategy. Not connected: evolutionary, or "
+                "best_of_n for a sampler that can only be run whole."
             ),
         ),
         io.Vae.Input(

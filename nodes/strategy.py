@@ -125,12 +125,13 @@ THRESHOLD: dict[str, Widget] = {
 
 
 ALIASES = (
-    "best of n", "rbf", "evolutionary", "genetic", "particle search", "threshold", "search settings", "svdd", "code", "smc",
-    "sequential monte carlo", "feynman-kac", "fk steering", "search over paths", "zero order",
+    "best of n", "rbf", "evolutionary", "genetic", "particle search", "threshold",
+    "search settings", "svdd", "code", "smc", "sequential monte carlo", "feynman-kac", "fk steering",
+    "search over paths", "zero order",
 )  # fmt: skip
 TOOLTIP = (
-    "evolutionary: the default; varies the best picture so far and exchanges what differs, for rare "
-    "wishes and common ones. rbf: Rollover Budget Forcing on the way down from noise. "
+    "evolutionary: the default; varies the best picture so far and exchanges what differs, for "
+    "rare wishes and common ones. rbf: Rollover Budget Forcing on the way down from noise. "
     "rbf_reference: as its authors' code does it, for comparison; give it 2 chains, 500 "
     "evaluations, rbf_reference sigmas and a euler_maruyama sampler. best_of_n: many whole "
     "pictures, for any sampler and for wishes that one picture in ten fulfils. svdd: the best of "

@@ -18,7 +18,7 @@ for. What was measured is in docs/SEARCH.md.
 import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from ..transition import ODE, Transition, fixed_q
 from .protocol import Move, Node, Spec, Stop, Whole

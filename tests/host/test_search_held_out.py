@@ -54,7 +54,7 @@ def run(held_out=None, evaluations=60, choice="rbf", **given):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("choice", ["rbf", "rbf", "best_of_n"])
+@pytest.mark.parametrize("choice", ["evolutionary", "rbf", "best_of_n"])
 def test_a_search_is_bit_identical_with_and_without(choice):
     without, _, plain_report = run(choice=choice)
     functions = (rude, darkness, broken, sometimes)

@@ -131,7 +131,7 @@ def test_a_partial_denoise_has_levels_below_its_start():
 
 
 def test_any_sampler_can_be_searched():
-    item, trace, toy = run(EvolutionarySearch(), 60, transition=Whole("dpmpp_2m"))
+    item, trace, _ = run(EvolutionarySearch(), 60, transition=Whole("dpmpp_2m"))
     assert any(row["transition"] == {"whole": "dpmpp_2m"} for row in trace.record["evaluated"])
     assert any(row["sigma"] > 0.7 for row in searched(trace))
     assert math.isfinite(item.winners[0].scores.value)
