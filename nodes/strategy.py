@@ -126,8 +126,8 @@ THRESHOLD: dict[str, Widget] = {
 
 ALIASES = (
     "best of n", "rbf", "evolutionary", "genetic", "particle search", "threshold",
-    "search settings", "svdd", "code", "smc", "sequential monte carlo", "feynman-kac", "fk steering",
-    "search over paths", "zero order",
+    "search settings", "svdd", "code", "smc", "sequential monte carlo", "feynman-kac",
+    "fk steering", "search over paths", "zero order",
 )  # fmt: skip
 TOOLTIP = (
     "evolutionary: the default; varies the best picture so far and exchanges what differs, for "

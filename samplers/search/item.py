@@ -417,7 +417,7 @@ class ItemSearch:
         scores = result.scores if result is not None else scores_of(row)
         seen = None if scores is None else scores.thumbnail
         fresh = None if result is None else result.state
-        self.lineages.add(node, row["from"], fresh, seen)
+        self.lineages.add(node, None if row["donor"] is not None else row["from"], fresh, seen)
         best = False
         handle = part["of"][place] if part["of"] else None
         if sigma == 0.0 and scores is not None:

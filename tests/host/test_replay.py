@@ -51,7 +51,7 @@ def assert_replays(report, guider, winners):
                 assert float((found[0] - winner).abs().max()) < CLOSE * size
 
 
-STRATEGIES = ["rbf", "rbf_descent", "best_of_n"]
+STRATEGIES = ["evolutionary", "rbf", "best_of_n"]
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
@@ -97,7 +97,7 @@ def test_a_stock_samplers_run_is_repeated(inner):
 
 
 @pytest.mark.parametrize(
-    ("name", "denoise"), [("rbf", 1.0), ("rbf_descent", 1.0), (None, 0.6), ("best_of_n", 0.6)]
+    ("name", "denoise"), [("evolutionary", 1.0), ("rbf", 1.0), (None, 0.6), ("best_of_n", 0.6)]
 )
 def test_masks_and_partial_denoise(name, denoise):
     model = hm.scene_model()
@@ -110,9 +110,7 @@ def test_masks_and_partial_denoise(name, denoise):
 def test_each_row_of_a_batch_is_replayed():
     guider = hm.guider(hm.scene_model(), 0.5)
     start = {**hm.empty_latent(2), "batch_index": [3, 7]}
-    latent, _, report = s.search(
-        guider, s.flow(), start, strategy=s.strategy("rbf_descent"), top_k=2
-    )
+    latent, _, report = s.search(guider, s.flow(), start, strategy=s.strategy("rbf"), top_k=2)
     assert latent["samples"].shape[0] == len(report.paths)
     assert_replays(report, guider, latent["samples"])
 
@@ -135,7 +133,7 @@ def test_every_models_coordinates(model, name):
 
 def test_the_latent_is_the_prediction_and_another_size_is_noised_afresh():
     model = hm.scene_model()
-    _, _, report = s.rbf_search(model, strategy=s.strategy("rbf_descent"))
+    _, _, report = s.rbf_search(model, strategy=s.strategy("rbf"))
     noise, sigmas, latent, sampler = Replay.execute(report, 0, 0.5).result
     point = path_of(report, 0).points[path_of(report, 0).place(0.5)]
     assert point.sigma <= 0.5 + 1e-6

@@ -79,9 +79,9 @@ def test_rows_per_call_is_how_many_the_network_sees_at_once():
 def test_chunks_agree():
     """Another number of rows a call changes the network's bits, not the search."""
     found = [
-        s.rbf_search(
-            hm.scene_model(), strategy=s.strategy("rbf", rows_per_call=n), evaluations=48
-        )[0]
+        s.rbf_search(hm.scene_model(), strategy=s.strategy("rbf", rows_per_call=n), evaluations=48)[
+            0
+        ]
         for n in (1, 4)
     ]
     assert (found[0]["samples"] - found[1]["samples"]).abs().max() < 1e-4

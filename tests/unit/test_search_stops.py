@@ -245,12 +245,8 @@ def test_a_persons_stop_gives_the_best_at_once():
 
 def test_a_stop_is_kept_in_the_checkpoint():
     checkpoint = MemoryCheckpoint()
-    first, _, _ = run(
-        RBF(), Budget(500, seconds=30.0), clock=Clock(1.0), checkpoint=checkpoint
-    )
-    again, _, toy = run(
-        RBF(), Budget(500, seconds=30.0), clock=Clock(0.0), checkpoint=checkpoint
-    )
+    first, _, _ = run(RBF(), Budget(500, seconds=30.0), clock=Clock(1.0), checkpoint=checkpoint)
+    again, _, toy = run(RBF(), Budget(500, seconds=30.0), clock=Clock(0.0), checkpoint=checkpoint)
     assert toy.calls == []
     assert torch.equal(first.items[0].winners[0].state["x"], again.items[0].winners[0].state["x"])
 

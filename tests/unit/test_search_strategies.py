@@ -136,9 +136,7 @@ def drawn(trace):
 
 
 def test_draws_stay_in_the_window():
-    settings = RBF(
-        accept="never", sigma_high=0.75, sigma_low=0.35, score_below=0.6, draws=4
-    )
+    settings = RBF(accept="never", sigma_high=0.75, sigma_low=0.35, score_below=0.6, draws=4)
     _, trace = run(settings, 60)
     assert drawn(trace) == {(0.7, 0.6): 4, (0.6, 0.5): 4, (0.5, 0.4): 4, (0.4, 0.3): 4}
     unscored = [r for r in trace.record["evaluated"] if r["scores"] is None]
@@ -171,9 +169,7 @@ def test_a_sigma_rounded_to_float32_is_the_sigma():
 
 def test_an_exhausted_quota_can_give_the_pass_up():
     falling = [float(-i) for i in range(400)]
-    item, trace = run(
-        RBF(draws=3, exhausted="restart", plain=False), 120, Scripted(falling)
-    )
+    item, trace = run(RBF(draws=3, exhausted="restart", plain=False), 120, Scripted(falling))
     assert len({row["pass_"] for row in trace.record["evaluated"]}) > 5
     assert item.winners
 
