@@ -62,7 +62,6 @@ class EvolutionarySearch(Settings):
     """
 
     name: ClassVar[str] = "evolutionary"
-    score_below: ClassVar[float] = 0.0
 
     width: int = 1
     levels: int = 3
@@ -90,6 +89,11 @@ class EvolutionarySearch(Settings):
         self.require(self.mixes >= 0, "mixes must be at least 0")
         steps = self.finish_steps
         self.require(steps is None or steps >= 1, "finish_steps must be at least 1, or None")
+
+    @property
+    def score_below(self) -> float:
+        """Of the plain sample, the finished picture alone is scored."""
+        return 0.0
 
     def check(self, sigmas: Sequence[float], transition: Transition | Whole) -> None:
         """Accept everything: variations take their own steps, whatever the sampler.

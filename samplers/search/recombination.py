@@ -8,7 +8,7 @@ of the model: only a look, and a few low steps that heal the seams if it is kept
 
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -101,7 +101,8 @@ def exchanged(first: Tensor, second: Tensor, noise: Tensor, share: float) -> Ten
 
 def _taken(labels: Tensor, field: Tensor, share: float) -> Tensor:
     """Return where one picture takes the other's place; labels and field without batch axis."""
-    numbers, places = labels.unique(return_inverse=True)
+    unique: Any = labels.unique  # the library does not say what it returns
+    numbers, places = cast("tuple[Tensor, Tensor]", unique(return_inverse=True))
     bar = NormalDist().inv_cdf(1.0 - share)
     if int((numbers > 0).sum()) < 2:
         for axis in range(field.ndim):
