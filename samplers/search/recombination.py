@@ -101,8 +101,8 @@ def exchanged(first: Tensor, second: Tensor, noise: Tensor, share: float) -> Ten
 
 def _taken(labels: Tensor, field: Tensor, share: float) -> Tensor:
     """Return where one picture takes the other's place; labels and field without batch axis."""
-    unique: Any = labels.unique  # the library does not say what it returns
-    numbers, places = cast("tuple[Tensor, Tensor]", unique(return_inverse=True))
+    library: Any = torch  # which does not say what unique returns
+    numbers, places = cast("tuple[Tensor, Tensor]", library.unique(labels, return_inverse=True))
     bar = NormalDist().inv_cdf(1.0 - share)
     if int((numbers > 0).sum()) < 2:
         for axis in range(field.ndim):

@@ -43,7 +43,7 @@ def search(problem, strategy, evaluations=150, transition=ODE, **given):
 
 CASES = {
     "default": RolloverBudgetForcing(),
-    "descent": RolloverBudgetForcing.descent(draws=3),
+    "descent": RolloverBudgetForcing(draws=3),
     "best_of_n": BestOfN(),
 }
 
