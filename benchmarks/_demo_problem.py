@@ -24,7 +24,7 @@ from flowsearch.samplers.transition import Transition
 
 __all__ = ["DemoProblem", "load_net"]
 
-PURPOSES = {"start": 1, "move": 2}
+PURPOSES = {"start": 1, "move": 2, "mix": 3}
 
 
 def load_net(path: Path = CHECKPOINTS["base"], device: str = "cpu") -> SceneNet:

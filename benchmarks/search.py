@@ -62,7 +62,7 @@ BLOCK = 8
 SAMPLES = "Best-of-N, 10 steps"
 RBF = "RBF, finished"
 OURS = "default"
-DEFAULT: Any = STRATEGIES["rbf"]()
+DEFAULT: Any = STRATEGIES["evolutionary"]()
 NATURAL = {
     "base": ("Best-of-N, 8 steps", sigmas.uniform(8)),
     "few_step": ("Best-of-N, 4 steps", sigmas.uniform(4, shift=3.0)),

@@ -8,6 +8,7 @@ from . import (
     inspection,
     inversion,
     likelihood,
+    replay,
     report,
     rewards,
     sampling,
@@ -20,6 +21,7 @@ __all__ = ["Extension"]
 MODULES = (
     search,
     strategy,
+    replay,
     report,
     sampling,
     inversion,

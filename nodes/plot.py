@@ -1,4 +1,4 @@
-"""Drawing reports: axes, lines and bars, with what the host has (Pillow)."""
+"""Drawing: axes, lines and bars, with what the host has (Pillow)."""
 
 from __future__ import annotations
 
@@ -10,19 +10,10 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from .host.outcome import Report
+__all__ = ["COLOURS", "INK", "Axes", "as_image", "font", "ticks"]
 
-__all__ = ["COLOURS", "INK", "Axes", "as_image", "draw_report", "font", "ticks"]
-
-WIDTH, HEIGHT = 1200, 900
 INK, GRID = (40, 40, 40), (222, 222, 222)
 COLOURS = [(31, 119, 180), (214, 90, 20), (44, 140, 60), (148, 80, 180), (120, 90, 70)]
-PHASES = {
-    "plain": (150, 150, 150),
-    "search": (31, 119, 180),
-    "finish": (44, 140, 60),
-    "target": (214, 90, 20),
-}
 
 
 @dataclass(frozen=True)
@@ -127,80 +118,3 @@ def as_image(picture: Image.Image) -> Tensor:
         Shape (1, H, W, 3), 0 to 1.
     """
     return torch.from_numpy(np.asarray(picture, dtype=np.float32) / 255.0)[None]
-
-
-def draw_report(report: Report) -> Image.Image:
-    """Draw reward against evaluations, spending along the schedule, and early against late reward.
-
-    Args:
-        report: The report.
-
-    Returns:
-        The picture.
-    """
-    image = Image.new("RGB", (WIDTH, HEIGHT), "white")
-    draw = ImageDraw.Draw(image)
-    _rewards(draw, (90, 60, WIDTH - 40, 380), report)
-    _spending(draw, (90, 500, WIDTH // 2 - 40, HEIGHT - 90), report)
-    _correlation(draw, (WIDTH // 2 + 70, 500, WIDTH - 40, HEIGHT - 90), report)
-    return image
-
-
-def _rewards(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], report: Report) -> None:
-    items = report.trace.items()
-    curves = {item: report.trace.reward_curve(item) for item in items}
-    seen = [row[key] for rows in curves.values() for row in rows for key in ("seen", "finished")]
-    values = [value for value in seen if value is not None] or [0.0]
-    spent = max((row["spent"] for row in report.trace.record["evaluated"]), default=1)
-    low, high = min(values), max(values)
-    margin = 0.05 * (high - low) or 1.0
-    axes = Axes(draw, box, (0, max(spent, 1)), (low - margin, high + margin))
-    axes.frame(f"best {report.reward or 'reward'} so far", "evaluations")
-    for item, rows in curves.items():
-        colour = COLOURS[item % len(COLOURS)]
-        pale = tuple((value + 2 * 255) // 3 for value in colour)
-        axes.stairs([(row["evaluations"], row["seen"]) for row in rows], pale)
-        done = [row for row in rows if row["finished"] is not None]
-        axes.stairs([(row["evaluations"], row["finished"]) for row in done], colour, 4)
-        plain = report.plain(item)
-        if plain is not None:
-            axes.dashes(plain, colour)
-    names = "full: finished pictures   pale: predictions   broken: the plain sample"
-    draw.text((box[2], box[1] - 14), names, INK, font(18), anchor="rs")
-
-
-def _spending(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], report: Report) -> None:
-    totals: dict[float, dict[str, int]] = {}
-    for item in report.trace.items():
-        for row in report.trace.spent_by_sigma(item):
-            place = totals.setdefault(row["sigma"], {})
-            place[row["phase"]] = place.get(row["phase"], 0) + row["evaluations"]
-    high = max((sum(place.values()) for place in totals.values()), default=1)
-    axes = Axes(draw, box, (1.0, 0.0), (0, max(high, 1) * 1.05))
-    axes.frame("evaluations spent", "sigma (1: noise, 0: picture)")
-    for sigma, place in totals.items():
-        below = 0
-        for phase, colour in PHASES.items():
-            above = below + place.get(phase, 0)
-            x, y = axes.at(sigma, above)
-            if above > below:
-                draw.rectangle([x - 5, y, x + 5, axes.at(sigma, below)[1]], fill=colour)
-            below = above
-    for index, (phase, colour) in enumerate(PHASES.items()):
-        draw.text((box[2] - 72 * (3 - index), box[1] - 14), phase, colour, font(18), anchor="rs")
-
-
-def _correlation(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], report: Report) -> None:
-    axes = Axes(draw, box, (1.0, 0.0), (-1.0, 1.0))
-    axes.frame("correlation of early with finished reward", "sigma (1: noise, 0: picture)")
-    axes.dashes(0.0, INK)
-    rows = [row for row in report.trace.early_correlation() if row["correlation"] is not None]
-    for row in rows:
-        x, y = axes.at(row["sigma"], row["correlation"])
-        size = 3 + min(6.0, row["n"] ** 0.5)
-        draw.ellipse([x - size, y - size, x + size, y + size], fill=COLOURS[0])
-    if not rows:
-        x, y = axes.at(0.5, 0.3)
-        draw.text(
-            (x, y), "fewer than three finished pictures to compare", INK, font(18), anchor="mm"
-        )

@@ -1,4 +1,4 @@
-"""The Search Report node: a run as a picture, as text, as a number."""
+"""The Search Report node: a run as pictures, as text, as a number."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ import csv
 import io as text_io
 import json
 
+import torch
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..samplers.search.trace import value_of
 from .host.outcome import Report
-from .plot import as_image, draw_report
+from .host.progress import say
+from .plot import as_image
+from .report_plot import draw_report
 from .sockets import CATEGORY_SEARCH, FlowReport
 
-__all__ = ["NODES", "SearchReport", "csv_of", "plot_of"]
+__all__ = ["NODES", "SearchReport", "csv_of", "family_of", "plot_of"]
 
 COLUMNS = (
     "item", "spent", "id", "parent", "chain", "pass_", "phase", "sigma_from", "sigma",
@@ -22,7 +26,7 @@ COLUMNS = (
 
 
 def csv_of(report: Report) -> str:
-    """Return one line per candidate.
+    """Return one line per candidate; held-out rewards are the last columns.
 
     Args:
         report: The report.
@@ -32,10 +36,13 @@ def csv_of(report: Report) -> str:
     """
     out = text_io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    names = report.trace.held_out()
+    writer.writerow([*COLUMNS, *(f"held_out {name}" for name in names)])
     for row in report.trace.record["evaluated"]:
         score = "" if row["scores"] is None else row["scores"]["value"]
-        writer.writerow([*(row[key] for key in COLUMNS[:-1]), score])
+        beside = (value_of(row["scores"], name) for name in names)
+        cells = ("" if value is None else value for value in beside)
+        writer.writerow([*(row[key] for key in COLUMNS[:-1]), score, *cells])
     return out.getvalue()
 
 
@@ -51,6 +58,25 @@ def plot_of(report: Report) -> Tensor:
     return as_image(draw_report(report))
 
 
+def family_of(report: Report) -> Tensor:
+    """Return what the reward saw on the way to each item's best picture.
+
+    Args:
+        report: The report.
+
+    Returns:
+        Shape (N, h, w, 3), 0 to 1, item after item, the start first; one white picture where
+        nothing was kept.
+    """
+    frames = [frame.picture for frames in report.families.values() for frame in frames]
+    if not frames:
+        return torch.ones(1, 64, 64, 3)
+    size = [int(side) for side in frames[-1].shape[:2]]
+    rows = [frame.movedim(-1, 0)[None].float() / 255.0 for frame in frames]
+    same = [torch.nn.functional.interpolate(row, size=size, mode="nearest") for row in rows]
+    return torch.cat(same).movedim(1, -1)
+
+
 class SearchReport(io.ComfyNode):
     """What a search did."""
 
@@ -63,8 +89,8 @@ class SearchReport(io.ComfyNode):
             category=CATEGORY_SEARCH,
             description=(
                 "What a search did: a plot of the reward against evaluations, of where on the "
-                "schedule they were spent, and of how well early rewards foretold the finished "
-                "ones."
+                "schedule they were spent, of how well early rewards foretold the finished ones, "
+                "and of the winner's family. It warns of rewards that mislead."
             ),
             search_aliases=["plot", "trace", "reward curve", "csv", "json", "search log"],
             inputs=[
@@ -75,6 +101,13 @@ class SearchReport(io.ComfyNode):
                 io.String.Output(id="json", tooltip="Everything that happened, as JSON."),
                 io.String.Output(id="csv", tooltip="One line per candidate."),
                 io.Float.Output(id="score", tooltip="Best finished reward of the first item."),
+                io.Image.Output(
+                    id="family",
+                    tooltip=(
+                        "What the reward saw on the way to the best picture, the start first; for "
+                        "a batch, item after item."
+                    ),
+                ),
             ],
         )
 
@@ -86,10 +119,11 @@ class SearchReport(io.ComfyNode):
             report: FLOW_REPORT.
 
         Returns:
-            IMAGE, JSON, CSV, FLOAT.
+            IMAGE, JSON, CSV, FLOAT, IMAGE.
         """
         text = json.dumps(report.to_json(), indent=1)
-        return io.NodeOutput(plot_of(report), text, csv_of(report), report.score)
+        say("\n".join(report.sentences()))
+        return io.NodeOutput(plot_of(report), text, csv_of(report), report.score, family_of(report))
 
 
 NODES = [SearchReport]

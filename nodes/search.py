@@ -50,7 +50,10 @@ class Given(TypedDict, total=False):
     score_size: int
     seconds: float
     reward_calls: int
+    rows: int
+    checkpoint_seconds: float
     top_k: int
+    held_out: dict[str, Reward] | None
 
 
 def searcher(
@@ -65,7 +68,10 @@ def searcher(
     score_size: int = 0,
     seconds: float = 0.0,
     reward_calls: int = 0,
+    rows: int = 0,
+    checkpoint_seconds: float = 30.0,
     top_k: int = 1,
+    held_out: dict[str, Reward] | None = None,
 ) -> SearchSampler:
     """Put a search together from what a node was given.
 
@@ -80,14 +86,19 @@ def searcher(
         score_size: Longer side for scoring unfinished pictures, 0 for as decoded.
         seconds: Time limit, 0 for none.
         reward_calls: Limit of pictures scored, 0 for none.
+        rows: Limit of rows that reach the network, 0 for none.
+        checkpoint_seconds: Time between two checkpoints, 0 for none.
         top_k: Finished pictures an item.
+        held_out: Rewards that are only reported, by input.
 
     Returns:
         The search as a SAMPLER.
     """
-    budget = limits(reward, evaluations, target, seconds, reward_calls)
-    judge = Judge(reward, vae, scoring_vae, score_size)
-    return SearchSampler(sampler, judge, budget, strategy, top_k)
+    budget = limits(reward, evaluations, target, seconds, reward_calls, rows)
+    judge = Judge(reward, vae, scoring_vae, score_size, [*(held_out or {}).values()])
+    return SearchSampler(
+        sampler, judge, budget, strategy, top_k, checkpoint_seconds=checkpoint_seconds
+    )
 
 
 class RBFSearch(io.ComfyNode):

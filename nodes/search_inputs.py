@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from .host.search_sampler import TOP_PERCENT
 from .sockets import FlowReport, FlowReward, FlowStrategy
 
 __all__ = ["advanced_inputs", "budget_inputs", "reward_inputs", "search_outputs"]
@@ -16,9 +17,22 @@ REWARD_CALLS = (
     "Most pictures to be scored, for slow or paid rewards, for each picture of the batch. 0: no "
     "limit; few: the search ends early."
 )
+ROWS = (
+    "Most rows that may reach the network, for each picture of the batch: 1 an evaluation at cfg "
+    "1, 2 above, more with area prompts. 0: no limit; few: at least one evaluation is made."
+)
+CHECKPOINT_SECONDS = (
+    "Seconds between two files from which the same workflow goes on after a crash, a cancel or "
+    "with a larger budget. 0: none are written; short: little is done twice, more is written."
+)
+HELD_OUT = (
+    "Further rewards of the finished pictures, any number. The search never uses them; the report "
+    "shows them beside its own reward and warns when that rises while they fall. None: no such "
+    "warning; many: each finished picture is scored by each."
+)
 TOP_K = (
-    "Finished pictures to put out for each picture of the batch, best first. 1: only the best; "
-    "more: runners-up too, as far as the search has finished that many."
+    "Finished pictures to put out for each picture of the batch, best first; those that are nearly "
+    "the same count once. 1: only the best; more: runners-up too, as far as there are that many."
 )
 
 
@@ -49,6 +63,20 @@ def budget_inputs() -> list[io.Input]:
             "worse picture; one that cannot be reached uses the whole budget."
         ),
     )
+    percent = io.Float.Input(
+        "percent",
+        default=TOP_PERCENT,
+        min=0.1,
+        max=50.0,
+        step=0.1,
+        round=False,
+        optional=True,
+        tooltip=(
+            "Stop at a picture as good as this share of plain samples, in percent, measured on 16 "
+            "of them from the budget. Small: a rare picture, a longer search; 50: any that is "
+            "better than usual."
+        ),
+    )
     return [
         io.Int.Input(
             "evaluations",
@@ -58,7 +86,8 @@ def budget_inputs() -> list[io.Input]:
             tooltip=(
                 "Budget: guided predictions of one picture, for each picture of the batch. The "
                 "plain sample takes as many as there are steps. That few: no search, the plain "
-                "sample comes out; 10 times that and more: a real search, in proportion slower."
+                "sample comes out, on fewer steps if need be; 10 times that and more: a real "
+                "search, in proportion slower."
             ),
         ),
         io.DynamicCombo.Input(
@@ -66,12 +95,14 @@ def budget_inputs() -> list[io.Input]:
             options=[
                 io.DynamicCombo.Option("highest", []),
                 io.DynamicCombo.Option("value", [value]),
+                io.DynamicCombo.Option("top", [percent]),
                 io.DynamicCombo.Option("never", []),
             ],
             tooltip=(
                 "When to stop before the budget is used up. highest: at the highest value the "
                 "reward can have (never, for a reward without one). value: at a value of yours. "
-                "never: use the whole budget."
+                "top: at a picture as good as the best few percent of plain samples. never: use "
+                "the whole budget."
             ),
         ),
     ]
@@ -91,8 +122,8 @@ def advanced_inputs(top_k: bool = True) -> list[io.Input]:
             "strategy",
             optional=True,
             tooltip=(
-                "How to search, from the node Search Strategy. Not connected: rbf, or best_of_n "
-                "for a sampler that can only be run whole."
+                "How to search, from the node Search Strategy. Not connected: evolutionary, or "
+                "best_of_n for a sampler that can only be run whole."
             ),
         ),
         io.Vae.Input(
@@ -119,7 +150,34 @@ def advanced_inputs(top_k: bool = True) -> list[io.Input]:
         ),
         _whole("reward_calls", 0, 1_000_000, REWARD_CALLS),
     ]
-    return [*inputs, _whole("top_k", 1, 64, TOP_K)] if top_k else inputs
+    if top_k:
+        inputs.append(_whole("top_k", 1, 64, TOP_K))
+    # new widgets come last: the editor's files hold widgets by their place
+    return [*inputs, held_out_input(), *_later_inputs()]
+
+
+def _later_inputs() -> list[io.Input]:
+    return [
+        _whole("rows", 0, 10_000_000, ROWS),
+        io.Float.Input(
+            "checkpoint_seconds",
+            default=30.0,
+            min=0.0,
+            max=3600.0,
+            step=1.0,
+            round=False,
+            optional=True,
+            advanced=True,
+            tooltip=CHECKPOINT_SECONDS,
+        ),
+    ]
+
+
+def held_out_input() -> io.Input:
+    """Any number of rewards that are only reported."""
+    reward = FlowReward.Input("reward", optional=True, tooltip=HELD_OUT)
+    template = io.Autogrow.TemplatePrefix(reward, prefix="reward", min=0, max=100)
+    return io.Autogrow.Input("held_out", template=template, optional=True, tooltip=HELD_OUT)
 
 
 def _whole(name: str, low: int, high: int, tooltip: str) -> io.Input:

@@ -18,13 +18,14 @@ from ..samplers.search import (
     SVDD,
     BestOfN,
     CoDe,
+    EvolutionarySearch,
     RolloverBudgetForcing,
     SearchOverPaths,
     SequentialMonteCarlo,
     ZeroOrderSearch,
 )
 from ..samplers.search.published import PUBLISHED, Published, published
-from ..samplers.search.rollover import ACCEPT, BASELINE, EXHAUSTED, RESTART
+from ..samplers.search.rollover import ACCEPT, BASELINE, EXHAUSTED
 from . import strategy_widgets as widgets
 from .host.search_sampler import StrategyChoice
 from .sockets import CATEGORY_SEARCH, FlowStrategy
@@ -34,7 +35,7 @@ __all__ = ["NODES", "Strategy", "choice_of"]
 
 NONE_IS_0 = ("q", "finish_steps")
 POOL = Widget(
-    "Starts to choose from before the first step. 0 (rbf only): sized to the budget; 1: the first "
+    "Starts to choose from before the first step. 0: sized to the budget; 1: the first "
     "start only; many: the start counts for more and fewer variations are tried later.",
     0,
     COUNT,
@@ -98,21 +99,6 @@ RBF: dict[str, Widget] = {
         "up and search from the start again.",
         options=EXHAUSTED,
     ),
-    "restart": Widget(
-        "Where each pass starts. noise: from new noise; best: from the best finished picture so "
-        "far (the plain one at first), noised up to restart_sigma.",
-        options=RESTART,
-    ),
-    "restart_sigma": Widget(
-        "How far the best picture is noised for restart best. Low: only details change and most "
-        "tries change nothing; 1: all of it is lost."
-    ),
-    "fresh_every": Widget(
-        "With restart best: every how manyth pass starts from new noise all the same. 0: none, and "
-        "a poor start may never be left; 1: all, as Best-of-N; 6: one in six, for both.",
-        0,
-        COUNT,
-    ),
     "finalists": Widget(
         "Candidates of the last searched step that are finished. 1: cheapest; many: predictions "
         "that mislead do less harm.",
@@ -139,19 +125,20 @@ THRESHOLD: dict[str, Widget] = {
 
 
 ALIASES = (
-    "best of n", "rbf", "particle search", "threshold", "search settings", "svdd", "code", "smc",
-    "sequential monte carlo", "feynman-kac", "fk steering", "search over paths", "zero order",
+    "best of n", "rbf", "evolutionary", "genetic", "particle search", "threshold",
+    "search settings", "svdd", "code", "smc", "sequential monte carlo", "feynman-kac",
+    "fk steering", "search over paths", "zero order",
 )  # fmt: skip
 TOOLTIP = (
-    "rbf: for rare wishes; many cheap variations of the best finished picture. rbf_descent: "
-    "Rollover Budget Forcing on the way down from noise. rbf_reference: as its authors' code does "
-    "it, for comparison; give it 2 chains, 500 evaluations, rbf_reference sigmas and a "
-    "euler_maruyama sampler. best_of_n: many whole pictures, for any sampler and for wishes that "
-    "one picture in ten fulfils. svdd: the best of several draws at each step. code: the same "
-    "every few steps. smc: particles copied and dropped by weight. search_over_paths: back up from "
-    "nearly finished pictures and down again. zero_order: varies the start's noise, judged by "
-    "finished pictures. threshold: goes on as soon as a draw reaches the threshold. published: the "
-    "settings of the published comparison."
+    "evolutionary: the default; varies the best picture so far and exchanges what differs, for "
+    "rare wishes and common ones. rbf: Rollover Budget Forcing on the way down from noise. "
+    "rbf_reference: as its authors' code does it, for comparison; give it 2 chains, 500 "
+    "evaluations, rbf_reference sigmas and a euler_maruyama sampler. best_of_n: many whole "
+    "pictures, for any sampler and for wishes that one picture in ten fulfils. svdd: the best of "
+    "several draws at each step. code: the same every few steps. smc: particles copied and dropped "
+    "by weight. search_over_paths: back up from nearly finished pictures and down again. "
+    "zero_order: varies the start's noise, judged by finished pictures. threshold: goes on as soon "
+    "as a draw reaches the threshold. published: the settings of the published comparison."
 )
 
 
@@ -174,13 +161,12 @@ def _reference(pool: int = 25, finish_steps: int | None = 1) -> RolloverBudgetFo
     return replace(RolloverBudgetForcing.reference(finish_steps), pool=pool)
 
 
-_DESCENT = RolloverBudgetForcing.descent
-_THRESHOLD = partial(_DESCENT, accept="threshold")
+_THRESHOLD = partial(RolloverBudgetForcing, accept="threshold")
 _PUBLISHED = SimpleNamespace(method=PUBLISHED[0], finish_steps=1)
 
 CHOICES: dict[str, Choice] = {
+    "evolutionary": Choice(EvolutionarySearch, EvolutionarySearch(), widgets.EVOLUTIONARY),
     "rbf": Choice(RolloverBudgetForcing, RolloverBudgetForcing(), RBF),
-    "rbf_descent": Choice(_DESCENT, _DESCENT(), RBF),
     "rbf_reference": Choice(_reference, _reference(), REFERENCE),
     "best_of_n": Choice(BestOfN, BestOfN(), widgets.BEST_OF_N),
     "svdd": Choice(SVDD, SVDD(), widgets.SVDD),
@@ -251,7 +237,7 @@ class Strategy(io.ComfyNode):
             display_name="Search Strategy",
             category=CATEGORY_SEARCH,
             description=(
-                "How a search spends its budget. rbf varies the best picture so far; rbf_descent, "
+                "How a search spends its budget. evolutionary varies the best picture so far; rbf, "
                 "threshold, svdd, code and smc choose on the way down from noise; best_of_n, "
                 "zero_order and search_over_paths compare pictures that are finished or nearly so. "
                 "The defaults are a good start."

@@ -16,6 +16,7 @@ __all__ = [
     "BEST_OF_N",
     "CODE",
     "COUNT",
+    "EVOLUTIONARY",
     "FINISH_STEPS",
     "PLAIN",
     "PUBLISHED_AS",
@@ -99,6 +100,52 @@ ENDS: dict[str, Widget] = {
     "target_stop": TARGET_STOP,
 }
 
+EVOLUTIONARY: dict[str, Widget] = {
+    "width": WIDTH,
+    "mixes": Widget(
+        "Exchanges tried between a draft and the picture it came from. Each is a reward call and "
+        "no evaluation. 0: none, for slow or paid rewards; many: more is made of each draft.",
+        0,
+        1024,
+        advanced=False,
+    ),
+    "level_low": Widget(
+        "Lowest sigma that the best picture is noised up to, as a part of the first one; above "
+        "draft_sigma. Low: details change; high: composition.",
+        0.01,
+        0.99,
+    ),
+    "level_high": Widget(
+        "Highest sigma that the best picture is noised up to, as a part of the first one. Low: "
+        "stays near; near 1: nearly a new picture.",
+        0.01,
+        0.99,
+    ),
+    "levels": Widget(
+        "Levels between level_low and level_high to choose from; the search learns which helps. 1: "
+        "level_low only; many: slower to learn.",
+        1,
+        64,
+    ),
+    "steps": Widget(
+        "Evaluations of a draft. 2: cheapest; many: fewer drafts, nearer to the finished picture.",
+        2,
+        COUNT,
+    ),
+    "draft_sigma": Widget(
+        "Sigma at which a draft is judged by its prediction, as a part of the first one. High: "
+        "steps near each other, predictions soft; low: the draft is nearly the finished picture.",
+        0.01,
+        0.98,
+    ),
+    "fresh": Widget(
+        "Also take pictures from new noise, where that helps more. Off: stay with the family of "
+        "the first picture."
+    ),
+    "finish_steps": FINISH_STEPS,
+    "plain": PLAIN,
+    "target_stop": TARGET_STOP,
+}
 BEST_OF_N: dict[str, Widget] = {
     "width": WIDTH,
     "candidates": Widget(

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import comfy.model_management
 import comfy.utils
+import torch
 from comfy.samplers import CFGGuider
 from comfy.sd import VAE
 from torch import Tensor
 
 from ...rewards.base import Reward
-from ...samplers.search.protocol import Scores
+from ...samplers.search.protocol import DecodeError, Scores
+from .held_out import HeldOut
+from .measure import translated_oom
 
 __all__ = ["Judge", "decode", "models_kept"]
 
@@ -63,16 +67,39 @@ def decode(vae: VAE, latents: Tensor) -> Tensor:
     return pictures.float().cpu().clamp(0.0, 1.0)
 
 
+def _decoded(vae: VAE, latents: Tensor) -> Tensor:
+    """Decode for a reward; what goes wrong is the VAE's fault and not the reward's."""
+    try:
+        with translated_oom():
+            pictures = decode(vae, latents)
+    except (comfy.model_management.InterruptProcessingException, torch.cuda.OutOfMemoryError):
+        raise
+    except Exception as cause:
+        raise DecodeError(f"the VAE raised {type(cause).__name__}: {cause}") from cause
+    if not bool(pictures.isfinite().all()):
+        raise DecodeError(
+            "the VAE decoded latents to a picture with values that are not finite (NaN or "
+            "infinite); start ComfyUI with --fp32-vae or --bf16-vae, or connect another VAE,"
+        )
+    return pictures
+
+
 class Judge:
     """A VAE, perhaps a cheaper one, and a reward.
 
     Attributes:
         reward: The reward.
         vae: Decodes finished pictures.
+        held_out: Rewards of finished pictures that are only reported.
     """
 
     def __init__(
-        self, reward: Reward, vae: VAE, scoring_vae: VAE | None = None, score_size: int = 0
+        self,
+        reward: Reward,
+        vae: VAE,
+        scoring_vae: VAE | None = None,
+        score_size: int = 0,
+        held_out: Sequence[Reward] = (),
     ) -> None:
         """Keep them.
 
@@ -81,9 +108,11 @@ class Judge:
             vae: Decodes finished pictures, and the others where there is no scoring_vae.
             scoring_vae: Decodes unfinished pictures; None for the same as vae.
             score_size: Longer side of unfinished pictures for the reward; 0 leaves them.
+            held_out: Score finished pictures for the report.
         """
         self.reward = reward
         self.vae = vae
+        self.held_out = HeldOut(held_out)
         self._scoring_vae = scoring_vae or vae
         self._score_size = score_size
 
@@ -111,7 +140,7 @@ class Judge:
 
     def _score(self, latents: Tensor, finished: bool) -> list[Scores]:
         comfy.model_management.throw_exception_if_processing_interrupted()
-        pictures = decode(self.vae if finished else self._scoring_vae, latents)
+        pictures = _decoded(self.vae if finished else self._scoring_vae, latents)
         if not finished and self._score_size:
             pictures = shrink(pictures, self._score_size)
         comfy.model_management.throw_exception_if_processing_interrupted()
@@ -121,9 +150,16 @@ class Judge:
                 f"it returned values of shape {tuple(values.shape)} for {pictures.shape[0]} "
                 "pictures; a reward returns one value a picture"
             )
-        return [
+        scores = [
             Scores(value, thumbnail=picture)
             for value, picture in zip(values.tolist(), pictures, strict=True)
+        ]
+        if not finished or not self.held_out.rewards:
+            return scores
+        held_out, seconds = self.held_out.score(pictures)
+        return [
+            replace(score, held_out=found, held_out_seconds=seconds)
+            for score, found in zip(scores, held_out, strict=True)
         ]
 
 

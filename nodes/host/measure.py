@@ -12,7 +12,7 @@ import torch
 from comfy.samplers import CFGGuider
 from torch import Tensor
 
-__all__ = ["CallCounter", "RowCounter", "rows_that_fit", "translated_oom"]
+__all__ = ["CallCounter", "RowCounter", "memory_needed", "rows_that_fit", "translated_oom"]
 
 MOST_ROWS = 32
 
@@ -63,18 +63,22 @@ class CallCounter:
         calls: Predictions so far.
     """
 
-    def __init__(self, guider: CFGGuider) -> None:
+    def __init__(self, guider: CFGGuider, network: bool = True) -> None:
         """Stand in for a guider.
 
         Args:
             guider: The guider.
+            network: Whether to predict; otherwise every prediction is zero.
         """
         self._guider = guider
+        self._network = network
         self.calls = 0
 
     def __call__(self, *args: object, **kwargs: object) -> Tensor:
         """Count, and predict."""
         self.calls += 1
+        if not self._network:
+            return torch.zeros_like(cast(Tensor, args[0]))
         return cast(Callable[..., Tensor], self._guider)(*args, **kwargs)
 
     def __getattr__(self, name: str) -> object:
@@ -108,3 +112,27 @@ def rows_that_fit(guider: CFGGuider, shape: tuple[int, ...]) -> int:
     # two rows a candidate, for guidance; the host's own margin of 1.5
     need = 1.5 * guider.inner_model.memory_required([2, *shape[1:]])
     return max(1, min(MOST_ROWS, int(free / max(need, 1.0))))
+
+
+def memory_needed(guider: CFGGuider, shape: tuple[int, ...], rows: int) -> str:
+    """Say what memory a call takes: as the host reckons and, on an accelerator, as measured.
+
+    Args:
+        guider: The guider inside its sample().
+        shape: Shape of a state, rows first.
+        rows: Candidates in a call.
+
+    Returns:
+        Words for a person.
+    """
+    device = guider.model_patcher.load_device
+    need = guider.inner_model.memory_required([2 * rows, *shape[1:]])
+    free = guider.model_patcher.get_free_memory(device)
+    text = f"{_size(need)} for a call of {rows} candidates, {_size(free)} free"
+    if device.type == "cuda":
+        text += f", peak so far {_size(torch.cuda.max_memory_allocated(device))}"
+    return text
+
+
+def _size(count: float) -> str:
+    return f"{count / 2**30:.1f} GB" if count >= 2**30 else f"{max(1, round(count / 2**20))} MB"

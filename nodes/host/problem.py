@@ -7,6 +7,7 @@ conditioning, mask and latent. Scoring is judge.py's.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
@@ -33,7 +34,8 @@ __all__ = ["HostProblem"]
 
 START = 0  # purpose of a draw, the last integer of its key: the initial noise of a fresh start
 INNER = 2  # and the seed of a stock sampler's own noise
-_PURPOSES = {"start": START, "move": STEP}
+MIX = 3  # and which places two pictures exchange
+_PURPOSES = {"start": START, "move": STEP, "mix": MIX}
 
 
 class HostProblem:
@@ -83,7 +85,7 @@ class HostProblem:
         self._inner: Any = inner
         self._noise_scale = float(getattr(self._model_sampling, "noise_scale", 1.0))
         self._keys = batch_keys(noise, latent, extra_args.get("seed"))
-        self._whole_cost = len(sigmas) - 1
+        self._whole_costs: dict[tuple[float, ...], int] = {}
         self._counter = RowCounter()
         # exactly the host's where a linear sigma is one of the run's
         own = sigmas.tolist()
@@ -131,7 +133,8 @@ class HostProblem:
         if purpose == START and not bool(self._noise[item].any()):
             raise ValueError(
                 "the initial noise is disabled, so the search cannot draw other starts; connect "
-                "Random Noise, or choose a strategy without a pool of starts"
+                "Random Noise, or choose a strategy without a pool of starts and a target that is "
+                "not 'top'"
             )
         drawn = keyed_normal(self._noise.shape[1:], *self._keys[item], *key, purpose)
         return drawn.unsqueeze(0).to(self._noise)
@@ -140,6 +143,53 @@ class HostProblem:
         """Seed of a stock sampler's own noise; the host's for the plain sample."""
         seed = self._extra_args.get("seed") or 0
         return digest(*self._keys[item], *key, INNER) >> 1 if key else seed
+
+    @property
+    def inner(self) -> Sampler | None:
+        """The stock SAMPLER that a Whole move runs."""
+        return self._inner
+
+    def own_sigmas(self) -> list[float]:
+        """The run's sigmas in the model's coordinates."""
+        return self._sigmas.tolist()
+
+    def row_key(self, item: int) -> tuple[int, ...]:
+        """What makes a batch row's noise its own."""
+        return tuple(self._keys[item])
+
+    def mask_row(self, item: int) -> Tensor | None:
+        """The item's mask, one row and channel on the CPU, as LATENT holds it."""
+        return None if self._mask is None else row_of(self._mask, item)[:, :1].cpu()
+
+    def start_of(self, item: int, key: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """Noise and latent, one row each, that a whole run of a key starts from."""
+        return self.draw(item, key, START), self.latent[item : item + 1]
+
+    def unmixed(self, item: int, sigma: float, state: Mapping[str, Tensor]) -> tuple[float, Tensor]:
+        """Undo the host's rule for mixing latent and noise.
+
+        Args:
+            item: Batch row.
+            sigma: Linear sigma of the state, above 0.
+            state: x and denoised, one row; mask_noise where there is a mask.
+
+        Returns:
+            The model's sigma, and the noise that the host mixes with the prediction to x; in what
+            a mask keeps, the noise that the host mixes into it.
+        """
+        own = self._own_sigma(sigma)
+        x, clean = (state[key].to(self._noise) for key in ("x", "denoised"))
+        at = torch.tensor(own, dtype=torch.float32, device=x.device)
+        largest = float(self._model_sampling.sigma_max)
+        at_max = own > largest or math.isclose(own, largest, rel_tol=1e-5)  # as euler has it
+        none, one = torch.zeros_like(x), torch.ones_like(x)
+        of_noise = self._model_sampling.noise_scaling(at, one, none, at_max)
+        of_clean = self._model_sampling.noise_scaling(at, none, one, at_max)
+        noise = (x - of_clean * clean) / of_noise
+        if self._mask is None:
+            return own, noise
+        kept = state.get("mask_noise", self._noise[item : item + 1]).to(noise)
+        return own, torch.where(row_of(self._mask, item) == 0.0, kept, noise)
 
     def _own_sigma(self, sigma: float) -> float:
         """Turn a linear sigma into the model's."""
@@ -168,7 +218,7 @@ class HostProblem:
     ) -> State:
         """One step of any method, or a whole run of the stock sampler."""
         if isinstance(transition, Whole):
-            return self._run_inner(items, noise)
+            return self._run_inner(items, noise, self._sigmas_of(transition))
         network_rows: list[Tensor] = []
 
         def draw() -> Tensor:
@@ -215,12 +265,16 @@ class HostProblem:
     ) -> list[Scores]:
         """See judge.py."""
         del items
-        return self.judge.score(self._guider, denoised, sigmas)
+        with translated_oom():
+            return self.judge.score(self._guider, denoised, sigmas)
 
     def cost(self, transition: Transition | Whole | None, to: float) -> int:
-        """Evaluations of a draw, inner ones too; a stock sampler's are measured when it runs."""
+        """Evaluations of a draw, inner ones too; of a stock sampler, what a dry run counts."""
         if isinstance(transition, Whole):
-            return self._whole_cost
+            key = transition.sigmas
+            if key not in self._whole_costs:
+                self._whole_costs[key] = self._dry_run(self._sigmas_of(transition))
+            return self._whole_costs[key]
         return int(to > 0.0) + (0 if transition is None else transition.calls(to))
 
     def _item(self, item: int) -> tuple[CFGGuider, dict[str, Any], Tensor | None]:
@@ -241,23 +295,44 @@ class HostProblem:
         )
         return options
 
-    def _run_inner(self, items: Sequence[int], noise: Mapping[str, Tensor]) -> State:
+    def _sigmas_of(self, whole: Whole) -> Tensor:
+        """The model's own sigmas of a whole run; new ones, since uni_pc writes into them."""
+        own = [self._own_sigma(sigma) if sigma else 0.0 for sigma in whole.sigmas]
+        return self._sigmas.new_tensor(own) if own else self._sigmas.clone()
+
+    def _dry_run(self, sigmas: Tensor) -> int:
+        """Count a stock sampler's predictions, where they do not depend on what is predicted."""
+        calls = CallCounter(self._guider, network=False)
+        extra_args = {"model_options": self._options(), "seed": 0}
+        noise, latent = self._noise[:1], self.latent[:1]
+        devices = [noise.device] if noise.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            try:
+                self._inner.sample(
+                    calls, sigmas, extra_args, interruptible, noise, latent, None, True
+                )
+            except self.interrupts:
+                raise
+            except Exception:  # noqa: BLE001 - one of another pack may look closer at its model
+                return len(sigmas) - 1
+        return max(1, calls.calls)
+
+    def _run_inner(
+        self, items: Sequence[int], noise: Mapping[str, Tensor], sigmas: Tensor
+    ) -> State:
         """Run the stock sampler, row by row: its own noise would depend on the batch."""
         seeds = cast(LazyNoise, noise).inner_seeds()
         starts = zip(noise["start"], seeds, strict=True)
-        rows = [self._run_row(items[0], z, seed) for z, seed in starts]
+        rows = [self._run_row(items[0], z, seed, sigmas.clone()) for z, seed in starts]
         return {key: torch.cat([row[key] for row in rows]) for key in rows[0]}
 
-    def _run_row(self, item: int, z: Tensor, seed: int) -> State:
+    def _run_row(self, item: int, z: Tensor, seed: int, sigmas: Tensor) -> State:
         guider, _, mask = self._item(item)
         calls = CallCounter(guider)
         extra_args = {"model_options": self._options(), "seed": seed}
         given = (z.unsqueeze(0), self.latent[item].unsqueeze(0), mask)
         with self._counter as counted, translated_oom():
-            # uni_pc writes into the sigmas it is given
-            sigmas = self._sigmas.clone()
             x = self._inner.sample(calls, sigmas, extra_args, interruptible, *given, True)
-        self._whole_cost = calls.calls
         return {
             "x": x.to(z),
             "evaluations": torch.tensor([calls.calls]),

@@ -1,9 +1,11 @@
-"""Where is a run kept? In a file of the host's temp folder, named after all that decides it.
+"""Where is a run kept? In a file of the host's user folder, named after all that decides it.
 
 The name holds the node and a digest of the node's part of the workflow without its budget, and of
 the tensors that came out of it. Queueing the same again finds the file; a larger budget finds it
-too; anything else has another name. The host empties the folder when it starts. One safetensors
-file, the JSON in its header, replaced at once: it is whole or it is the one before.
+too; anything else has another name. It is not in the temp folder, because the host empties that
+when it starts, and a crash would take the file along; the folder is one of the host's "system
+users", which it does not serve. The newest files are kept, as far as they are few, small and young.
+One safetensors file, replaced at once: it is whole or it is the one before.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import hashlib
 import json
 import logging
 import os
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,15 +26,23 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-__all__ = ["TempCheckpoint", "checkpoint_of_running_node", "workflow_part"]
+__all__ = ["FileCheckpoint", "checkpoint_folder", "checkpoint_of_running_node", "workflow_part"]
 
-BUDGET = ("evaluations", "target", "target.value", "seconds", "reward_calls")
-KEPT = 8  # files, the newest
+BUDGET = (
+    "evaluations", "target", "target.value", "target.percent", "rows", "seconds", "reward_calls",
+    "checkpoint_seconds",
+)  # fmt: skip
+KEPT = 16  # files, the newest
+KEPT_BYTES = 2 * 2**30
+KEPT_SECONDS = 7 * 86_400.0
+PART_SECONDS = 600.0  # a file that is being written is younger
+
+_DATA = "flowsearch.json"  # a tensor of bytes: a header has a largest size, a log has none
 
 _LOG = logging.getLogger("flowsearch")
 
 
-class TempCheckpoint:
+class FileCheckpoint:
     """One run's file; what the engine calls a Checkpoint."""
 
     def __init__(self, path: Path, device: torch.device) -> None:
@@ -54,7 +65,10 @@ class TempCheckpoint:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         part = self.path.with_suffix(".part")
         plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-        save_file(plain, str(part), {"flowsearch": json.dumps(data)})
+        text = bytearray(json.dumps(data).encode())
+        save_file({**plain, _DATA: torch.frombuffer(text, dtype=torch.uint8)}, str(part))
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
         os.replace(part, self.path)
         self._prune()
 
@@ -68,24 +82,47 @@ class TempCheckpoint:
             return None
         try:
             with safe_open(str(self.path), "pt", device="cpu") as file:
-                data = json.loads(file.metadata()["flowsearch"])
-                tensors = {key: file.get_tensor(key).to(self._device) for key in file.keys()}  # noqa: SIM118
+                data = json.loads(file.get_tensor(_DATA).numpy().tobytes())
+                names = [name for name in file.keys() if name != _DATA]  # noqa: SIM118
+                tensors = {name: file.get_tensor(name).to(self._device) for name in names}
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             _LOG.warning("%s cannot be read (%s); the search starts afresh", self.path.name, error)
             return None
         return tensors, data
 
     def _prune(self) -> None:
-        files = sorted(
-            self.path.parent.glob("*.safetensors"), key=lambda file: file.stat().st_mtime
-        )
-        for file in files[:-KEPT]:
-            file.unlink(missing_ok=True)
+        """Delete what is too old, too much, or was left half written by a crash."""
+        now, folder = time.time(), self.path.parent
+        for part in folder.glob("*.part"):
+            if now - _stat(part)[0] > PART_SECONDS:
+                part.unlink(missing_ok=True)
+        total = 0
+        files = sorted(folder.glob("*.safetensors"), key=_stat, reverse=True)
+        for number, file in enumerate(files):
+            changed, size = _stat(file)
+            total += size
+            old = now - changed > KEPT_SECONDS
+            if file != self.path and (number >= KEPT or total > KEPT_BYTES or old):
+                file.unlink(missing_ok=True)
+
+
+def _stat(file: Path) -> tuple[float, int]:
+    """When a file was changed, and its bytes; zeros if another process has just deleted it."""
+    try:
+        found = file.stat()
+    except OSError:
+        return 0.0, 0
+    return found.st_mtime, found.st_size
+
+
+def checkpoint_folder() -> Path:
+    """Where runs are kept: a folder of the host's that outlives a crash and is not served."""
+    return Path(folder_paths.get_user_directory()) / "__flowsearch" / "checkpoints"
 
 
 def checkpoint_of_running_node(
     tensors: Iterable[Tensor], device: torch.device
-) -> TempCheckpoint | None:
+) -> FileCheckpoint | None:
     """Return the checkpoint of the node that the host is executing.
 
     Args:
@@ -108,8 +145,7 @@ def checkpoint_of_running_node(
     # a node's id may hold a colon in a subgraph
     node = "".join(c if c.isalnum() else "-" for c in str(context.node_id))
     name = f"{node}-{context.list_index or 0}-{digest.hexdigest()}.safetensors"
-    folder = Path(folder_paths.get_temp_directory()) / "flowsearch"
-    return TempCheckpoint(folder / name, device)
+    return FileCheckpoint(checkpoint_folder() / name, device)
 
 
 def workflow_part(prompt: Mapping[str, Any], node_id: str) -> dict[str, Any]:

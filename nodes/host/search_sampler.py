@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -22,24 +22,27 @@ from ...rewards.base import Reward
 from ...samplers.search import (
     BestOfN,
     Budget,
-    RolloverBudgetForcing,
+    EvolutionarySearch,
     Search,
     Strategy,
     Trace,
     Whole,
 )
 from ...samplers.search.events import Event
-from ...samplers.transition import ODE, Transition
+from ...samplers.transition import Transition
 from ..flow_sampler import FlowSampler
 from .conditioning import cond_tensors
 from .judge import Judge, decode
-from .measure import rows_that_fit
+from .measure import memory_needed, rows_that_fit
 from .outcome import Report
+from .path import origins
 from .problem import HostProblem
 from .progress import Progress, show_rescued
-from .resume import checkpoint_of_running_node
+from .resume import FileCheckpoint, checkpoint_of_running_node
 
-__all__ = ["SearchSampler", "StrategyChoice", "limits"]
+__all__ = ["TOP_PERCENT", "SearchSampler", "StrategyChoice", "limits"]
+
+TOP_PERCENT = 5.0
 
 _LOG = logging.getLogger("flowsearch")
 
@@ -60,27 +63,35 @@ class StrategyChoice:
 
 
 def limits(
-    reward: Reward, evaluations: int, target: dict[str, Any], seconds: float, reward_calls: int
+    reward: Reward,
+    evaluations: int,
+    target: dict[str, Any],
+    seconds: float,
+    reward_calls: int,
+    rows: int = 0,
 ) -> Budget:
     """Turn a node's widgets into a budget.
 
     Args:
         reward: The reward; its highest value is a target.
         evaluations: Evaluations an item.
-        target: "highest", "value" (with the key value) or "never" under "target".
+        target: "highest", "value" (with the key value), "top" (with the key percent) or "never"
+            under "target".
         seconds: 0 for no limit.
         reward_calls: 0 for no limit.
+        rows: 0 for no limit.
 
     Returns:
         The budget.
     """
     high = float(reward.spec.high)
-    value = {
-        "highest": high if math.isfinite(high) else None,
-        "value": target.get("value"),
-        "never": None,
-    }[target["target"]]
-    return Budget(evaluations, seconds or None, reward_calls or None, value)
+    highest = high if math.isfinite(high) else None
+    kind = target["target"]
+    value = {"highest": highest, "value": target.get("value"), "top": None, "never": None}[kind]
+    top = target.get("percent", TOP_PERCENT) if kind == "top" else None
+    return Budget(
+        evaluations, seconds or None, reward_calls or None, value, rows or None, top, highest
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +105,7 @@ class SearchSampler(Sampler):
         choice: The strategy; None for the inner sampler's usual one.
         top_k: Finished pictures an item, best first.
         keep: Called with the report at the end.
+        checkpoint_seconds: Time between two checkpoints; 0 for none.
     """
 
     inner: Sampler
@@ -102,6 +114,7 @@ class SearchSampler(Sampler):
     choice: StrategyChoice | None = None
     top_k: int = 1
     keep: Callable[[Report], object] | None = None
+    checkpoint_seconds: float = 30.0
 
     @torch.no_grad()
     def sample(
@@ -138,15 +151,17 @@ class SearchSampler(Sampler):
         _require_pictures(model_wrap, noise)
         given = (model_wrap, sigmas, extra_args, noise, latent, denoise_mask)
         problem = HostProblem(*given, judge=self.judge, inner=self.inner)
-        trace, progress = Trace(), Progress(self.budget.evaluations, len(noise))
-        search = self._search(problem, model_wrap, sigmas, noise, [trace, progress], extra_args)
+        search, trace, progress = self._search(problem, model_wrap, sigmas, noise, extra_args)
         try:
             outcome = search.run()
         except BaseException:
             show_rescued(self._rescued(search, progress, model_wrap, len(noise)))
             raise
         progress.finish()
-        report = Report(trace, problem.reward_name, outcome.calls, outcome.chunks, outcome.notes)
+        report = Report(
+            trace, problem.reward_name, outcome.calls, outcome.chunks, outcome.notes,
+            *origins(problem, model_wrap, trace, outcome, extra_args.get("seed") or 0),
+        )  # fmt: skip
         for sentence in report.sentences():
             _LOG.info("search: %s", sentence)
         if self.keep is not None:
@@ -162,18 +177,19 @@ class SearchSampler(Sampler):
         guider: CFGGuider,
         sigmas: Tensor,
         noise: Tensor,
-        listeners: Sequence[Callable[[Event], None]],
         extra_args: dict[str, Any],
-    ) -> Search:
-        first = problem.linear_sigmas[0]
-        choice = self.choice or StrategyChoice(usual_strategy(self.inner, first))
+    ) -> tuple[Search, Trace, Progress]:
+        shape = tuple(noise.shape)
+        choice = self.choice or StrategyChoice(usual_strategy(self.inner))
+        rows = choice.rows_per_call or rows_that_fit(guider, shape)
+        memory = partial(memory_needed, guider, shape, rows)
+        trace, progress = Trace(), Progress(self.budget, len(noise), memory)
 
         def tell(event: Event) -> None:
-            for listener in listeners:
-                listener(event)
+            trace(event)
+            progress(event)
 
-        tensors = [noise, problem.latent, sigmas, *problem.masks(), *cond_tensors(guider)]
-        return Search(
+        search = Search(
             problem,
             choice.strategy,
             problem.linear_sigmas,
@@ -181,12 +197,22 @@ class SearchSampler(Sampler):
             self.budget,
             items=range(len(noise)),
             seed=extra_args.get("seed") or 0,
-            rows_per_call=choice.rows_per_call or rows_that_fit(guider, tuple(noise.shape)),
+            rows_per_call=rows,
             chains=choice.chains,
             top_k=self.top_k,
             on_event=tell,
-            checkpoint=checkpoint_of_running_node(tensors, noise.device),
+            checkpoint=self._checkpoint(problem, guider, sigmas, noise),
+            checkpoint_seconds=self.checkpoint_seconds,
         )
+        return search, trace, progress
+
+    def _checkpoint(
+        self, problem: HostProblem, guider: CFGGuider, sigmas: Tensor, noise: Tensor
+    ) -> FileCheckpoint | None:
+        if not self.checkpoint_seconds:
+            return None
+        tensors = [noise, problem.latent, sigmas, *problem.masks(), *cond_tensors(guider)]
+        return checkpoint_of_running_node(tensors, noise.device)
 
     def _rescued(
         self, search: Search, progress: Progress, guider: CFGGuider, items: int
@@ -224,25 +250,17 @@ def transition_of(sampler: Sampler) -> Transition | Whole:
     return Whole(name.removeprefix("sample_"))
 
 
-def usual_strategy(sampler: Sampler, first: float) -> Strategy:
+def usual_strategy(sampler: Sampler) -> Strategy:
     """Return the strategy that is used where none is connected.
 
     Args:
         sampler: The SAMPLER to be searched.
-        first: The run's first linear sigma.
 
     Returns:
-        Best-of-N for what can only be run whole; RBF with the sampler's own draws where it has any.
+        Best-of-N for what can only be run whole, so that all its pictures are the sampler's own;
+        else the evolutionary search.
     """
-    transition = transition_of(sampler)
-    if isinstance(transition, Whole):
-        return BestOfN()
-    usual = RolloverBudgetForcing() if transition == ODE else RolloverBudgetForcing(q=None)
-    if first >= usual.sigma_high:
-        return usual
-    # a partial denoise may start below the window: search the same part of what there is
-    low, up = usual.sigma_low * first, usual.restart_sigma * first
-    return replace(usual, sigma_low=low, restart_sigma=up)
+    return BestOfN() if isinstance(transition_of(sampler), Whole) else EvolutionarySearch()
 
 
 def _require_pictures(guider: CFGGuider, noise: Tensor) -> None:

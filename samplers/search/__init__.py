@@ -9,9 +9,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from .engine import ItemOutcome, Outcome, Search, Winner
+from .evolutionary import EvolutionarySearch
 from .greedy import SVDD, BestOfN, CoDe
 from .ledger import Budget, Ledger
 from .protocol import (
+    DecodeError,
+    ModelError,
     Move,
     Node,
     Problem,
@@ -23,6 +26,7 @@ from .protocol import (
     Strategy,
     Whole,
 )
+from .recombination import Mix
 from .rollover import RolloverBudgetForcing
 from .search_over_paths import SearchOverPaths
 from .smc import SequentialMonteCarlo
@@ -35,8 +39,12 @@ __all__ = [
     "BestOfN",
     "Budget",
     "CoDe",
+    "DecodeError",
+    "EvolutionarySearch",
     "ItemOutcome",
     "Ledger",
+    "Mix",
+    "ModelError",
     "Move",
     "Node",
     "Outcome",
@@ -61,6 +69,7 @@ __all__ = [
 STRATEGIES = {
     cls.name: cls
     for cls in (
+        EvolutionarySearch,
         RolloverBudgetForcing,
         BestOfN,
         SVDD,

@@ -11,6 +11,7 @@ from random import Random
 from typing import Protocol
 
 from ..transition import ODE, Transition
+from .baseline import Baseline
 from .events import Chosen, Event
 from .plan import Plan, thin
 from .protocol import Move, Node, Request, Stop, Whole
@@ -42,13 +43,22 @@ class Owner(Protocol):
 
     plan: Plan
     index: int
-    plain_nodes: list[Node]
-    finished_handles: set[int]
+    baseline: Baseline
+    finished_handles: dict[int, float]
     outbox: list[Event]
 
     @property
     def best_node(self) -> Node | None:
         """The best finished node so far."""
+        ...
+
+    @property
+    def sample_cost(self) -> int:
+        """Evaluations of one plain sample."""
+        ...
+
+    def move_cost(self, move: Move) -> int:
+        """Return the evaluations of a move."""
         ...
 
     def free_for(self, chain: "Chain") -> int:
@@ -113,7 +123,7 @@ class Chain:
     @property
     def sample_cost(self) -> int:
         """Evaluations of one ordinary sample."""
-        return self._plan.sample_cost
+        return self._search_of.sample_cost
 
     def remaining(self) -> int:
         """Return the chain's share, as frozen at the end of the last round."""
@@ -121,11 +131,19 @@ class Chain:
 
     def cost(self, moves: Sequence[Move]) -> int:
         """Return the evaluations of a request."""
-        return sum(map(self._plan.move_cost, moves))
+        return sum(map(self._search_of.move_cost, moves))
+
+    def path(self, sigma: float) -> tuple[float, ...]:
+        """Return the sigmas that finish a node at sigma."""
+        return self._plan.finish_path(sigma)
 
     def finish_cost(self, sigma: float) -> int:
         """Return the evaluations that finish a handle."""
         return self._plan.finish_cost(sigma)
+
+    def finished_score(self, node: Node) -> float | None:
+        """Return what finishing a node brought."""
+        return self._search_of.finished_handles.get(node.id)
 
     def random(self, *key: int) -> Random:
         """Return the generator of this key."""
@@ -133,11 +151,16 @@ class Chain:
 
     def plain(self) -> list[Node]:
         """Return the plain sample's nodes before the first request."""
-        return [*self._search_of.plain_nodes] if self.pass_ == 0 and not self._asked else []
+        return [*self._search_of.baseline.nodes] if self.pass_ == 0 and not self._asked else []
 
     def best(self) -> Node | None:
         """Return the item's best finished node."""
         return self._search_of.best_node
+
+    @property
+    def plain_scores(self) -> tuple[float, ...]:
+        """The finished rewards of the item's plain samples."""
+        return tuple(self._search_of.baseline.scores)
 
     def choose(
         self, nodes: Sequence[Node], why: str, weights: Sequence[float] | None = None
@@ -201,19 +224,25 @@ class Chain:
         plan = self._plan
         if request.phase != "search":
             return self.claim - sum(map(plan.move_cost, request.moves))
-        rows = max(plan.finish_cost(move.to) for move in request.moves)
-        kept = self._held is not None and not any(
-            self._holds(move.to, move.score) and move.to < self._held.sigma
+        if self._held is None:
+            return max(plan.finish_cost(move.to) for move in request.moves)
+        better = [
+            move.to
             for move in request.moves
-        )
-        return max(self.claim, rows) if kept else rows
+            if move.donor is None and self._holds(move.to, move.score)
+        ]
+        rows = max(map(plan.finish_cost, better), default=0)
+        return max(self.claim, rows) if min(better, default=1.0) >= self._held.sigma else rows
 
-    def adopt(self, node: Node, phase: str) -> None:
-        """Take note of a new node of this chain; hold the pass's best at its lowest sigma."""
+    def adopt(self, node: Node, phase: str, mixed: bool) -> None:
+        """Take note of a new node of this chain; hold the pass's best at its lowest sigma.
+
+        A mix is not held: no prediction of the model stands behind it.
+        """
         self._nodes.add(node)
         if phase == "finish" and self.phase == "finish":
             self.claim -= node.sigma > 0.0
-        if phase != "search" or not self._holds(node.sigma, node.score is not None):
+        if phase != "search" or mixed or not self._holds(node.sigma, node.score is not None):
             return
         if self._held is None or _rank(node) > _rank(self._held):
             self._held = node

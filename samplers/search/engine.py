@@ -4,8 +4,8 @@
     outcome = search.run()
     picture = outcome.items[0].winners[0].state["x"]
 
-Whatever comes out of the problem (a cancel, an error, no memory) leaves the best finished pictures
-and the checkpoint behind and passes unchanged.
+A cancel passes at once and unchanged. An error ends the search of its item only: the others go on
+to their end, then it is raised. Either leaves the best finished pictures and the checkpoint behind.
 """
 
 import logging
@@ -19,11 +19,12 @@ from torch import Tensor
 
 from ..transition import Transition
 from .events import Event, Started
-from .execution import Executor, Job, Result
+from .execution import Executor, Faults, Job, Result, clean_of
 from .item import ItemSearch
 from .ledger import Budget, Ledger
+from .lineage import PREFIX
 from .plan import Plan
-from .protocol import Checkpoint, Problem, Request, State, Strategy, Whole
+from .protocol import Checkpoint, Move, Problem, Request, State, Strategy, Whole
 from .record import Diverged, Winner
 
 __all__ = ["ItemOutcome", "Outcome", "Search", "Winner"]
@@ -109,11 +110,6 @@ class Search:
             ValueError: Settings that cannot run or cannot help, with the reason.
         """
         self.plan = Plan(problem, strategy, sigmas, transition, seed, items, chains, top_k)
-        if budget.evaluations < self.plan.sample_cost:
-            raise ValueError(
-                f"a budget of {budget.evaluations} evaluations is less than one picture, which "
-                f"takes {self.plan.sample_cost} here; raise the budget or use fewer steps"
-            )
         self.budget = budget
         self.notes: list[str] = []
         self._executor = Executor(problem, seed, rows_per_call)
@@ -124,6 +120,7 @@ class Search:
         self._elapsed_before = 0.0
         self._begun = self._saved_at = 0.0
         self._why: str | None = None
+        self._faults: Faults = {}
         self._at_boundary = False
         self._items: list[ItemSearch] = self._fresh_items()
 
@@ -146,7 +143,11 @@ class Search:
             ItemOutcome(item.index, [*item.winners], item.plain, item.ledger, item.why)
             for item in self._items
         ]
-        return Outcome(items, self._executor.calls, [*self._executor.plan], [*self.notes])
+        notes = [*self.notes]
+        for item in self._items:
+            of = f"item {item.index}: " if len(self._items) > 1 else ""
+            notes += [of + sentence for sentence in item.baseline.notes.values()]
+        return Outcome(items, self._executor.calls, [*self._executor.plan], notes)
 
     def run(self) -> Outcome:
         """Search until every item is over.
@@ -156,6 +157,8 @@ class Search:
 
         Raises:
             RewardError: A reward raised or was not finite; the best so far is kept.
+            ModelError: A prediction was not finite; likewise.
+            DecodeError: A picture could not be decoded; likewise.
         """
         self._begun = self._saved_at = self._clock()
         self._load()
@@ -165,7 +168,7 @@ class Search:
         except BaseException:
             self._save_after_failure()
             raise
-        self._save()
+        self._try_to_save()
         return self.outcome()
 
     # ---- rounds ----
@@ -188,24 +191,36 @@ class Search:
         while True:
             self._boundary()
             if not waiting:
-                return
-            results = self._compute(waiting)
+                break
+            waiting, results = self._compute(waiting)
             waiting = self._advance(waiting, results)
+        for fault in self._faults.values():
+            raise fault
 
     def _compute(
         self, waiting: Sequence[tuple[ItemSearch, Any, list[Request]]]
-    ) -> list[list[list[Result]]]:
-        """Compute all items' requests together; return results as [item][request][move]."""
+    ) -> tuple[list[tuple[ItemSearch, Any, list[Request]]], list[list[list[Result]]]]:
+        """Compute all requests; return the items without a fault and [item][request][move]."""
         jobs = [
             job
             for item, _, requests in waiting
             for request in requests
             for job in self._jobs(item, request)
         ]
-        results = iter(self._executor.run(jobs))
-        return [
+        found, faults = self._executor.run(jobs)
+        for item, fault in faults.items():
+            self._faults[item] = fault
+            self.notes.append(f"item {item} ended with an error: {fault}")
+            _LOG.error("search: %s", self.notes[-1])
+        left = [entry for entry in waiting if entry[0].index not in faults]
+        results = iter(
+            result
+            for job, result in zip(jobs, found, strict=True)
+            if job.item not in faults and result is not None
+        )
+        return left, [
             [[next(results) for _ in request.moves] for request in requests]
-            for _, _, requests in waiting
+            for _, _, requests in left
         ]
 
     def _jobs(self, item: ItemSearch, request: Request) -> list[Job]:
@@ -213,12 +228,12 @@ class Search:
         return [
             Job(
                 item=item.index,
-                fr=None if move.parent is None else move.parent.sigma,
+                fr=_from(move),
                 to=move.to,
                 at=first if isinstance(move.transition, Whole) else move.to,
                 transition=move.transition,
                 key=key,
-                state=None if move.parent is None else item.state_of(move.parent),
+                state=_given(item, move),
                 score=move.score,
                 cost=self.plan.move_cost(move),
             )
@@ -253,7 +268,7 @@ class Search:
             told, item.outbox = item.outbox, []
             self._emit(told)
         if self._checkpoint and self._clock() - self._saved_at >= self._checkpoint_seconds:
-            self._save()
+            self._try_to_save()
 
     def _emit(self, events: Sequence[Event]) -> None:
         if self._on_event is not None:
@@ -292,13 +307,16 @@ class Search:
         old = Budget.from_json(data["budget"])
         if old != self.budget:
             self.notes.append(
-                "a search with another budget is continued, which is not the same as having "
-                "started with this one"
+                "a search with another budget or target is continued, which is not the same as "
+                "having started with this one"
             )
         self._elapsed_before = float(data["elapsed"])
         self._executor.rows_per_call = int(data["rows_per_call"])
+        self._executor.scores_per_call = int(data["scores_per_call"])
         self._executor.plan = [(0, self._executor.rows_per_call)]
-        for item, log in zip(self._items, data["logs"], strict=True):
+        lineages = data.get("lineages") or [None] * len(self._items)
+        for item, log, lines in zip(self._items, data["logs"], lineages, strict=True):
+            item.lineages.load(item.index, tensors, lines)
             item.replay(log, _states(tensors, item.index))
 
     def _save(self) -> None:
@@ -314,25 +332,51 @@ class Search:
             "budget": self.budget.to_json(),
             "elapsed": self._elapsed(),
             "rows_per_call": self._executor.rows_per_call,
+            "scores_per_call": self._executor.scores_per_call,
             "logs": [item.script.log for item in self._items],
+            "lineages": [item.lineages.save(item.index, tensors) for item in self._items],
         }
         self._checkpoint.save(tensors, data)
         self._saved_at = self._clock()
 
     def _save_after_failure(self) -> None:
         """Save if the last boundary is intact; never hide what went wrong."""
-        if not self._at_boundary:
-            return
+        if self._at_boundary:
+            self._try_to_save()
+
+    def _try_to_save(self) -> None:
+        """Save; a full disk must neither end a search nor hide why it ended."""
         try:
             self._save()
-        except Exception:  # noqa: BLE001 - the cause of the failure matters more
+        except Exception:  # noqa: BLE001 - logged with its place
+            self._saved_at = self._clock()
             _LOG.exception("the checkpoint could not be written")
+
+
+def _from(move: Move) -> float | None:
+    """Return the sigma a move steps from; a mix steps from the clean latents."""
+    if move.parent is None:
+        return None
+    return 0.0 if move.donor is not None else move.parent.sigma
+
+
+def _given(item: ItemSearch, move: Move) -> State | None:
+    """Return the tensors a move starts from."""
+    if move.parent is None:
+        return None
+    state = item.state_of(move.parent)
+    if move.donor is None:
+        return state
+    donor = clean_of(item.state_of(move.donor), move.donor.sigma)
+    return {"x": clean_of(state, move.parent.sigma), "donor": donor}
 
 
 def _states(tensors: dict[str, Tensor], item: int) -> dict[int, State]:
     """Sort a checkpoint's tensors by node."""
     states: dict[int, State] = {}
     for name, value in tensors.items():
+        if name.startswith(PREFIX):
+            continue
         owner, node, key = name.split("/", 2)
         if int(owner) == item:
             states.setdefault(int(node), {})[key] = value

@@ -35,7 +35,7 @@ class Evaluated:
         item: Batch item.
         chain: Chain; -1 is the plain sample.
         pass_: The chain's pass.
-        phase: "plain", "search", "finish" or "target".
+        phase: "plain", "calibrate", "search", "finish" or "target".
         id: The node's id within the item.
         parent: id of its parent; None for a start.
         sigma_from: Where it came from; None for a start.
@@ -46,8 +46,10 @@ class Evaluated:
         rows: Rows that reached the network.
         call: Number of the model call that it shared, within this process; -1 if there was none.
         spent: The item's evaluations up to and including this one.
-        seconds: Its share of the time.
+        seconds: Its share of the time, scoring included.
         scores: Its rewards, if they were asked for.
+        donor: id of the node that a mix took differences from.
+        score_seconds: The part of seconds that decoding and scoring took.
     """
 
     item: int
@@ -66,6 +68,8 @@ class Evaluated:
     spent: int
     seconds: float
     scores: Scores | None
+    donor: int | None = None
+    score_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -114,15 +118,18 @@ class Stopped:
 
     Attributes:
         item: Batch item.
-        why: "budget", "reward_calls", "seconds", "target", "done" or what a person's stop said.
+        why: "budget", "rows", "reward_calls", "seconds", "target", "done" or what a person's stop
+            said.
         winners: ids of the finished nodes, best first.
         ledger: The item's ledger as JSON types.
+        target: The reward at which the item is done; None for never.
     """
 
     item: int
     why: str
     winners: tuple[int, ...]
     ledger: dict[str, Any] = field(default_factory=dict[str, Any])
+    target: float | None = None
 
 
 Event = Started | Evaluated | Chosen | Finished | Stopped

@@ -173,6 +173,8 @@ class Blocks(Stepwise):
         """Search one pass of one chain; return the last block's best, to be finished."""
         sigmas, draw = spec.sigmas, self.draw(spec.transition)
         blocks = self.blocks(sigmas, draw)
+        if not blocks:  # the run may have thinned the sigmas that check() saw
+            return []
         quotas = _Quotas(self, spec, blocks, draw)
         kept = yield from self._open(spec, blocks[0][0], quotas)
         for number, (i, j) in enumerate(blocks):

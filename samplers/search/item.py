@@ -6,16 +6,19 @@ it would be alone. Where a log exists (a checkpoint), rounds are answered from i
 """
 
 from collections.abc import Generator, Sequence
+from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from .baseline import Baseline
 from .chain import Chain, finishing
 from .events import Event, Stopped
 from .execution import Result
 from .ledger import Budget, Ledger
+from .lineage import Lineages
 from .plan import Plan, thin
 from .protocol import Move, Node, Request, Scores, State, Whole
-from .record import Diverged, Winner, emit, entry_of, scores_of
+from .record import Diverged, Winner, alike, emit, entry_of, scores_of
 from .script import Script
 
 __all__ = ["ItemSearch"]
@@ -32,9 +35,11 @@ class ItemSearch:
         ledger: What it has spent.
         winners: Finished pictures, best first, at most top_k.
         plain: The plain sample's finished picture.
+        baseline: The plain samples, and the target that they stand for.
         best_node: The best finished node so far, of equals the newest, so that a search that
             goes on from it wanders over a plateau. (The first of equals is what comes out.)
         outbox: Events since the last boundary.
+        lineages: Where its live candidates came from.
         script: Its log, for the checkpoint and from one.
         stop_now: Set from outside at a boundary: "seconds", or a person's reason.
         why: Why it ended; "" while it runs.
@@ -55,16 +60,18 @@ class ItemSearch:
         self.winners: list[Winner] = []
         self.plain: Winner | None = None
         self.best_node: Node | None = None
-        self.plain_nodes: list[Node] = []
-        self.finished_handles: set[int] = set()
+        self.baseline = Baseline(plan)
+        self.finished_handles: dict[int, float] = {}
         self.outbox: list[Event] = []
         self.script = Script(budget, log)
         self.stop_now: str | None = None
         self.why = ""
         self.tensors: WeakKeyDictionary[Node, State] = WeakKeyDictionary()
+        self.lineages = Lineages()
         self._chains: list[Chain] = []
         self._ids = 0
         self._pledged: dict[int, int] = {}
+        self._whole_cost = 0
         self._saved: dict[int, State] = {}
 
     def replay(self, segments: Sequence[dict[str, Any]], saved: dict[int, State]) -> None:
@@ -91,7 +98,29 @@ class ItemSearch:
 
     def free_for(self, chain: Chain) -> int:
         """Return the evaluations a chain may use without touching another chain's claim."""
-        return max(0, self.budget.evaluations - self.ledger.evaluations - self._others(chain))
+        return max(0, self.left() - self._others(chain))
+
+    def left(self) -> int:
+        """Return the evaluations that are left of the item's budget."""
+        return self.budget.left(self.ledger)
+
+    @property
+    def target(self) -> float | None:
+        """The reward at which the item is done; the highest there is while it is measured."""
+        if self.budget.top is None:
+            return self.budget.target
+        return self.budget.highest if self.baseline.target is None else self.baseline.target
+
+    @property
+    def sample_cost(self) -> int:
+        """Evaluations of one plain sample; of a sampler run whole, the most one took so far."""
+        return max(self.plan.sample_cost, self._whole_cost)
+
+    def move_cost(self, move: Move) -> int:
+        """Return the evaluations of a move."""
+        cost = self.plan.move_cost(move)
+        whole = move.transition or self.plan.transition
+        return max(cost, self._whole_cost) if isinstance(whole, Whole) else cost
 
     def reward_calls_left(self, most: int) -> int:
         """Return how many of `most` pictures may still be scored."""
@@ -106,42 +135,56 @@ class ItemSearch:
         if self.plan.strategy.plain:
             yield from self._plain_sample()
         while True:
+            if self.baseline.falls_short(self.left()) and not self._reached():
+                yield from self._plain_sample()
+            yield from self._calibrate()
             if not self._reached():
+                self._wake()
                 yield from self._play()
             if not self.winners:
                 yield from self._rescue()
             if not self._renew():
                 break
         ids = tuple(winner.node.id for winner in self.winners)
-        rest = self.budget.evaluations - self.ledger.evaluations
-        share = rest // self.plan.chains
-        self.why = self.why or ("budget" if share < self.plan.sample_cost else "done")
-        self.why = "target" if self._reached() else self.why
-        self.outbox.append(Stopped(self.index, self.why, ids, self.ledger.to_json()))
+        share = self.left() // self.plan.chains
+        short = self.budget.short_of(self.ledger) if share < self.sample_cost else "done"
+        self.why = "target" if self._reached() else self.why or short
+        self.outbox.append(Stopped(self.index, self.why, ids, self.ledger.to_json(), self.target))
 
     def _plain_sample(self) -> Generator[list[Request], list[list[Result]], None]:
-        """Take the plain sample of the seed to sigma 0 with the connected sampler."""
-        sigmas, transition = self.plan.sigmas, self.plan.transition
-        if isinstance(transition, Whole):
-            moves = [Move(None, 0.0, (), transition)]
-            reply = yield from self._ask([Request(-1, 0, "plain", moves, [()])])
-            self.plain_nodes = reply[-1]
+        yield from self._baseline(self.baseline.sample(self.left, self.sample_cost), False)
+
+    def _calibrate(self) -> Generator[list[Request], list[list[Result]], None]:
+        """Measure a target that is said as a share of plain samples."""
+        if self.budget.top is None or not self.plan.strategy.target_stop or self._reached():
             return
-        below = self.plan.strategy.score_below
-        node = None
-        for step, to in enumerate(sigmas):
-            key = (step - 1,) if step else ()
-            how = transition if step else None
-            moves = [Move(node, to, key, how, score=to <= below)]
-            reply = yield from self._ask([Request(-1, 0, "plain", moves, [key])])
-            node = reply[-1][0]
-            self.plain_nodes.append(node)
+        kept = sum(chain.claim for chain in self._chains if chain.alive)
+        given = (self.budget, self.ledger, kept, self.sample_cost)
+        yield from self._baseline(self.baseline.calibrate(*given), True)
+
+    def _baseline(
+        self, steps: Generator[Request, list[Node], None], stops: bool
+    ) -> Generator[list[Request], list[list[Result]], None]:
+        """Carry out the baseline's requests; one that stops does so between pictures."""
+        request = next(steps, None)
+        while request is not None:
+            finished = request.moves[0].to == 0.0
+            entry, replies = yield from self._ask_logged([request])
+            try:
+                request = steps.send(replies.pop(-1))
+            except StopIteration:
+                return
+            why = entry.setdefault("stop", self.stop_now) if stops else None
+            if finished and stops and (why or self.script.told):
+                self.why = self.why or why or ""
+                steps.close()
+                return
 
     def _play(self) -> Generator[list[Request], list[list[Result]], None]:
         """Play rounds until no chain has a request that fits."""
         self._launch()
         while requests := self._admit():
-            self.plain_nodes.clear()
+            self.baseline.nodes.clear()
             entry, replies = yield from self._ask_logged(requests)
             del requests
             handle = self._hit(entry, replies)
@@ -166,7 +209,7 @@ class ItemSearch:
         for chain in self._chains:
             while chain.alive and chain.started and chain.parked is None:
                 request = chain.request()
-                cost = sum(map(self.plan.move_cost, request.moves))
+                cost = sum(map(self.move_cost, request.moves))
                 pledge = cost + chain.claim_with(request)
                 why = self._refusal(chain, request, pledge, admitted)
                 if not why:
@@ -188,7 +231,10 @@ class ItemSearch:
         wanted += len(self._chains) if request.phase == "search" else 0
         if self.reward_calls_left(wanted) < wanted:
             return "reward_calls"
-        return "budget" if logged is not None or pledge > self.free_for(chain) else ""
+        # what finishing takes is reserved; should rows cost more than any before, it still goes on
+        costs = request.phase == "search" and pledge > self.free_for(chain)
+        short = logged is not None or costs
+        return self.budget.short_of(self.ledger) if short else ""
 
     def _others(self, chain: Chain) -> int:
         """Return the evaluations that the other chains need, this round's requests included."""
@@ -222,7 +268,7 @@ class ItemSearch:
     def _rescue(self) -> Generator[list[Request], list[list[Result]], None]:
         """Where nothing was finished, finish the best handle there is, or take the plain sample."""
         left = [chain for chain in self._chains if chain.last is not None]
-        rest = self.budget.evaluations - self.ledger.evaluations
+        rest = self.left()
         if any(chain.parked is not None for chain in self._chains):
             return
         if left:
@@ -231,7 +277,7 @@ class ItemSearch:
             if handle is not None:
                 path = thin(self.plan.finish_path(handle.sigma), rest)
                 yield from self._target(chain, [handle], path)
-        elif rest >= self.plan.sample_cost:
+        elif rest:
             yield from self._plain_sample()
 
     def _hit(self, entry: dict[str, Any], replies: dict[int, list[Node]]) -> Node | None:
@@ -242,7 +288,7 @@ class ItemSearch:
         return nodes[entry["hit"][1]] if entry["hit"] else None
 
     def _find_hit(self, entry: dict[str, Any]) -> list[int] | None:
-        target = self.budget.target
+        target = self.target
         if target is None or not self.plan.strategy.target_stop or self._reached():
             return None
         found: list[tuple[float, float, int, int]] = [
@@ -284,7 +330,7 @@ class ItemSearch:
             for index, share in entry["shares"]:
                 self._chains[index].share = share
             return
-        rest = self.budget.evaluations - self.ledger.evaluations
+        rest = self.left()
         rest -= sum(chain.claim for chain in live)
         for chain in live:
             chain.share = max(0, rest // len(live))
@@ -292,27 +338,30 @@ class ItemSearch:
             entry["shares"] = [[chain.index, chain.share] for chain in live]
 
     def _reached(self) -> bool:
-        target = self.budget.target
+        target = self.target
         if target is None or not self.plan.strategy.target_stop or not self.winners:
             return False
         return self.winners[0].scores.value >= target
 
     def _renew(self) -> bool:
-        """Put the next budget in force once the log is told, and wake the chains that go on."""
+        """Put the next budget in force once the log is told; return whether there is one."""
         if not self.script.follows:
             return False
         for entry in self.script.rest():
             self._absorb(entry, None)
         self.script.open()
-        self.why = ""
-        if self._chains:
-            self._share(None)
-        if not self._reached():
-            for chain in self._chains:
-                if chain.parked is not None and not self.script.waits(chain.index):
-                    parked, chain.parked = chain.parked, None
-                    chain.send(parked)
+        self.why, self.baseline.target = "", None
         return True
+
+    def _wake(self) -> None:
+        """Let the chains that waited for this budget go on."""
+        if not self._chains:
+            return
+        self._share(None)
+        for chain in self._chains:
+            if chain.parked is not None and not self.script.waits(chain.index):
+                parked, chain.parked = chain.parked, None
+                chain.send(parked)
 
     # ---- answers ----
 
@@ -362,33 +411,55 @@ class ItemSearch:
         self.ledger.charge(
             phase, row["evaluations"], row["rows"], score is not None, row["seconds"]
         )
+        how: dict[str, Any] = row["transition"] or {}
+        if "whole" in how and "sigmas" not in how:
+            self._whole_cost = max(self._whole_cost, row["evaluations"])
         scores = result.scores if result is not None else scores_of(row)
+        seen = None if scores is None else scores.thumbnail
+        fresh = None if result is None else result.state
+        self.lineages.add(node, None if row["donor"] is not None else row["from"], fresh, seen)
         best = False
         handle = part["of"][place] if part["of"] else None
         if sigma == 0.0 and scores is not None:
-            best = self._finish(node, state, scores, handle, phase == "plain")
+            best = self._finish(node, state, scores, handle, row, phase == "plain")
         if chain >= 0 and self._chains:
             if handle is not None and sigma == 0.0:
                 self._chains[chain].finished(handle)
-            self._chains[chain].adopt(node, phase)
+            self._chains[chain].adopt(node, phase, row["donor"] is not None)
         self.outbox.extend(
             emit(self.index, self.ledger.evaluations, part, row, scores, handle, best)
         )
         return node
 
     def _finish(
-        self, node: Node, state: State | None, scores: Scores, handle: int | None, plain: bool
+        self,
+        node: Node,
+        state: State | None,
+        scores: Scores,
+        handle: int | None,
+        row: dict[str, Any],
+        plain: bool,
     ) -> bool:
         """Enter a finished picture; return whether it is the best so far."""
-        kept = Scores(scores.value, scores.parts, scores.held_out)
-        winner = Winner(node, kept, state or {})
+        kept = replace(scores, thumbnail=None)
+        winner = Winner(node, kept, state or {}, self.lineages.of(node))
         if not self.winners or kept.value >= self.winners[0].scores.value:
             self.best_node = node
         if plain:
             self.plain = winner
         if handle is not None:
-            self.finished_handles.add(handle)
-        self.winners = sorted([*self.winners, winner], key=lambda w: (-w.scores.value, w.node.id))[
-            : self.plan.top_k
-        ]
+            self.finished_handles[handle] = kept.value
+        if "like" not in row:  # written down, because a log holds no tensors to compare
+            row["like"] = self._like(winner)
+        like = [w for w in self.winners if w.node.id in row["like"]]
+        if all(kept.value > w.scores.value for w in like):
+            ranked = [*(w for w in self.winners if w not in like), winner]
+            ranked.sort(key=lambda w: (-w.scores.value, w.node.id))
+            self.winners = ranked[: self.plan.top_k]
         return self.winners[0] is winner
+
+    def _like(self, winner: Winner) -> list[int]:
+        """Return the ids of the winners that are nearly the same picture; one needs no others."""
+        if self.plan.top_k == 1:
+            return []
+        return [w.node.id for w in self.winners if alike(w.state["x"], winner.state["x"])]

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from random import Random
 from typing import Any
 
-from ..transition import Transition
+from ..transition import ODE, Transition
 from .protocol import Move, Problem, Strategy, Whole
+from .recombination import Mix
 
-__all__ = ["Plan", "thin"]
+__all__ = ["Plan", "spread", "thin"]
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 class Plan:
@@ -57,7 +58,7 @@ class Plan:
             raise ValueError(f"chains and top_k must be at least 1; got {chains} and {top_k}")
         strategy.check(self.sigmas, transition)
         self._paths: dict[float, tuple[float, ...]] = {}
-        self._json: dict[Transition | Whole, dict[str, Any]] = {}
+        self._json: dict[Transition | Whole | Mix, dict[str, Any]] = {}
         self.identities = {item: problem.identity(item) for item in self.items}
 
     @property
@@ -75,9 +76,53 @@ class Plan:
     def move_cost(self, move: Move) -> int:
         """Return the evaluations of a move; its transition defaults to the sampler's."""
         transition = move.transition or self.transition
+        if isinstance(transition, Mix):
+            return 0
         if move.parent is None and not isinstance(transition, Whole):
             return self.cost(None, move.to)
         return self.cost(transition, move.to)
+
+    def way(self, sigmas: Sequence[float], left: int) -> tuple[tuple[float, ...], Transition]:
+        """Return how a plain sample goes on when only so many evaluations are left.
+
+        Args:
+            sigmas: Where it is, and what was to follow, ending with 0.
+            left: Evaluations that its steps may take.
+
+        Returns:
+            The sigmas that follow, as many as fit, and the transition: the sampler's own, or a jump
+            to the prediction where not even one of its steps fits.
+
+        Raises:
+            TypeError: A sampler that is run whole.
+        """
+        if isinstance(self.transition, Whole):
+            raise TypeError(f"{self.transition.name} takes no steps of its own; see whole()")
+        fits, over = 0, len(sigmas)
+        while over - fits > 1:
+            steps = (fits + over) // 2
+            price = sum(self.cost(self.transition, to) for to in spread(sigmas, steps)[1:])
+            fits, over = (steps, over) if price <= left else (fits, steps)
+        return (spread(sigmas, fits)[1:], self.transition) if fits else ((0.0,), ODE)
+
+    def whole(self, sampler: Whole, left: int) -> Whole:
+        """Return a whole run of the sampler that fits, on fewer sigmas if need be, at least two.
+
+        Args:
+            sampler: The connected sampler.
+            left: Evaluations that it may take.
+
+        Returns:
+            The sampler on the run's own sigmas, or on thinned ones.
+        """
+        fits, over = 0, len(self.sigmas)
+        if self.cost(sampler, 0.0) <= left:
+            return sampler
+        while over - fits > 1:
+            steps = (fits + over) // 2
+            fewer = Whole(sampler.name, spread(self.sigmas, steps))
+            fits, over = (steps, over) if self.cost(fewer, 0.0) <= left else (fits, steps)
+        return Whole(sampler.name, spread(self.sigmas, max(1, fits)))
 
     def finish_path(self, sigma: float) -> tuple[float, ...]:
         """Return the sigmas by which a handle at sigma is finished, ending with 0."""
@@ -96,7 +141,7 @@ class Plan:
         """Return the ODE evaluations that finish a handle at sigma."""
         return max(0, len(self.finish_path(sigma)) - 1)
 
-    def transition_json(self, transition: Transition | Whole) -> dict[str, Any]:
+    def transition_json(self, transition: Transition | Whole | Mix) -> dict[str, Any]:
         """Return the transition's JSON, the same dict for the same transition."""
         if transition not in self._json:
             self._json[transition] = transition.to_json()
@@ -121,6 +166,22 @@ class Plan:
             "chains": self.chains,
             "top_k": self.top_k,
         }
+
+
+def spread(sigmas: Sequence[float], steps: int) -> tuple[float, ...]:
+    """Return steps + 1 sigmas of a list: its first, its last, and what lies evenly between.
+
+    Evenly by index, which is how schedulers shorten a list: it keeps the schedule's own density.
+
+    Args:
+        sigmas: Falling sigmas.
+        steps: Steps to keep, at least 1.
+
+    Returns:
+        The sigmas kept.
+    """
+    last = len(sigmas) - 1
+    return tuple(sigmas[(2 * i * last + steps) // (2 * steps)] for i in range(steps + 1))
 
 
 def thin(path: Sequence[float], evaluations: int) -> tuple[float, ...]:

@@ -16,9 +16,12 @@ from typing import Any, ClassVar, Protocol
 from torch import Tensor
 
 from ..transition import Transition
+from .recombination import Mix
 
 __all__ = [
     "Checkpoint",
+    "DecodeError",
+    "ModelError",
     "Move",
     "Node",
     "Problem",
@@ -61,13 +64,15 @@ class Whole:
 
     Attributes:
         name: The sampler's name, for messages and checkpoints. The problem holds the sampler.
+        sigmas: Falling sigmas to run it on, the last one 0; empty for the run's own.
     """
 
     name: str
+    sigmas: tuple[float, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return a dict of JSON types that names this transition in reports."""
-        return {"whole": self.name}
+        return {"whole": self.name, **({"sigmas": list(self.sigmas)} if self.sigmas else {})}
 
 
 @dataclass(frozen=True)
@@ -81,13 +86,15 @@ class Move:
             chain and pass. Drawing twice with one key is an error.
         transition: How; None is the connected sampler's.
         score: Whether to score the prediction at `to`.
+        donor: For a Mix: the node whose differences from the parent are taken.
     """
 
     parent: Node | None
     to: float
     key: tuple[int, ...]
-    transition: Transition | Whole | None = None
+    transition: Transition | Whole | Mix | None = None
     score: bool = True
+    donor: Node | None = None
 
 
 @dataclass(frozen=True)
@@ -97,13 +104,15 @@ class Scores:
     Attributes:
         value: What is searched for, higher is better, finite.
         parts: Terms of the value, by name, for reports.
-        held_out: Rewards that are reported and never used, by name.
+        held_out: Rewards that are reported and never used, by name: a number, or why there is none.
+        held_out_seconds: What they took, beside the time that the search is charged.
         thumbnail: Anything a panel can show; not kept beyond the event.
     """
 
     value: float
     parts: Mapping[str, float] = field(default_factory=dict[str, float])
-    held_out: Mapping[str, float] = field(default_factory=dict[str, float])
+    held_out: Mapping[str, float | str] = field(default_factory=dict[str, float | str])
+    held_out_seconds: float = 0.0
     thumbnail: object = None
 
 
@@ -112,9 +121,10 @@ class Request:
     """Moves that are computed and charged together, or not at all.
 
     Attributes:
-        chain: Chain that asks; -1 is the plain sample.
+        chain: Chain that asks; -1 for plain samples.
         pass_: The chain's pass.
-        phase: "plain", "search", "finish" or "target" (finishing a handle that reached the target).
+        phase: "plain", "calibrate" (plain samples of other starts), "search", "finish" or "target"
+            (finishing a handle that reached the target).
         moves: The moves, transitions filled in.
         keys: The moves' full keys.
         of: Handles that are being finished, aligned with the moves; empty otherwise.
@@ -132,7 +142,7 @@ class Stop(Exception):
     """Thrown into a strategy at its yield; it may return winners, but not ask again.
 
     Attributes:
-        why: "budget", "reward_calls", "seconds", "target" or what a person's stop said.
+        why: "budget", "rows", "reward_calls", "seconds", "target" or what a person's stop said.
     """
 
     def __init__(self, why: str) -> None:
@@ -143,6 +153,14 @@ class Stop(Exception):
 
 class RewardError(RuntimeError):
     """A reward raised, or returned something that is no finite number."""
+
+
+class ModelError(RuntimeError):
+    """The model predicted something that is no finite number."""
+
+
+class DecodeError(RuntimeError):
+    """A picture could not be decoded; raised by a problem's score(), and no fault of the reward."""
 
 
 class Spec(Protocol):
@@ -191,8 +209,16 @@ class Spec(Protocol):
         """Return the evaluations that a request of these moves takes."""
         ...
 
+    def path(self, sigma: float) -> tuple[float, ...]:
+        """Return the sigmas by which a node at sigma is finished, ending with 0."""
+        ...
+
     def finish_cost(self, sigma: float) -> int:
         """Return the evaluations that finish a handle at sigma."""
+        ...
+
+    def finished_score(self, node: Node) -> float | None:
+        """Return the score of the picture that came of finishing a node; None if it was not."""
         ...
 
     def random(self, *key: int) -> Random:
@@ -205,6 +231,11 @@ class Spec(Protocol):
 
     def best(self) -> Node | None:
         """Return the best finished node of the item so far, of equals the newest."""
+        ...
+
+    @property
+    def plain_scores(self) -> tuple[float, ...]:
+        """The finished rewards of the item's plain samples: the first, and those that calibrate."""
         ...
 
     def choose(
@@ -292,8 +323,8 @@ class Problem(Protocol):
     ) -> Mapping[str, Tensor]:
         """Return purpose -> standard normal rows, drawn when looked up.
 
-        Purposes are "start" and "move" (others belong to the problem). Key () is the plain sample's
-        start, the item's own initial noise; (i,) is the plain sample's step i.
+        Purposes are "start", "move" and "mix" (others belong to the problem). Key () is the plain
+        sample's start, the item's own initial noise; (i,) is the plain sample's step i.
         """
         ...
 
@@ -320,7 +351,7 @@ class Problem(Protocol):
     def score(
         self, items: Sequence[int], denoised: Tensor, sigmas: Sequence[float]
     ) -> list[Scores]:
-        """Score clean latents, one Scores a row; sigma 0 marks a finished picture."""
+        """Score clean latents, one Scores a row; sigma 0 marks finished. May raise DecodeError."""
         ...
 
     def cost(self, transition: Transition | Whole | None, to: float) -> int:

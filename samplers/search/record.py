@@ -3,15 +3,21 @@
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from torch import Tensor
 
 from .events import Evaluated, Event, Finished
 from .execution import Result
+from .lineage import Lineage
 from .plan import Plan
 from .protocol import Node, Request, Scores, State
 
-__all__ = ["Diverged", "Winner", "emit", "entry_of", "matches", "scores_of"]
+__all__ = ["Diverged", "Winner", "alike", "emit", "entry_of", "matches", "scores_of"]
+
+
+NEARLY = 0.05
 
 
 class Diverged(RuntimeError):
@@ -26,11 +32,32 @@ class Winner:
         node: Its handle.
         scores: Its rewards, as it will be seen.
         state: Its tensors at sigma 0; x has one row.
+        lineage: Where it came from.
     """
 
     node: Node
     scores: Scores
     state: State
+    lineage: Lineage = field(default_factory=Lineage)
+
+
+def alike(a: Tensor, b: Tensor) -> bool:
+    """Return whether two latents are nearly the same picture, whatever their scale.
+
+        rms(a - b) <= NEARLY sqrt((var a + var b) / 2)
+
+    Independent pictures are at 1.4; two drawings of one that a person cannot tell apart far below.
+
+    Args:
+        a: Finished latents, one row.
+        b: Others, the same shape.
+
+    Returns:
+        Whether they count once.
+    """
+    a, b = a.double(), b.double()
+    spread = (a.var(correction=0) + b.var(correction=0)) / 2.0
+    return bool((a - b).square().mean() <= NEARLY**2 * spread)
 
 
 def entry_of(
@@ -61,6 +88,7 @@ def entry_of(
                 {
                     "id": number,
                     "parent": None if parent is None else parent.id,
+                    "donor": None if move.donor is None else move.donor.id,
                     "from": None if parent is None else parent.sigma,
                     "sigma": move.to,
                     "key": list(key),
@@ -69,6 +97,7 @@ def entry_of(
                     "rows": result.rows,
                     "call": result.call,
                     "seconds": result.seconds,
+                    "score_seconds": result.score_seconds,
                     "score": _json_of(result.scores),
                 }
             )
@@ -130,7 +159,8 @@ def emit(
     yield Evaluated(
         item, part["chain"], part["pass"], part["phase"], row["id"], row["parent"],
         row["from"], row["sigma"], tuple(row["key"]), row["transition"], row["evaluations"],
-        row["rows"], row["call"], spent, row["seconds"], scores,
+        row["rows"], row["call"], spent, row["seconds"], scores, row["donor"],
+        row["score_seconds"],
     )  # fmt: skip
     if row["sigma"] == 0.0 and scores is not None:
         yield Finished(item, row["id"], scores, handle, spent, best)
@@ -155,6 +185,7 @@ def _json_of(scores: Scores | None) -> dict[str, Any] | None:
         "value": scores.value,
         "parts": dict(scores.parts),
         "held_out": dict(scores.held_out),
+        "held_out_seconds": scores.held_out_seconds,
     }
 
 
@@ -162,6 +193,7 @@ def _signature(request: Request, plan: Plan) -> str:
     rows = [
         [
             None if move.parent is None else move.parent.id,
+            None if move.donor is None else move.donor.id,
             move.to,
             list(key),
             None if move.transition is None else plan.transition_json(move.transition),
@@ -174,7 +206,14 @@ def _signature(request: Request, plan: Plan) -> str:
 
 def _signature_of_part(part: dict[str, Any]) -> str:
     rows = [
-        [row["parent"], row["sigma"], row["key"], row["transition"], row["score"] is not None]
+        [
+            row["parent"],
+            row["donor"],
+            row["sigma"],
+            row["key"],
+            row["transition"],
+            row["score"] is not None,
+        ]
         for row in part["rows"]
     ]
     return _hash([part["phase"], part["pass"], rows])

@@ -10,29 +10,25 @@ which differs from the algorithm: a pool of 25, integer quotas over N transition
 drawn, no step to sigma 0, the rest of the budget spent on the last drawn transition, one evaluation
 left over. The threshold test is that of arXiv:2512.08985 with a constant threshold.
 
-The defaults are not the published search. Where what is wanted is rare, early predictions rank
-finished pictures too badly to be worth many draws, and a pass from new noise throws away what the
-last one found. So each pass goes back up from the best finished picture, noises it to
-restart_sigma, where composition can still change but most of it stays, takes one draw there and
-finishes in few ODE steps: many cheap tries, each judged by its finished picture. Every sixth pass
-starts from new noise, for wishes that are not rare. What was measured is in docs/SEARCH.md.
+The defaults mend the published search's faults: a pool sized to the budget, quotas over the drawn
+transitions, a scoring window below the sigmas where predictions say nothing, finishing that is paid
+for. What was measured is in docs/SEARCH.md.
 """
 
 import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from ..transition import ODE, RENOISE, Transition, fixed_q
+from ..transition import ODE, Transition, fixed_q
 from .protocol import Move, Node, Spec, Stop, Whole
 from .settings import Settings
 
-__all__ = ["ACCEPT", "EXHAUSTED", "RESTART", "RolloverBudgetForcing"]
+__all__ = ["ACCEPT", "BASELINE", "EXHAUSTED", "RolloverBudgetForcing"]
 
 ACCEPT = ("improve", "threshold", "never")
 BASELINE = ("ever", "parent")
 EXHAUSTED = ("advance", "restart")
-RESTART = ("noise", "best")
 _CLOSE = 1e-6  # a sigma of .8 from the host is .8 in float32
 
 
@@ -56,11 +52,6 @@ class RolloverBudgetForcing(Settings):
         threshold: Reward for accept = "threshold".
         rollover: Whether what is left of a quota goes to the next transition.
         exhausted: "advance" goes on with the transition's best; "restart" gives the pass up.
-        restart: Where passes start: "noise", or "best": the best finished picture (of equals the
-            newest; the plain sample at first), noised up to restart_sigma.
-        restart_sigma: See restart, 0 to 1.
-        fresh_every: With restart = "best", every how manyth pass starts from new noise all the
-            same; 0: none.
         finalists: Candidates of the last searched transition that are finished, at least 1.
         best_kept: Whether an earlier candidate with a higher score is finished too.
         safe_quotas: Share over the drawn transitions, never 0, finishing paid for; False: the
@@ -72,27 +63,24 @@ class RolloverBudgetForcing(Settings):
 
     name: ClassVar[str] = "rbf"
 
-    width: int = 1
-    pool: int = 1
+    width: int = 4
+    pool: int = 0
     pool_share: float = 0.1
-    draws: int = 1
+    draws: int = 0
     passes: int = 1
     q: float | None = 0.85
     sigma_high: float = 0.95
-    sigma_low: float = 0.7
+    sigma_low: float = 0.4
     score_below: float = 0.9
     accept: str = "improve"
     baseline: str = "ever"
     threshold: float = 0.0
     rollover: bool = True
     exhausted: str = "advance"
-    restart: str = "best"
-    restart_sigma: float = 0.8
-    fresh_every: int = 6
     finalists: int = 1
     best_kept: bool = True
     safe_quotas: bool = True
-    finish_steps: int | None = 3
+    finish_steps: int | None = None
     plain: bool = True
     target_stop: bool = True
 
@@ -100,16 +88,15 @@ class RolloverBudgetForcing(Settings):
         """Refuse values out of range."""
         for key in ("width", "passes", "finalists"):
             self.require(getattr(self, key) >= 1, f"{key} must be at least 1")
-        for key in ("pool", "draws", "fresh_every"):
+        for key in ("pool", "draws"):
             self.require(getattr(self, key) >= 0, f"{key} must be at least 0")
-        for key in ("pool_share", "sigma_high", "sigma_low", "score_below", "restart_sigma"):
+        for key in ("pool_share", "sigma_high", "sigma_low", "score_below"):
             self.require(0.0 <= getattr(self, key) <= 1.0, f"{key} must be between 0 and 1")
         self.require(self.q is None or 0.0 <= self.q <= 1.0, "q must be between 0 and 1, or None")
         for key, known in (
             ("accept", ACCEPT),
             ("baseline", BASELINE),
             ("exhausted", EXHAUSTED),
-            ("restart", RESTART),
         ):
             self.require(getattr(self, key) in known, f"{key} must be one of {', '.join(known)}")
         steps = self.finish_steps
@@ -117,30 +104,6 @@ class RolloverBudgetForcing(Settings):
         self.require(self.sigma_low < self.sigma_high, "sigma_low must be below sigma_high")
         self.require(math.isfinite(self.threshold), "threshold must be a finite number")
         self.require(self.safe_quotas or self.pool > 0, "the published quotas need a pool")
-
-    @classmethod
-    def descent(cls, **changes: object) -> "RolloverBudgetForcing":
-        """Return the published search with its faults mended: one way down that shares the budget.
-
-        Passes start from new noise, a pool first; quotas roll over; the finishing follows the
-        sigmas.
-
-        Args:
-            **changes: Settings that differ.
-
-        Returns:
-            The settings.
-        """
-        settings: dict[str, Any] = {
-            "width": 4,
-            "pool": 0,
-            "draws": 0,
-            "sigma_low": 0.4,
-            "restart": "noise",
-            "finish_steps": None,
-        }
-        settings.update(changes)
-        return cls(**settings)
 
     @classmethod
     def reference(cls, finish_steps: int | None = 1) -> "RolloverBudgetForcing":
@@ -164,7 +127,6 @@ class RolloverBudgetForcing(Settings):
             sigma_low=0.0,
             score_below=1.0,
             best_kept=False,
-            restart="noise",
             safe_quotas=False,
             finish_steps=finish_steps,
             plain=False,
@@ -280,14 +242,9 @@ class _Pass:
 
     def open(self) -> Generator[list[Move], list[Node], None]:
         """Bring a pool to the first searched sigma and take the best of it."""
-        settings, spec = self.settings, self.spec
-        best = spec.best() if settings.restart == "best" and not self._is_fresh() else None
-        if best is not None:
-            self.index = self._restart_index()
-            price = 1
-        else:
-            self.index = settings.level(spec.sigmas)
-            price = self.index + 1
+        settings = self.settings
+        self.index = settings.level(self.spec.sigmas)
+        price = self.index + 1
         spare = self.allowance - self._way(self.index, price)
         count = self._pool_size(spare, price)
         if settings.safe_quotas:
@@ -296,9 +253,9 @@ class _Pass:
                 self._continue_plain(spare + self.searched[0] + 1)
                 return
             spare -= (count - 1) * price
-            if count == 1 and best is None:
+            if count == 1:
                 self.index = self.searched[0]
-        yield from self._pool(count, best)
+        yield from self._pool(count)
         self._share_out(spare, count)
 
     def _continue_plain(self, spare: int) -> None:
@@ -307,17 +264,6 @@ class _Pass:
         if spare >= 0 and plain and not isinstance(self.spec.transition, Whole):
             self._go_on(plain[self.index], "plain")
             self._share_out(spare, 0)
-
-    def _is_fresh(self) -> bool:
-        """Return whether this pass starts from new noise although others start from the best."""
-        every = self.settings.fresh_every
-        return every > 0 and self.spec.pass_ % every == every - 1
-
-    def _restart_index(self) -> int:
-        """Return the index of the first searched sigma at or below restart_sigma, or the last."""
-        sigmas, settings = self.spec.sigmas, self.settings
-        below = min(settings.restart_sigma, settings.score_below) + _CLOSE
-        return next((i for i in self.searched if sigmas[i] <= below), self.searched[-1])
 
     def _pool_size(self, spare: int, price: int) -> int:
         settings = self.settings
@@ -343,17 +289,12 @@ class _Pass:
                 "step; raise the budget, lower the pool, or use safe_quotas",
             )
 
-    def _pool(self, count: int, best: Node | None) -> Generator[list[Move], list[Node], None]:
+    def _pool(self, count: int) -> Generator[list[Move], list[Node], None]:
         """Draw the pool, `width` at a time, and keep the best."""
-        sigmas, width = self.spec.sigmas, self.settings.width
+        width = self.settings.width
         kept: Node | None = None
         for begin in range(0, count, width):
-            rows = range(begin, min(count, begin + width))
-            if best is not None:
-                to = sigmas[self.index]
-                nodes = yield [Move(best, to, (0, row), RENOISE) for row in rows]
-            else:
-                nodes = yield from self._starts(rows)
+            nodes = yield from self._starts(range(begin, min(count, begin + width)))
             kept = _first_best([*([kept] if kept else []), *nodes])
             del nodes
         self._go_on(kept, "pool")

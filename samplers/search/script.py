@@ -60,6 +60,11 @@ class Script:
         """Whether another budget follows the one in force."""
         return bool(self._segments)
 
+    @property
+    def told(self) -> bool:
+        """Whether this budget's log is at its end, and another budget follows."""
+        return self.follows and not self._entries
+
     def open(self) -> None:
         """Put the next budget in force."""
         segment = self._segments.popleft()

@@ -4,13 +4,13 @@ The record is a list of plain dicts per kind of event; tables are derived from i
 else, so a trace read back from JSON gives the same tables.
 """
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from .events import Chosen, Evaluated, Event, Finished, Started, Stopped
+from .evidence import correlation
 
-__all__ = ["SCHEMA", "Trace"]
+__all__ = ["SCHEMA", "Trace", "value_of"]
 
 SCHEMA = 1
 _KINDS: dict[type, str] = {
@@ -49,6 +49,7 @@ class Trace:
                 "value": scores.value,
                 "parts": dict(scores.parts),
                 "held_out": dict(scores.held_out),
+                "held_out_seconds": scores.held_out_seconds,
             }
         self.record[_KINDS[type(event)]].append(row)
 
@@ -154,9 +155,31 @@ class Trace:
             {
                 "sigma": sigma,
                 "n": sum(map(len, groups.values())),
-                "correlation": _correlation([*groups.values()]),
+                "correlation": correlation([*groups.values()]),
             }
             for sigma, groups in sorted(pairs.items(), reverse=True)
+        ]
+
+    def held_out(self) -> list[str]:
+        """Return the names of the held-out rewards, in order of appearance."""
+        rows = (row["scores"] for row in self.record["finished"])
+        return list(dict.fromkeys(name for scores in rows for name in scores.get("held_out", ())))
+
+    def held_out_curve(self, item: int, name: str) -> list[Row]:
+        """Return a held-out reward of the best finished picture so far.
+
+        Args:
+            item: Batch item.
+            name: The held-out reward.
+
+        Returns:
+            Rows {evaluations, value}, one whenever another picture is the best; value is None
+            where that picture has none.
+        """
+        return [
+            {"evaluations": row["spent"], "value": value_of(row["scores"], name)}
+            for row in self.record["finished"]
+            if row["item"] == item and row["best"]
         ]
 
     def family(self, item: int, node: int) -> list[Row]:
@@ -181,6 +204,20 @@ class Trace:
         return [row for row in self.record["evaluated"] if row["item"] == item]
 
 
+def value_of(scores: Mapping[str, Any] | None, name: str) -> float | None:
+    """Return a held-out reward of a row's scores.
+
+    Args:
+        scores: The scores as JSON types.
+        name: The held-out reward.
+
+    Returns:
+        The number; None if there is none, or only a reason.
+    """
+    value = (scores or {}).get("held_out", {}).get(name)
+    return float(value) if isinstance(value, int | float) else None
+
+
 def _ancestors(nodes: Mapping[int, Row], row: Row) -> list[Row]:
     """Return a finished row's scored, unfinished ancestors, up to the last time it was finished."""
     found: list[Row] = []
@@ -190,19 +227,3 @@ def _ancestors(nodes: Mapping[int, Row], row: Row) -> list[Row]:
             found.append(nodes[parent])
         parent = nodes[parent]["parent"]
     return found
-
-
-def _correlation(groups: list[list[tuple[float, float]]]) -> float | None:
-    """Return the correlation of pairs, each group around its own means."""
-    xx = yy = xy = 0.0
-    n = 0
-    for pairs in groups:
-        mean_x = math.fsum(x for x, _ in pairs) / len(pairs)
-        mean_y = math.fsum(y for _, y in pairs) / len(pairs)
-        xx += math.fsum((x - mean_x) ** 2 for x, _ in pairs)
-        yy += math.fsum((y - mean_y) ** 2 for _, y in pairs)
-        xy += math.fsum((x - mean_x) * (y - mean_y) for x, y in pairs)
-        n += len(pairs)
-    if n < 3 or xx <= 0.0 or yy <= 0.0:
-        return None
-    return xy / math.sqrt(xx * yy)

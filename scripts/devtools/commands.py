@@ -19,6 +19,8 @@ from devtools.tiers import TIERS, child_environment, lint, run_tests
 
 TIER_NAMES = ("lint", *(tier.name for tier in TIERS))
 SCHEMA_TEST = "tests/host/test_registration.py"
+CRASH_TEST = "tests/host/test_search_crash.py"
+SOAK_KILLS = 20
 WORKFLOW_TEST = "tests/browser/test_workflows.py"
 
 
@@ -69,7 +71,7 @@ def parser() -> argparse.ArgumentParser:
     command("lint", run_lint, "run ruff, pyright and pydoclint")
     command("schema", run_schema, "rewrite the committed snapshot of node ids, inputs, defaults")
     command("workflows", run_workflows, "rewrite example_workflows/api from the editor's files")
-    command("soak", run_soak, "what takes longer than a test should: every host version")
+    command("soak", run_soak, "what takes longer than a test should: kills, every host version")
     command("setup", run_setup, "only make the environment and print where it is")
     return top
 
@@ -181,7 +183,10 @@ def run_workflows(options: argparse.Namespace, rest: list[str]) -> int:
 
 
 def run_soak(options: argparse.Namespace, rest: list[str]) -> int:  # noqa: ARG001
-    worst = 0
+    say(f"### a search that is killed {SOAK_KILLS} times ###")
+    os.environ["FLOWSEARCH_KILLS"] = str(SOAK_KILLS)
+    worst = run_tests(prepare(host_pin(DEFAULT_HOST)), ["host"], [CRASH_TEST, *rest])
+    del os.environ["FLOWSEARCH_KILLS"]
     for version in HOSTS:
         say(f"### ComfyUI {version} ###")
         tests = [SCHEMA_TEST, *rest] if version != DEFAULT_HOST else rest

@@ -22,6 +22,9 @@ FLAGS = (
     "--disable-sync",
 )
 SETTINGS = {"Comfy.TutorialCompleted": True}
+# A new page opens the host's own graph, whose weights it looks for outside, in vain; on a busy
+# machine it complains of that after it was ready.
+OF_THE_HOSTS_GRAPH = "/Comfy-Org/z_image_turbo/"
 READY = "() => window.app?.vueAppReady && window.app.rootGraph !== undefined"
 
 
@@ -91,7 +94,7 @@ def frontend(request, server, chromium) -> Iterator[Frontend]:
         "console",
         lambda message: (
             front.problems.append(f"console: {message.text} {message.location}")
-            if message.type == "error"
+            if message.type == "error" and OF_THE_HOSTS_GRAPH not in message.text
             else None
         ),
     )

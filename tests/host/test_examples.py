@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from flowsearch.rewards.shape_count import ShapeCount, parse_groups
+from flowsearch.rewards.shape_fidelity import ShapeFidelity
 
 EXAMPLES = sorted(
     (Path(__file__).resolve().parents[2] / "example_workflows" / "api").glob("*.json")
@@ -68,3 +69,56 @@ def test_the_first_example_finds_three_red_circles_and_two_blue_squares(server):
     wanted = parse_groups(workflow["5"]["inputs"]["prompt"])
     assert wanted == ((3, "red", "circle"), (2, "blue", "square"))
     assert ShapeCount.from_groups(wanted).score(torch.from_numpy(pixels)[None]).item() == 0.0
+
+
+def read(name):
+    return json.loads(next(f for f in EXAMPLES if f.stem == name).read_text(encoding="utf-8"))
+
+
+def picture(server, saved):
+    path = server.server.base / saved["type"] / saved["subfolder"] / saved["filename"]
+    return torch.from_numpy(np.asarray(Image.open(path).convert("RGB"), dtype=np.float32) / 255.0)
+
+
+def node_titled(name, title):
+    """A node's id, by its title in the editor, or that of the save or preview node."""
+    file = EXAMPLES[0].parent.parent / f"{name}.json"
+    nodes = json.loads(file.read_text(encoding="utf-8"))["nodes"]
+    (found,) = (n for n in nodes if n.get("title") == title and n["type"].endswith("Image"))
+    return str(found["id"])
+
+
+def test_an_upscale_with_a_search_is_better_than_without(server):
+    workflow = read("03_search_in_upscale")
+    outputs = server.run(workflow)
+    plain, found = (
+        picture(server, outputs[node_titled("03_search_in_upscale", title)]["images"][0])[None]
+        for title in ("Without a search", "With a search")
+    )
+    wanted = next(n for n in workflow.values() if n["class_type"] == "FlowSearchShapeCount")
+    reward = ShapeCount.from_groups(parse_groups(wanted["inputs"]["prompt"]))
+    assert plain.shape == found.shape == (1, 96, 96, 3)
+    assert reward.score(plain).item() < reward.score(found).item() == 0.0
+    assert ShapeFidelity().score(found).item() > ShapeFidelity().score(plain).item()
+
+
+def test_the_replayed_winner_is_the_winner_and_another_prompt_keeps_its_places(server):
+    workflow = read("03_replay")
+    outputs = server.run(workflow)
+    winner, again, other = (
+        picture(server, outputs[node_titled("03_replay", title)]["images"][0])
+        for title in ("The winner", "The winner again", "From there with another prompt")
+    )
+    assert float((winner - again).abs().max()) <= 1.0 / 255.0
+    assert float((winner - other).abs().max()) > 0.5
+    inked = [(each.min(dim=-1).values < 0.6).float() for each in (winner, other)]
+    shared = float((inked[0] * inked[1]).sum() / inked[0].sum())
+    assert shared > 0.6, "the shapes stand elsewhere"
+
+
+def test_the_held_out_example_reports_beside_the_count(server):
+    workflow = read("03_held_out")
+    outputs = server.run(workflow)
+    family = outputs[node_titled("03_held_out", "Family of the winner")]["images"]
+    assert len(family) > 3
+    assert picture(server, family[-1]).shape == (64, 64, 3)

@@ -133,16 +133,16 @@ def test_top_k_rows_and_what_belongs_to_them():
     assert one["noise_mask"] is latent["noise_mask"]
 
 
-@pytest.mark.parametrize("restart", ["noise", "best"])
-def test_what_the_mask_keeps_is_kept(restart):
-    """Also where a search starts again from a finished picture."""
+@pytest.mark.parametrize("name", ["evolutionary", "rbf"])
+def test_what_the_mask_keeps_is_kept(name):
+    """Also where a search goes back up from a picture, and where pictures are mixed."""
     latent = {**hm.picture_latent(2), "noise_mask": half_masks()}
-    choice = s.strategy("rbf", restart=restart, passes=3)
     found, _, report = s.search(
-        hm.guider(hm.scene_model(), 0.5), STOCHASTIC, latent, strategy=choice, evaluations=100
-    )
+        hm.guider(hm.scene_model(), 0.5), STOCHASTIC, latent, strategy=s.strategy(name),
+        evaluations=100,
+    )  # fmt: skip
     kept = (half_masks() == 0.0).expand_as(latent["samples"])
     assert (found["samples"] - latent["samples"])[kept].abs().max() < 1e-5
     assert (found["samples"] - latent["samples"])[~kept].abs().max() > 1e-2
-    noised = [row for row in report.trace.record["evaluated"] if row["sigma_from"] == 0.0]
-    assert bool(noised) == (restart == "best")
+    mixed = [row for row in report.trace.record["evaluated"] if row["donor"] is not None]
+    assert bool(mixed) == (name == "evolutionary")

@@ -32,14 +32,14 @@ def test_evaluations_and_rows_are_what_the_network_was_given(cfg, each, name):
 
 
 @pytest.mark.parametrize("method", ["second_order", "heun", "glass"])
-@pytest.mark.parametrize("name", ["best_of_n", "rbf_descent"])
+@pytest.mark.parametrize("name", ["best_of_n", "rbf"])
 def test_calls_inside_a_step_are_counted_too(name, method):
     model = hm.scene_model()
     rows = s.count_rows(model)
     law = noise_law("constant_k", k=0.5)
     inner = FlowSampler(Transition(law, method, inner_evaluations=3))
     masked = {**hm.picture_latent(), "noise_mask": torch.ones(1, 1, hm.SIZE, hm.SIZE)}
-    choice = s.strategy(name, **({"q": None} if name == "rbf_descent" else {}))
+    choice = s.strategy(name, **({"q": None} if name == "rbf" else {}))
     _, _, report = s.search(
         hm.guider(model, 0.5, -0.2, cfg=2.0), inner, masked, evaluations=70, strategy=choice
     )
@@ -71,7 +71,7 @@ def test_a_stock_samplers_cost_is_measured(name, each):
 def test_rows_per_call_is_how_many_the_network_sees_at_once():
     model = hm.scene_model()
     rows = s.count_rows(model)
-    choice = s.strategy("rbf_descent", rows_per_call=3, width=8)
+    choice = s.strategy("rbf", rows_per_call=3, width=8)
     s.rbf_search(model, strategy=choice, evaluations=60)
     assert max(rows) == 3
 
@@ -79,9 +79,9 @@ def test_rows_per_call_is_how_many_the_network_sees_at_once():
 def test_chunks_agree():
     """Another number of rows a call changes the network's bits, not the search."""
     found = [
-        s.rbf_search(
-            hm.scene_model(), strategy=s.strategy("rbf_descent", rows_per_call=n), evaluations=48
-        )[0]
+        s.rbf_search(hm.scene_model(), strategy=s.strategy("rbf", rows_per_call=n), evaluations=48)[
+            0
+        ]
         for n in (1, 4)
     ]
     assert (found[0]["samples"] - found[1]["samples"]).abs().max() < 1e-4
@@ -191,7 +191,7 @@ def test_highest_is_the_most_the_reward_can_give(target, stops):
 def test_a_search_finds_brighter_and_darker_pictures():
     """It moves the reward the way it is asked to."""
     model = hm.scene_model()
-    descent = s.strategy("rbf_descent")
+    descent = s.strategy("rbf")
     ends = [
         s.rbf_search(model, reward=s.Brightness(sign), strategy=descent, evaluations=60)[2]
         for sign in (1.0, -1.0)

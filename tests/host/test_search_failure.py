@@ -1,5 +1,7 @@
 """Cancels, errors and refusals: nothing is lost, and every sentence says what to do."""
 
+import os
+import time
 from pathlib import Path
 
 import comfy.model_management
@@ -14,10 +16,10 @@ from comfy_execution.utils import CurrentNodeContext
 from PIL import Image
 
 from flowsearch.nodes.flow_sampler import FlowSampler
-from flowsearch.nodes.host import search_sampler
-from flowsearch.nodes.host.resume import TempCheckpoint, workflow_part
+from flowsearch.nodes.host import resume, search_sampler
+from flowsearch.nodes.host.resume import FileCheckpoint, workflow_part
 from flowsearch.samplers.noise_law import noise_law
-from flowsearch.samplers.search import RewardError
+from flowsearch.samplers.search import DecodeError, ModelError, RewardError
 from flowsearch.samplers.transition import ODE, Transition
 
 STOCHASTIC = FlowSampler(Transition(noise_law("constant_k", k=0.5)))
@@ -112,7 +114,7 @@ def test_a_reward_of_the_wrong_shape_is_named():
 
 
 def test_a_cancelled_search_goes_on_where_it_was(monkeypatch, tmp_path):
-    file = TempCheckpoint(tmp_path / "run.safetensors", torch.device("cpu"))
+    file = FileCheckpoint(tmp_path / "run.safetensors", torch.device("cpu"))
     given = {"evaluations": 90, "strategy": s.strategy("rbf")}
     uncut = s.rbf_search(hm.scene_model(), **given)
     monkeypatch.setattr(search_sampler, "checkpoint_of_running_node", lambda *_: file)
@@ -129,7 +131,7 @@ def test_a_cancelled_search_goes_on_where_it_was(monkeypatch, tmp_path):
 
 
 def test_a_larger_budget_goes_on_too(monkeypatch, tmp_path):
-    file = TempCheckpoint(tmp_path / "run.safetensors", torch.device("cpu"))
+    file = FileCheckpoint(tmp_path / "run.safetensors", torch.device("cpu"))
     monkeypatch.setattr(search_sampler, "checkpoint_of_running_node", lambda *_: file)
     first = s.rbf_search(hm.scene_model(), evaluations=60)[2]
     model = hm.scene_model()
@@ -142,7 +144,7 @@ def test_a_larger_budget_goes_on_too(monkeypatch, tmp_path):
 
 def test_cancelled_at_once_after_going_on_it_still_shows_the_best(monkeypatch, tmp_path):
     """The picture then comes from the checkpoint, not from this process."""
-    file = TempCheckpoint(tmp_path / "run.safetensors", torch.device("cpu"))
+    file = FileCheckpoint(tmp_path / "run.safetensors", torch.device("cpu"))
     monkeypatch.setattr(search_sampler, "checkpoint_of_running_node", lambda *_: file)
     for call in (14, 1):
         before = rescued()
@@ -159,7 +161,7 @@ def test_without_a_server_nothing_is_kept_but_the_picture():
 
 def test_checkpoint_files(tmp_path):
     path = tmp_path / "folder" / "a.safetensors"
-    file = TempCheckpoint(path, torch.device("cpu"))
+    file = FileCheckpoint(path, torch.device("cpu"))
     assert file.load() is None
     tensors = {"0/1/x": torch.randn(1, 3, 4, 4), "0/2/x": torch.arange(3)}
     file.save(tensors, {"settings": {"a": 1.5}, "logs": [[]]})
@@ -170,9 +172,153 @@ def test_checkpoint_files(tmp_path):
     assert [entry.name for entry in path.parent.iterdir()] == ["a.safetensors"]
     path.write_bytes(b"not a file of ours")
     assert file.load() is None
-    for number in range(12):
-        TempCheckpoint(path.parent / f"b{number}.safetensors", torch.device("cpu")).save({}, {})
-    assert len([*path.parent.iterdir()]) == 8
+
+
+def test_old_checkpoint_files_are_cleaned_up(tmp_path, monkeypatch):
+    def files(suffix="safetensors"):
+        return {file.name for file in tmp_path.glob(f"*.{suffix}")}
+
+    def save(name, size=1):
+        tensors = {"0/1/x": torch.zeros(size)}
+        FileCheckpoint(tmp_path / f"{name}.safetensors", torch.device("cpu")).save(tensors, {})
+
+    def age(name, seconds):
+        then = time.time() - seconds
+        os.utime(tmp_path / name, (then, then))
+
+    for number in range(resume.KEPT + 4):
+        save(f"b{number:02}")
+        age(f"b{number:02}.safetensors", 1000 - number)
+    save("newest")
+    assert len(files()) == resume.KEPT
+    assert {"newest.safetensors", f"b{resume.KEPT + 3:02}.safetensors"} <= files()
+    age(f"b{resume.KEPT + 3:02}.safetensors", resume.KEPT_SECONDS + 1)
+    for name, seconds in (("crashed.part", resume.PART_SECONDS + 1), ("writing.part", 1.0)):
+        (tmp_path / name).write_bytes(b"half")
+        age(name, seconds)
+    save("newest")
+    assert f"b{resume.KEPT + 3:02}.safetensors" not in files()
+    assert files("part") == {"writing.part"}
+    monkeypatch.setattr(resume, "KEPT_BYTES", 100_000)
+    save("large", 50_000)
+    assert files() == {"large.safetensors"}, "its own file is never deleted"
+
+
+def test_a_long_log_fits():
+    """A safetensors header may not be larger than 100 MB; a log may."""
+    folder = resume.checkpoint_folder()
+    file = FileCheckpoint(folder / "long.safetensors", torch.device("cpu"))
+    data = {"logs": ["x" * 120_000_000]}
+    file.save({"0/1/x": torch.zeros(2)}, data)
+    tensors, found = file.load()
+    assert found == data
+    assert list(tensors) == ["0/1/x"]
+    file.path.unlink()
+
+
+def test_checkpoints_are_where_the_host_neither_deletes_nor_serves_them():
+    folder = resume.checkpoint_folder()
+    temp = Path(folder_paths.get_temp_directory())
+    assert temp not in folder.parents
+    assert folder.parent.parent == Path(folder_paths.get_user_directory())
+    assert folder_paths.get_public_user_directory(folder.parent.name) is None
+
+
+def test_without_checkpoint_seconds_nothing_is_kept(monkeypatch):
+    asked = []
+    monkeypatch.setattr(search_sampler, "checkpoint_of_running_node", lambda *_: asked.append(1))
+    s.rbf_search(hm.scene_model(), checkpoint_seconds=0.0)
+    assert not asked
+    s.rbf_search(hm.scene_model())
+    assert asked
+
+
+# ---- whose fault it is ----
+
+
+class Vae:
+    """The pixel VAE, until it goes wrong."""
+
+    def __init__(self, act):
+        self.vae, self.act, self.calls = s.pixel_vae(), act, 0
+
+    def decode(self, latents):
+        self.calls += 1
+        pictures = self.vae.decode(latents)
+        return self.act(pictures) if self.calls > 3 else pictures
+
+
+def tear(_):
+    raise OSError("torn")
+
+
+@pytest.mark.parametrize(
+    ("act", "sentence"),
+    [
+        (tear, r"the VAE raised OSError: torn for the candidate item 0, key"),
+        (lambda p: p * float("nan"), r"the VAE decoded .* not finite .* for the candidate item 0"),
+        (lambda p: p[:, :, :, None], r"the VAE raised ValueError: the VAE turned latents"),
+    ],
+)
+def test_the_vaes_fault_is_not_the_rewards(act, sentence):
+    with pytest.raises(DecodeError, match=sentence):
+        s.rbf_search(hm.scene_model(), vae=Vae(act), evaluations=60)
+
+
+def test_a_model_that_predicts_nan_is_named():
+    model, before = hm.scene_model(), rescued()
+    calls = []
+
+    def blur(module, args, out):
+        calls.append(1)
+        return out * float("nan") if len(calls) > 20 else out
+
+    handle = model.model.diffusion_model.register_forward_hook(blur)
+    with pytest.raises(ModelError, match="the model's prediction holds numbers that are not fin"):
+        s.rbf_search(model, evaluations=60)
+    handle.remove()
+    assert len(rescued() - before) == 1
+
+
+def test_a_reward_without_memory_is_given_fewer_pictures():
+    class Small(s.Brightness):
+        """Has room for two."""
+
+        def score(self, images):
+            if len(images) > 2:
+                raise torch.cuda.OutOfMemoryError("CUDA error: out of memory")
+            return super().score(images)
+
+    reward = Small()
+    choice = s.strategy("best_of_n", width=6, rows_per_call=6)
+    found = s.rbf_search(hm.scene_model(), reward=reward, strategy=choice, evaluations=60)
+    expected = s.rbf_search(hm.scene_model(), strategy=choice, evaluations=60)
+    assert max(shape[0] for shape in reward.shapes) == 2
+    assert torch.equal(found[0]["samples"], expected[0]["samples"])
+
+
+def test_an_error_in_one_row_of_a_batch_loses_no_other():
+    """Row 1's reward breaks; row 0 is searched to its end, and both best pictures are shown."""
+    seen = []
+
+    class Picky(s.Brightness):
+        """Breaks for the second picture of the batch, when it has been finished."""
+
+        def score(self, images):
+            seen.append(images)
+            if len(seen) > 16 and len(seen) % 2 == 0 and not broken:
+                broken.append(len(seen))
+                raise ValueError("not this one")
+            return super().score(images)
+
+    broken, before = [], rescued()
+    model = hm.scene_model()
+    rows = s.count_rows(model)
+    with pytest.raises(RewardError, match=r"not this one .* item [01], key"):
+        s.rbf_search(model, hm.empty_latent(2), reward=Picky(), evaluations=60)
+    assert len(rescued() - before) == 2
+    assert broken[0] < len(seen) - 10
+    assert sum(rows) > 60
 
 
 def test_a_runs_name_depends_on_all_but_the_budget():
@@ -181,7 +327,8 @@ def test_a_runs_name_depends_on_all_but_the_budget():
         "2": {
             "class_type": "FlowSearchRBFSearch",
             "inputs": {"model": ["1", 0], "seed": 1, "evaluations": 5, "target": "value",
-                       "target.value": 1.0, "seconds": 3.0},
+                       "target.value": 1.0, "target.percent": 2.0, "seconds": 3.0, "rows": 7,
+                       "reward_calls": 4, "checkpoint_seconds": 1.0},
         },
         "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 1]}},
     }  # fmt: skip
@@ -217,10 +364,6 @@ REFUSALS = {
         "end at 0",
     ),
     "no steps": (lambda: s.rbf_search(hm.scene_model(), denoise=0.0), "raise denoise"),
-    "too small a budget": (
-        lambda: s.rbf_search(hm.scene_model(), evaluations=3),
-        "less than one picture",
-    ),
     "per-step search of a stock sampler": (
         lambda: s.search(hm.guider(hm.scene_model()), s.sampler("dpmpp_2m"),
                          strategy=s.strategy("rbf")),

@@ -25,7 +25,7 @@ def run():
 
 def test_the_report_is_the_run(run):
     _, image, report = run
-    plot, text, table, score = SearchReport.execute(report).result
+    plot, text, table, score, _ = SearchReport.execute(report).result
     assert score == pytest.approx(float(image[0].mean()), abs=1e-6)
     data = json.loads(text)
     lines = list(csv.DictReader(io.StringIO(table)))
@@ -75,10 +75,11 @@ def test_it_warns_when_early_rewards_do_not_rank_finished_pictures():
 
 
 def test_an_empty_report_is_drawn_too():
-    plot, _, table, score = SearchReport.execute(Report(Trace())).result
+    plot, _, table, score, family = SearchReport.execute(Report(Trace())).result
     assert torch.is_tensor(plot)
     assert table.count("\n") == 1
     assert score == float("-inf")
+    assert family.shape == (1, 64, 64, 3)
 
 
 @pytest.mark.parametrize(
@@ -89,3 +90,91 @@ def test_ticks_are_few_round_and_inside(low, high):
     assert 3 <= len(values) <= 8
     assert min(low, high) <= min(values)
     assert max(values) <= max(low, high) + 1e-9
+
+
+@pytest.fixture(scope="module")
+def held_out_run():
+    """A search with two held-out rewards, one of which fails."""
+
+    class Broken(s.Brightness):
+        def score(self, images):
+            raise RuntimeError("gone")
+
+    guider = hm.guider(hm.scene_model(), 0.5)
+    rewards = {"reward0": s.Brightness(sign=-1.0), "reward1": Broken()}
+    return s.search(guider, s.flow(), evaluations=120, held_out=rewards)
+
+
+def test_held_out_rewards_are_the_last_columns(held_out_run):
+    report = held_out_run[2]
+    _, text, table, *_ = SearchReport.execute(report).result
+    lines = list(csv.DictReader(io.StringIO(table)))
+    for line, row in zip(lines, json.loads(text)["evaluated"], strict=True):
+        finished = row["sigma"] == 0.0
+        assert (line["held_out brightness"] != "") == finished
+        assert line["held_out brightness 2"] == ""
+        if finished:
+            assert float(line["held_out brightness"]) == pytest.approx(-float(line["score"]))
+
+
+def test_the_family_is_what_the_reward_saw_of_the_best_pictures_ancestors(held_out_run):
+    _, image, report = held_out_run
+    family = SearchReport.execute(report).result[4]
+    number = max(report.trace.record["finished"], key=lambda row: row["scores"]["value"])["id"]
+    line = [row for row in report.trace.family(0, number) if row["scores"]]
+    assert len(family) == len(line) > 1
+    for picture, row in zip(family, line, strict=True):
+        assert float(picture.mean()) == pytest.approx(row["scores"]["value"], abs=1e-3)
+    assert float((family[-1] - image[0]).abs().max()) <= 0.5 / 255.0 + 1e-6
+
+
+def test_warnings_curves_and_families_are_drawn(held_out_run, run):
+    report = held_out_run[2]
+    assert any(line.startswith("over-optimised") for line in report.warnings())
+    plot = SearchReport.execute(report).result[0]
+    quiet = SearchReport.execute(run[2]).result[0]
+    red = torch.tensor([190, 30, 30]) / 255.0
+
+    def count(picture):
+        return int(((picture[0] - red).abs().amax(-1) < 0.01).sum())
+
+    assert count(plot) > 200
+    assert count(quiet) == 0
+    assert plot.shape[1] > quiet.shape[1] - 200  # one family less, one panel more
+
+
+def test_a_batch_has_a_family_each(run):
+    report = run[2]
+    family = SearchReport.execute(report).result[4]
+    assert len(family) == sum(len(frames) for frames in report.families.values())
+    assert set(report.families) == {0, 1}
+
+
+def compared(sigma_rows):
+    """A report of candidates at several sigmas: {sigma: (early scores, late scores)}."""
+    whole = Report(Trace(), "toy")
+    for place, (sigma, (early, late)) in enumerate(sigma_rows.items()):
+        for row in fake(early, late).trace.record["evaluated"]:
+            moved = {**row, "item": place}
+            moved["sigma"] = sigma if row["sigma"] else 0.0
+            whole.trace.record["evaluated"].append(moved)
+    return whole
+
+
+def test_what_counts_is_where_most_candidates_were_compared():
+    late = [float(i) for i in range(9)]
+    useless = [3.0, 8.0, 1.0, 6.0, 4.0, 2.0, 7.0, 0.0, 5.0]
+    longer = [*late, *(x + 9 for x in late)]
+    mostly_good = compared({0.9: (useless, late), 0.5: (longer, longer)})
+    mostly_bad = compared({0.9: ([*useless, *useless], [*late, *late]), 0.5: (late, late)})
+    assert not any("do not rank" in line for line in mostly_good.warnings())
+    (line,) = (line for line in mostly_bad.warnings() if "do not rank" in line)
+    assert "18 candidates were scored at sigma 0.9," in line
+
+
+def test_a_correlation_of_exactly_zero_is_one():
+    early = [1.0, -1.0, 1.0, -1.0, 1.0, -1.0, 1.0, -1.0]
+    late = [1.0, 1.0, -1.0, -1.0, 1.0, 1.0, -1.0, -1.0]
+    report = fake(early, late)
+    assert report.trace.early_correlation()[0]["correlation"] == 0.0
+    assert any("do not rank" in line for line in report.warnings())

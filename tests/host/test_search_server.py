@@ -156,9 +156,9 @@ def test_cancel_leaves_a_picture_and_queueing_again_goes_on(server):
     shown = [data for data in of_kind(seen, "executed") if data["node"] == NODE]
     (image,) = shown[-1]["output"]["images"]
     assert image["filename"].startswith("flowsearch_best")
-    temp = server.server.base / "temp"
-    assert (temp / image["filename"]).is_file()
-    assert [*(temp / "flowsearch").glob(f"{NODE}-*.safetensors")]
+    base = server.server.base
+    assert (base / "temp" / image["filename"]).is_file()
+    assert [*(base / "user" / "__flowsearch" / "checkpoints").glob(f"{NODE}-*.safetensors")]
     went_on = report_of(server.run(workflow(**given)))
     # another top_k: nothing is cached or kept for it, and the same candidates are drawn
     uncut = report_of(server.run(workflow(**given, top_k=2)))
@@ -170,7 +170,46 @@ def test_cancel_leaves_a_picture_and_queueing_again_goes_on(server):
     assert first == second
 
 
+def test_another_budget_or_target_goes_on_where_it_was(server):
+    """Each of these is queued after the one before, and draws nothing twice."""
+    given = {"seed": 13, "strategy": link(11), "cfg": 2.0}
+    limits = [
+        {"evaluations": 40},
+        {"evaluations": 90},
+        {"evaluations": 400, "rows": 240, "reward_calls": 60},
+        {"evaluations": 180, "target": "value", "target.value": 5.0},
+        {"evaluations": 270, "target": "top", "target.percent": 0.2, "checkpoint_seconds": 5.0},
+    ]
+    before = []
+    for limit in limits:
+        prompt = workflow(**given, **limit)
+        prompt["11"] = {
+            "class_type": "FlowSearchStrategy",
+            "inputs": {"strategy": "best_of_n", "strategy.width": 2},
+        }
+        prompt["5"]["inputs"]["prompt"] = "six green circles and six yellow squares"  # never right
+        report = report_of(server.run(prompt))
+        drawn = [(row["id"], row["key"], row["phase"]) for row in report["evaluated"]]
+        (stopped,) = report["stopped"]
+        assert drawn[: len(before)] == before
+        assert len(drawn) > len(before)
+        assert sum(row["rows"] for row in report["evaluated"]) == stopped["ledger"]["rows"]
+        assert stopped["ledger"]["rows"] <= limit.get("rows", 1e9)
+        assert stopped["ledger"]["evaluations"] <= limit["evaluations"]
+        assert not any("afresh" in note for note in report["notes"])
+        assert any("continued" in note for note in report["notes"]) == bool(before)
+        before = drawn
+    assert "calibrate" in {phase for _, _, phase in before}
+    assert any("top 0.2 % is a reward of" in note for note in report["notes"])
+
+
+def test_a_few_evaluations_give_a_picture_and_say_so(server):
+    report = report_of(server.run(workflow(evaluations=2, seed=14)))
+    assert report["stopped"][0]["ledger"]["evaluations"] == 2
+    assert any("thinned to 2" in note for note in report["notes"])
+
+
 def test_a_refusal_reaches_the_user_as_a_sentence(server):
-    entry = server.wait(server.queue(workflow(evaluations=2)))
+    entry = server.wait(server.queue(workflow(denoise=0.0)))
     (error,) = [data for kind, data in entry["status"]["messages"] if kind == "execution_error"]
-    assert "raise the budget or use fewer steps" in error["exception_message"]
+    assert "raise denoise or the steps" in error["exception_message"]

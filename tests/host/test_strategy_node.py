@@ -9,8 +9,8 @@ from flowsearch.nodes.strategy import CHOICES, Strategy, choice_of
 from flowsearch.samplers.search import STRATEGIES
 from flowsearch.samplers.search.published import PUBLISHED, published
 
-PER_STEP = {"rbf", "rbf_descent", "svdd", "code", "smc", "search_over_paths", "threshold"}
-OTHERS = {"zero_order", "best_of_n", "rbf_reference", "published"}
+PER_STEP = {"rbf", "svdd", "code", "smc", "search_over_paths", "threshold"}
+OTHERS = {"evolutionary", "zero_order", "best_of_n", "rbf_reference", "published"}
 
 
 def shown(name):
@@ -55,7 +55,7 @@ def test_a_published_method_has_its_own_chains(method):
     assert built == StrategyChoice(row.strategy, row.chains, 5)
 
 
-@pytest.mark.parametrize("name", sorted(PER_STEP | {"zero_order", "best_of_n"}))
+@pytest.mark.parametrize("name", sorted(PER_STEP | {"evolutionary", "zero_order", "best_of_n"}))
 def test_each_one_searches_and_is_charged_what_the_network_saw(name):
     model = hm.scene_model()
     rows = s.count_rows(model)
@@ -81,7 +81,7 @@ def test_a_stochastic_samplers_own_law_is_drawn_from(name):
     assert laws == {"constant_k"}
 
 
-@pytest.mark.parametrize("name", sorted(PER_STEP - {"rbf", "rbf_descent"} | {"zero_order"}))
+@pytest.mark.parametrize("name", sorted(PER_STEP - {"rbf"} | {"zero_order"}))
 def test_a_stock_sampler_is_refused_with_the_remedy(name):
     with pytest.raises(ValueError, match=r"can only be run whole.* or use best_of_n"):
         s.search(hm.guider(hm.scene_model(), 0.5), s.sampler("euler"), strategy=s.strategy(name))

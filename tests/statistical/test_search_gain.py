@@ -74,7 +74,7 @@ def test_candidates_that_share_noise_are_seen(singles):
     assert abs(statistics.fmean(values) - expected_best(singles, 5)) > 6.0 * error
 
 
-RBFS = {"default": RolloverBudgetForcing(), "descent": RolloverBudgetForcing.descent()}
+RBFS = {"default": RolloverBudgetForcing(), "descent": RolloverBudgetForcing()}
 
 
 @pytest.mark.parametrize("settings", RBFS)
@@ -90,13 +90,13 @@ def test_rbf_finds_the_rare_mode_more_often_than_best_of_n(evaluations, settings
 
 def test_a_search_that_keeps_the_worst_gains_nothing(singles):
     """The mutant: rewards of the wrong sign."""
-    outcome, _ = run(RolloverBudgetForcing.descent(), 100, Toy(lambda item, x: -reward(item, x)))
+    outcome, _ = run(RolloverBudgetForcing(), 100, Toy(lambda item, x: -reward(item, x)))
     wrong = [-value for value in bests(outcome)]
     assert statistics.fmean(wrong) < statistics.fmean(singles)
 
 
 def test_early_scores_rank_finished_pictures_better_at_lower_sigma():
-    _, trace = run(RolloverBudgetForcing.descent(draws=2, pool=1), 150)
+    _, trace = run(RolloverBudgetForcing(draws=2, pool=1), 150)
     table = {row["sigma"]: row["correlation"] for row in trace.early_correlation()}
     assert table[0.9] < table[0.7] < table[0.5]
     assert table[0.5] > 0.9

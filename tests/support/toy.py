@@ -4,6 +4,7 @@ Arithmetic is row-wise in float64, so a row's result does not depend on the rows
 every rule of the engine can be asserted with exact equality. The model counts its rows.
 """
 
+import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 
@@ -18,7 +19,7 @@ from flowsearch.samplers.transition import ODE, step
 MEANS = torch.tensor([[2.0, 0.0, 0.0, 0.0], [-1.0, 1.5, 0.0, 0.0], [-1.0, -1.5, 1.0, 0.0]])
 WEIGHTS = torch.tensor([0.60, 0.35, 0.05])
 STD = 0.35
-PURPOSES = {"start": 1, "move": 2}
+PURPOSES = {"start": 1, "move": 2, "mix": 3}
 
 
 class Interrupted(BaseException):
@@ -122,9 +123,9 @@ class Toy:
 
     def move(self, items, state, fr, to, transition, noise):
         if isinstance(transition, Whole):
-            x = state["x"]
-            for i in range(self.whole_steps):
-                s, s_next = fr * (1 - i / self.whole_steps), fr * (1 - (i + 1) / self.whole_steps)
+            x, n = state["x"], self.whole_steps
+            sigmas = transition.sigmas or [fr * (1 - i / n) for i in range(n + 1)]
+            for s, s_next in itertools.pairwise(sigmas):
                 x = step(x, self._model(items, x, s), ODE.coefficients(s, s_next), None)
             return {"x": x}
 
@@ -147,7 +148,7 @@ class Toy:
 
     def cost(self, transition, to):
         if isinstance(transition, Whole):
-            return self.whole_steps
+            return len(transition.sigmas) - 1 if transition.sigmas else self.whole_steps
         return int(to > 0.0) + (transition.calls(to) if transition else 0)
 
     def _model(self, items: Sequence[int], x: Tensor, sigma: float) -> Tensor:

@@ -12,6 +12,7 @@ from flowsearch.samplers.search import (
     Budget,
     CoDe,
     Search,
+    SequentialMonteCarlo,
     Trace,
     Whole,
     strategy_from_json,
@@ -162,6 +163,16 @@ def test_a_sampler_that_runs_whole_is_refused(strategy):
 def test_a_window_without_steps_is_refused(strategy):
     with pytest.raises(ValueError, match="nothing would be searched; use more steps"):
         run(strategy, 100)
+
+
+@pytest.mark.parametrize("strategy", [SVDD(), SVDD(plain=False), CoDe(), SequentialMonteCarlo()])
+def test_sigmas_that_were_thinned_after_the_check_give_a_picture(strategy, monkeypatch):
+    monkeypatch.setattr(type(strategy), "check", lambda self, sigmas, transition: None)
+    for sigmas in ([1.0, 0.5, 0.0], [1.0, 0.0]):
+        for evaluations in range(len(sigmas) - 1, 8):
+            item, _ = run(strategy, evaluations, sigmas=sigmas)
+            assert item.winners
+            assert item.ledger.evaluations <= evaluations
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,12 @@ import torch
 from toy import SIGMAS, Toy
 
 from flowsearch.samplers.search import (
+    STRATEGIES,
     SVDD,
     BestOfN,
     Budget,
     CoDe,
+    EvolutionarySearch,
     RolloverBudgetForcing,
     Search,
     SearchOverPaths,
@@ -22,6 +24,9 @@ from flowsearch.samplers.search.protocol import Move
 from flowsearch.samplers.transition import ODE, fixed_q
 
 RBF = RolloverBudgetForcing
+
+
+SHORT = [1.0, 0.85, 0.7, 0.0]
 
 
 class Counting(Toy):
@@ -49,9 +54,10 @@ class Counting(Toy):
         return super().score(items, denoised[:, :4], sigmas)
 
 
-def peak(strategy, evaluations, chains=1):
+def peak(strategy, evaluations, chains=1, top=None, sigmas=SIGMAS):
     toy = Counting()
-    search = Search(toy, strategy, SIGMAS, ODE, Budget(evaluations), chains=chains, rows_per_call=4)
+    budget = Budget(evaluations, top=top)
+    search = Search(toy, strategy, sigmas, ODE, budget, chains=chains, rows_per_call=4)
     gc.collect()
     gc.freeze()  # what was there before is not looked at again
     try:
@@ -65,12 +71,13 @@ def peak(strategy, evaluations, chains=1):
     "strategy",
     [
         BestOfN(),
-        RBF.descent(),
-        RBF.descent(draws=4, finalists=3),
-        RBF.descent(passes=3, pool=12),
+        EvolutionarySearch(),
+        EvolutionarySearch(width=3),
         RBF(),
-        RBF.descent(restart="best", draws=3),
-        RBF.descent(accept="never"),
+        RBF(draws=4, finalists=3),
+        RBF(passes=3, pool=12),
+        RBF(draws=3),
+        RBF(accept="never"),
         SVDD(candidates=0),
         SVDD(),
         CoDe(candidates=0, block=3),
@@ -94,6 +101,18 @@ def test_more_budget_gives_more_passes_of_the_same_particles(particles):
     assert peak(settings, 120 * particles) <= small + 2 * particles
     # x and denoised of all particles and of their parents, which are moved in calls of 4
     assert small <= 2 * (2 * particles + 6) + 2 * len(SIGMAS) + 24
+
+
+@pytest.mark.parametrize("strategy", [cls() for cls in STRATEGIES.values()], ids=list(STRATEGIES))
+def test_two_thousand_evaluations_hold_what_fifty_hold(strategy):
+    """On sigmas so few that fifty evaluations are a pass of every strategy."""
+    few, many = (peak(strategy, evaluations, sigmas=SHORT) for evaluations in (50, 2000))
+    assert many <= 1.05 * few
+
+
+def test_calibrating_holds_four_samples_at_once():
+    """Fifty evaluations are too few for it; a hundred calibrate on one group of four."""
+    assert peak(BestOfN(), 2000, top=5.0) <= 1.05 * peak(BestOfN(), 100, top=5.0)
 
 
 @dataclass(frozen=True)

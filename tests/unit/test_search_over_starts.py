@@ -96,6 +96,13 @@ def test_fewer_paths_start_where_the_budget_has_no_whole_pass():
         assert ups
 
 
+@pytest.mark.parametrize("evaluations", [21, 25, 29])
+def test_paths_for_which_no_round_fits_are_finished(evaluations):
+    item, trace = run(SOP(), evaluations)
+    assert item.ledger.phases == {"plain": 10, "search": 10, "finish": 1}
+    assert len(trace.record["finished"]) == 2
+
+
 def test_refusals_of_search_over_paths():
     with pytest.raises(ValueError, match="its law ode is the same as euler"):
         run(SOP(), 100, transition=Whole("euler"))

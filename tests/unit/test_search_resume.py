@@ -12,6 +12,7 @@ from flowsearch.samplers.search import (
     BestOfN,
     Budget,
     CoDe,
+    EvolutionarySearch,
     Move,
     RolloverBudgetForcing,
     Search,
@@ -25,11 +26,15 @@ from flowsearch.samplers.transition import ODE, fixed_q
 RBF = RolloverBudgetForcing
 CASES = {
     "best_of_n": (BestOfN(width=2), 1, Budget(40)),
+    "evolutionary": (EvolutionarySearch(), 1, Budget(60)),
+    "evolutionary_wide": (EvolutionarySearch(width=2, mixes=3), 2, Budget(70, target=-0.3)),
     "rbf_default": (RBF(), 1, Budget(40)),
-    "rbf": (RBF.descent(draws=2, finalists=2), 1, Budget(40)),
-    "rbf_chains": (RBF.descent(draws=2), 2, Budget(54)),
-    "rbf_target": (RBF.descent(draws=3, restart="best"), 2, Budget(70, target=-0.35)),
-    "rbf_no_plain": (RBF.descent(plain=False, pool=3), 1, Budget(40, reward_calls=25)),
+    "rbf": (RBF(draws=2, finalists=2), 1, Budget(40)),
+    "rbf_chains": (RBF(draws=2), 2, Budget(54)),
+    "rbf_target": (RBF(draws=3), 2, Budget(70, target=-0.35)),
+    "rbf_top": (RBF(draws=2), 2, Budget(150, top=10.0)),
+    "rbf_rows": (RBF(draws=2), 2, Budget(120, rows=45)),
+    "rbf_no_plain": (RBF(plain=False, pool=3), 1, Budget(40, reward_calls=25)),
     "svdd": (SVDD(candidates=3, finalists=2), 2, Budget(50)),
     "code": (CoDe(candidates=0, width=2, sigma_low=0.0), 1, Budget(40, target=-0.2)),
     "smc": (SequentialMonteCarlo(particles=3, strength=3.0), 1, Budget(40)),
@@ -59,7 +64,7 @@ def told(trace):
     """What happened, item by item, without clocks and call numbers."""
     record = copy.deepcopy(trace.record)
     for row in record["evaluated"]:
-        del row["seconds"], row["call"]
+        del row["seconds"], row["score_seconds"], row["call"]
     for row in record["stopped"]:
         del row["ledger"]["seconds"]
     kinds = ("evaluated", "chosen", "finished", "stopped")
@@ -151,9 +156,7 @@ def test_resume_twice(case):
 @pytest.mark.parametrize("case", CASES)
 def test_more_continues_where_the_budget_ended(case):
     budget = CASES[case][2]
-    more = dataclasses.replace(
-        budget, evaluations=budget.evaluations + 30, target=None, reward_calls=None
-    )
+    more = Budget(budget.evaluations + 30)
     checkpoint, toy = MemoryCheckpoint(), Toy()
     before = make(case, checkpoint).run()
     after = make(case, checkpoint, toy, budget=more).run()
@@ -169,7 +172,7 @@ def test_more_continues_where_the_budget_ended(case):
 def test_more_continues_the_pass_itself():
     """The strategy goes on from the handles it had when the budget ended, not from a new pass."""
     checkpoint, trace = MemoryCheckpoint(), Trace()
-    strategy = RBF.descent(draws=12, width=4, accept="never", pool=1)
+    strategy = RBF(draws=12, width=4, accept="never", pool=1)
     first = make("rbf", checkpoint, strategy=strategy, items=(0,), budget=Budget(32)).run()
     make("rbf", checkpoint, on_event=trace, strategy=strategy, items=(0,), budget=Budget(80)).run()
     rows = trace.record["evaluated"]
@@ -208,9 +211,9 @@ class Uneven:
 @pytest.mark.parametrize(
     "strategy",
     [
-        RBF.descent(draws=2, finalists=3),
-        RBF.descent(passes=3, finish_steps=7),
-        RBF.descent(draws=1, width=1),
+        RBF(draws=2, finalists=3),
+        RBF(passes=3, finish_steps=7),
+        RBF(draws=1, width=1),
         Uneven(),
     ],
 )
@@ -290,7 +293,7 @@ def test_more_can_be_interrupted_and_continued_again(case):
     ("change", "named"),
     [
         ({"seed": 6}, "seed"),
-        ({"strategy": RBF.descent(draws=2, q=0.8)}, "strategy"),
+        ({"strategy": RBF(draws=2, q=0.8)}, "strategy"),
         ({"items": (0, 2)}, "items"),
     ],
 )

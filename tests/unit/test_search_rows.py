@@ -5,14 +5,21 @@ import torch
 from toy import SIGMAS, MemoryCheckpoint, Noise, Toy
 
 from flowsearch.samplers.integrate import integrate
-from flowsearch.samplers.search import BestOfN, Budget, RolloverBudgetForcing, Search, Trace
+from flowsearch.samplers.search import (
+    BestOfN,
+    Budget,
+    EvolutionarySearch,
+    RolloverBudgetForcing,
+    Search,
+    Trace,
+)
 from flowsearch.samplers.transition import ODE, fixed_q
 
 RBF = RolloverBudgetForcing
 STRATEGIES = [
     BestOfN(),
-    RBF.descent(draws=3),
-    RBF.descent(restart="best", draws=2),
+    EvolutionarySearch(),
+    RBF(draws=3),
     RBF(pool=3, width=3),
 ]
 
@@ -125,16 +132,16 @@ def test_the_plain_sample_is_the_connected_samplers(transition):
 
 
 def test_width_is_part_of_the_algorithm():
-    narrow, trace_1, _ = run(RBF.descent(width=1, draws=4))
-    wide, trace_4, _ = run(RBF.descent(width=4, draws=4))
+    narrow, trace_1, _ = run(RBF(width=1, draws=4))
+    wide, trace_4, _ = run(RBF(width=4, draws=4))
     assert rows_of(trace_1, 0) != rows_of(trace_4, 0)
     assert narrow.items[0].ledger.evaluations <= wide.items[0].ledger.evaluations + 10
 
 
 def test_seeds_and_chains_have_their_own_noise():
-    _, _, toy = run(RBF.descent(draws=3), items=(0, 1), chains=3, budget=150)
+    _, _, toy = run(RBF(draws=3), items=(0, 1), chains=3, budget=150)
     assert len(set(toy.drawn)) == len(toy.drawn)
-    _, _, other = run(RBF.descent(draws=3), items=(0, 1), chains=3, budget=150, seed=12)
+    _, _, other = run(RBF(draws=3), items=(0, 1), chains=3, budget=150, seed=12)
     assert not set(toy.drawn) & set(other.drawn)
 
 

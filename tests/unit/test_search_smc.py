@@ -67,6 +67,26 @@ def test_hand_worked_potentials():
             assert population.log_g == pytest.approx(product)
 
 
+class Middle(Random):
+    """Uniform numbers in the middle: systematic resampling then rounds."""
+
+    def random(self):
+        return 0.5
+
+
+def test_descendants_go_on_with_their_ancestors_scores():
+    wanted = {"difference": [2.0 * 4.0] * 2, "max": [2.0 * 9.0] * 2, "sum": [2.0 * (9.0 + 4.0)] * 2}
+    for potential, increments in wanted.items():
+        population = Population(SMC(strength=2.0, potential=potential, tempering="none"), 2)
+        population.weigh([-50.0, 9.0], 0.3)
+        assert population.resample(Middle()) == [1, 1]
+        before = population.log_g
+        assert before == [18.0, 18.0]
+        population.weigh([4.0, 4.0], 0.6)
+        after = [b + i for b, i in zip(before, increments, strict=True)]
+        assert population.log_g == pytest.approx(increments if potential == "difference" else after)
+
+
 def test_without_resampling_weights_are_kept_and_z_is_their_mean():
     population = Population(SMC(strength=1.5, tempering="linear"), 3)
     for j, scores in enumerate([[0.0, 5.0, 1.0], [2.0, 2.0, -700.0], [0.3, 0.1, 0.2]]):
@@ -133,6 +153,11 @@ def test_particles_are_weighed_in_the_window_and_finished():
     assert all(sum(row["weights"]) == pytest.approx(1.0) for row in weighed)
     assert "ESS" in weighed[0]["why"]
     assert "log Z" in weighed[0]["why"]
+
+
+def test_the_last_step_parts_no_copies():
+    levels = SMC(sigma_low=0.0, score_below=1.0).levels(SIGMAS, fixed_q(0.85))
+    assert [SIGMAS[i] for i in levels] == SIGMAS[:-2]  # from .1 every copy goes to its prediction
 
 
 def test_a_small_budget_takes_fewer_particles():

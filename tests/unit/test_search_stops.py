@@ -56,7 +56,7 @@ def down(spec, to, draws=1, score=True):
 # ---- the plain sample first ----
 
 
-@pytest.mark.parametrize("strategy", [BestOfN(), RBF.descent()])
+@pytest.mark.parametrize("strategy", [BestOfN(), RBF()])
 def test_the_plain_sample_comes_first_and_is_kept(strategy):
     outcome, trace, _ = run(strategy, Budget(80))
     rows = trace.record["evaluated"]
@@ -67,15 +67,10 @@ def test_the_plain_sample_comes_first_and_is_kept(strategy):
 
 
 def test_a_budget_of_exactly_one_picture_gives_it():
-    outcome, _, toy = run(RBF.descent(), Budget(10))
+    outcome, _, toy = run(RBF(), Budget(10))
     assert toy.rows == {0: 10}
     assert outcome.items[0].winners[0].node is outcome.items[0].plain.node
     assert outcome.items[0].why == "budget"
-
-
-def test_a_budget_below_one_picture_is_refused():
-    with pytest.raises(ValueError, match="less than one picture, which takes 10"):
-        run(RBF.descent(), Budget(9))
 
 
 def test_the_plain_samples_nodes_can_be_branched_from():
@@ -105,7 +100,7 @@ def test_the_plain_samples_nodes_can_be_branched_from():
 @pytest.mark.parametrize("evaluations", range(11, 60))
 @pytest.mark.parametrize("chains", [1, 2])
 def test_a_search_stopped_by_the_budget_finishes_its_best(evaluations, chains):
-    strategy = RBF.descent(accept="never", draws=3, best_kept=False)
+    strategy = RBF(accept="never", draws=3, best_kept=False)
     outcome, trace, _ = run(strategy, Budget(evaluations), chains=chains)
     assert outcome.items[0].ledger.evaluations <= evaluations
     rows = trace.record["evaluated"]
@@ -164,19 +159,19 @@ def test_a_request_is_taken_whole_or_not_at_all():
 
 
 def test_a_target_reached_by_the_plain_sample_ends_the_run():
-    outcome, _, toy = run(RBF.descent(), Budget(100, target=-100.0))
+    outcome, _, toy = run(RBF(), Budget(100, target=-100.0))
     assert (toy.rows[0], outcome.items[0].why) == (10, "target")
 
 
 def test_a_target_reached_finished_ends_the_run():
-    outcome, _, toy = run(RBF.descent(), Budget(400, target=-0.6))
+    outcome, _, toy = run(RBF(), Budget(400, target=-0.6))
     assert outcome.items[0].why == "target"
     assert outcome.items[0].winners[0].scores.value >= -0.6
     assert toy.rows[0] < 200
 
 
 def test_the_target_can_be_switched_off():
-    outcome, _, toy = run(RBF.descent(target_stop=False), Budget(100, target=-100.0))
+    outcome, _, toy = run(RBF(target_stop=False), Budget(100, target=-100.0))
     assert toy.rows[0] > 80
     assert outcome.items[0].why == "budget"
 
@@ -227,7 +222,7 @@ class Clock:
 
 
 def test_seconds_end_the_search_and_winners_are_finished():
-    strategy = RBF.descent(pool=1, draws=50)
+    strategy = RBF(pool=1, draws=50)
     outcome, trace, toy = run(strategy, Budget(1000, seconds=40.0), clock=Clock(1.0))
     assert outcome.items[0].why == "seconds"
     assert 20 < toy.rows[0] < 200
@@ -241,7 +236,7 @@ def test_a_persons_stop_gives_the_best_at_once():
         if toy.rows.get(0, 0) > 40:
             search.stop("enough")
 
-    search = Search(toy, RBF.descent(), SIGMAS, ODE, Budget(1000), on_event=listener)
+    search = Search(toy, RBF(), SIGMAS, ODE, Budget(1000), on_event=listener)
     outcome = search.run()
     assert outcome.items[0].why == "enough"
     assert toy.rows[0] < 50
@@ -250,18 +245,14 @@ def test_a_persons_stop_gives_the_best_at_once():
 
 def test_a_stop_is_kept_in_the_checkpoint():
     checkpoint = MemoryCheckpoint()
-    first, _, _ = run(
-        RBF.descent(), Budget(500, seconds=30.0), clock=Clock(1.0), checkpoint=checkpoint
-    )
-    again, _, toy = run(
-        RBF.descent(), Budget(500, seconds=30.0), clock=Clock(0.0), checkpoint=checkpoint
-    )
+    first, _, _ = run(RBF(), Budget(500, seconds=30.0), clock=Clock(1.0), checkpoint=checkpoint)
+    again, _, toy = run(RBF(), Budget(500, seconds=30.0), clock=Clock(0.0), checkpoint=checkpoint)
     assert toy.calls == []
     assert torch.equal(first.items[0].winners[0].state["x"], again.items[0].winners[0].state["x"])
 
 
 def test_seconds_count_over_interrupts():
-    budget, strategy = Budget(1000, seconds=60.0), RBF.descent(draws=9)
+    budget, strategy = Budget(1000, seconds=60.0), RBF(draws=9)
     whole, _, toy = run(strategy, budget, clock=Clock(1.0), checkpoint=MemoryCheckpoint())
     checkpoint, broken = MemoryCheckpoint(), Toy()
     broken.fail_at, broken.failure = len(toy.calls) // 2, KeyboardInterrupt()
@@ -348,7 +339,7 @@ def test_the_first_of_equals_wins():
 
 
 def test_passes_repeat_while_a_picture_fits():
-    outcome, trace, _ = run(RBF.descent(draws=2), Budget(300))
+    outcome, trace, _ = run(RBF(draws=2), Budget(300))
     passes = {row["pass_"] for row in trace.record["evaluated"] if row["phase"] == "search"}
     assert len(passes) > 5
     assert 300 - outcome.items[0].ledger.evaluations < 10
@@ -356,7 +347,7 @@ def test_passes_repeat_while_a_picture_fits():
 
 def test_whole_samplers_are_refused_per_step_and_run_whole():
     with pytest.raises(ValueError, match="dpmpp_2m can only be run whole"):
-        Search(Toy(), RBF.descent(), SIGMAS, Whole("dpmpp_2m"), Budget(100))
+        Search(Toy(), RBF(), SIGMAS, Whole("dpmpp_2m"), Budget(100))
     toy = Toy()
     outcome = Search(toy, BestOfN(), SIGMAS, Whole("dpmpp_2m"), Budget(100), top_k=3).run()
     assert len(outcome.items[0].winners) == 3

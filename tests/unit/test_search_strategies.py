@@ -35,8 +35,8 @@ def run(strategy, evaluations, toy=None, transition=ODE, **more):
 @pytest.mark.parametrize(
     "strategy",
     [
-        RBF.descent(),
-        RBF.descent(q=None, draws=3),
+        RBF(),
+        RBF(q=None, draws=3),
         RBF.reference(),
         RBF.reference(8),
         BestOfN(width=2),
@@ -50,7 +50,8 @@ def test_every_strategy_is_registered_under_its_name():
     assert {name: cls.name for name, cls in STRATEGIES.items()} == {
         name: name
         for name in (
-            "rbf", "best_of_n", "svdd", "code", "smc", "search_over_paths", "zero_order",
+            "evolutionary", "rbf", "best_of_n", "svdd", "code", "smc", "search_over_paths",
+            "zero_order",
         )
     }  # fmt: skip
 
@@ -77,7 +78,6 @@ def test_unknown_settings_are_refused():
         {"sigma_high": 1.1},
         {"sigma_low": 0.95},
         {"score_below": 2.0},
-        {"restart_sigma": -1.0},
         {"accept": "maybe"},
         {"baseline": "none"},
         {"exhausted": "explode"},
@@ -89,7 +89,7 @@ def test_unknown_settings_are_refused():
 )
 def test_values_out_of_range_are_refused(wrong):
     with pytest.raises(ValueError, match="rbf: "):
-        RBF.descent(**wrong)
+        RBF(**wrong)
 
 
 @pytest.mark.parametrize("wrong", [{"width": 0}, {"candidates": -1}])
@@ -102,7 +102,7 @@ def test_values_out_of_range_are_refused_by_best_of_n(wrong):
 
 
 def test_several_draws_of_an_ode_are_refused():
-    for strategy in (RBF.descent(q=1.0), RBF.descent(q=None)):
+    for strategy in (RBF(q=1.0), RBF(q=None)):
         with pytest.raises(ValueError, match="several draws of an ODE are one picture"):
             run(strategy, 100)
 
@@ -110,16 +110,16 @@ def test_several_draws_of_an_ode_are_refused():
 def test_a_pool_in_front_of_forgetting_is_refused():
     k_1 = Transition(noise_law("constant_k", k=1.0))
     with pytest.raises(ValueError, match=r"from sigma 1 to 0.9 keeps nothing .* is lost"):
-        run(RBF.descent(q=None, sigma_high=1.0, score_below=1.0), 100, transition=k_1)
+        run(RBF(q=None, sigma_high=1.0, score_below=1.0), 100, transition=k_1)
     with pytest.raises(ValueError, match="keeps nothing of its noise"):
-        run(RBF.descent(q=0.0), 100)
-    item, _ = run(RBF.descent(q=None), 100, transition=k_1)  # below sigma 1 the same law keeps some
+        run(RBF(q=0.0), 100)
+    item, _ = run(RBF(q=None), 100, transition=k_1)  # below sigma 1 the same law keeps some
     assert item.winners
 
 
 def test_a_window_without_transitions_is_refused():
     with pytest.raises(ValueError, match="nothing would be searched; use more steps"):
-        run(RBF.descent(sigma_high=0.05, sigma_low=0.01), 100)
+        run(RBF(sigma_high=0.05, sigma_low=0.01), 100)
 
 
 # ---- where it draws ----
@@ -136,9 +136,7 @@ def drawn(trace):
 
 
 def test_draws_stay_in_the_window():
-    settings = RBF.descent(
-        accept="never", sigma_high=0.75, sigma_low=0.35, score_below=0.6, draws=4
-    )
+    settings = RBF(accept="never", sigma_high=0.75, sigma_low=0.35, score_below=0.6, draws=4)
     _, trace = run(settings, 60)
     assert drawn(trace) == {(0.7, 0.6): 4, (0.6, 0.5): 4, (0.5, 0.4): 4, (0.4, 0.3): 4}
     unscored = [r for r in trace.record["evaluated"] if r["scores"] is None]
@@ -147,53 +145,19 @@ def test_draws_stay_in_the_window():
 
 def test_one_pass_spends_what_it_was_given():
     for evaluations in range(40, 300, 13):
-        item, trace = run(RBF.descent(accept="never", best_kept=False), evaluations)
+        item, trace = run(RBF(accept="never", best_kept=False), evaluations)
         first = [r for r in trace.record["evaluated"] if r["pass_"] == 0]
         assert sum(row["evaluations"] for row in first) == evaluations
         assert item.ledger.evaluations == evaluations
 
 
 def test_passes_share_the_budget():
-    _, trace = run(RBF.descent(accept="never", passes=4, best_kept=False), 250)
+    _, trace = run(RBF(accept="never", passes=4, best_kept=False), 250)
     spent = {}
     for row in trace.record["evaluated"]:
         if row["chain"] == 0:
             spent[row["pass_"]] = spent.get(row["pass_"], 0) + row["evaluations"]
     assert [*spent.values()] == [60, 60, 60, 60]
-
-
-def test_a_restart_from_noise_and_from_the_best():
-    _, noise = run(RBF.descent(draws=2), 100)
-    _, best = run(RBF.descent(draws=2, restart="best", restart_sigma=0.65), 100)
-
-    def first_of(trace, number):
-        return next(
-            row for row in trace.record["evaluated"] if row["pass_"] == number and row["chain"] == 0
-        )
-
-    assert first_of(noise, 1)["parent"] is None
-    again = first_of(best, 1)
-    assert (again["sigma_from"], again["sigma"]) == (0.0, 0.6)
-    finished = [row for row in best.record["finished"] if row["spent"] < again["spent"]]
-    assert again["parent"] == max(finished, key=lambda row: row["scores"]["value"])["id"]
-
-
-def test_the_default_goes_back_up_from_the_plain_sample_at_once():
-    outcome, trace = run(RBF(fresh_every=0), 60)
-    rows = [row for row in trace.record["evaluated"] if row["chain"] == 0]
-    assert rows[0]["parent"] == outcome.plain.node.id
-    assert (rows[0]["sigma_from"], rows[0]["phase"]) == (0.0, "search")
-    assert not any(row["parent"] is None for row in rows)
-
-
-def test_now_and_then_a_pass_starts_from_new_noise():
-    _, trace = run(RBF(fresh_every=3), 120)
-    firsts = {}
-    for row in trace.record["evaluated"]:
-        if row["chain"] == 0:
-            firsts.setdefault(row["pass_"], row["parent"])
-    assert len(firsts) > 6
-    assert all((parent is None) == (number % 3 == 2) for number, parent in firsts.items())
 
 
 def test_a_sigma_rounded_to_float32_is_the_sigma():
@@ -203,34 +167,19 @@ def test_a_sigma_rounded_to_float32_is_the_sigma():
         assert RBF().searched(lists[0]) == RBF().searched(lists[1])
 
 
-def test_a_search_wanders_over_equals_and_returns_the_first():
-    outcome, trace = run(RBF(fresh_every=0), 80, Scripted([0.0] * 400))
-    finished = [row["id"] for row in trace.record["finished"]]
-    ups = [
-        row["parent"]
-        for row in trace.record["evaluated"]
-        if row["chain"] == 0 and row["sigma_from"] == 0.0
-    ]
-    assert len(ups) > 3
-    assert ups == finished[: len(ups)]
-    assert outcome.winners[0].node.id == finished[0]
-
-
 def test_an_exhausted_quota_can_give_the_pass_up():
     falling = [float(-i) for i in range(400)]
-    item, trace = run(
-        RBF.descent(draws=3, exhausted="restart", plain=False), 120, Scripted(falling)
-    )
+    item, trace = run(RBF(draws=3, exhausted="restart", plain=False), 120, Scripted(falling))
     assert len({row["pass_"] for row in trace.record["evaluated"]}) > 5
     assert item.winners
 
 
 def test_a_threshold_goes_on_at_once():
     rewards = Scripted([5.0] * 400)
-    _, trace = run(RBF.descent(draws=6, width=2, accept="threshold", threshold=4.0), 80, rewards)
+    _, trace = run(RBF(draws=6, width=2, accept="threshold", threshold=4.0), 80, rewards)
     assert set(drawn(trace).values()) == {2}
     _, trace = run(
-        RBF.descent(draws=6, width=2, accept="threshold", threshold=6.0), 80, Scripted([5.0] * 400)
+        RBF(draws=6, width=2, accept="threshold", threshold=6.0), 80, Scripted([5.0] * 400)
     )
     assert set(drawn(trace).values()) == {6}
 
@@ -238,18 +187,18 @@ def test_a_threshold_goes_on_at_once():
 def test_what_is_left_rolls_over_in_integers():
     # pool of 1, so the first draw always improves on nothing; then nothing does
     rewards = Scripted([0.0] * 10 + [1.0] + [0.0] * 300)
-    _, trace = run(RBF.descent(draws=5, width=2, pool=1), 90, rewards)
+    _, trace = run(RBF(draws=5, width=2, pool=1), 90, rewards)
     assert [*drawn(trace).values()][:3] == [5, 5, 5]
     rewards = Scripted([0.0] * 10 + [0.0, 1.0, 1.0] + [0.0] * 300)
-    _, trace = run(RBF.descent(draws=5, width=2, pool=1), 90, rewards)
+    _, trace = run(RBF(draws=5, width=2, pool=1), 90, rewards)
     assert [*drawn(trace).values()][:3] == [2, 8, 5]
     rewards = Scripted([0.0] * 10 + [0.0, 1.0, 1.0] + [0.0] * 300)
-    _, trace = run(RBF.descent(draws=5, width=2, pool=1, rollover=False), 90, rewards)
+    _, trace = run(RBF(draws=5, width=2, pool=1, rollover=False), 90, rewards)
     assert [*drawn(trace).values()][:3] == [2, 5, 5]
 
 
 def test_finalists_are_finished_side_by_side():
-    _, trace = run(RBF.descent(draws=4, finalists=3, best_kept=False), 60)
+    _, trace = run(RBF(draws=4, finalists=3, best_kept=False), 60)
     ends = [
         row
         for row in trace.record["evaluated"]
@@ -261,7 +210,7 @@ def test_finalists_are_finished_side_by_side():
 def test_the_best_ever_is_finished_too():
     rewards = [0.0] * 10 + [0.0, 9.0, 1.0] + [0.5] * 300
     for kept, count in ((True, 2), (False, 1)):
-        _, trace = run(RBF.descent(draws=3, pool=1, width=3, best_kept=kept), 60, Scripted(rewards))
+        _, trace = run(RBF(draws=3, pool=1, width=3, best_kept=kept), 60, Scripted(rewards))
         first = [
             row
             for row in trace.record["evaluated"]
@@ -271,7 +220,7 @@ def test_the_best_ever_is_finished_too():
 
 
 def test_a_small_budget_branches_from_the_plain_sample():
-    _, trace = run(RBF.descent(), 19)
+    _, trace = run(RBF(), 19)
     first = next(row for row in trace.record["evaluated"] if row["phase"] == "search")
     assert first["parent"] is not None
     assert first["key"][2:] == (0, 2, 2, 0)

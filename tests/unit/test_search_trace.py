@@ -20,7 +20,7 @@ def run():
         events.append(event)
 
     outcome = Search(
-        Toy(), RolloverBudgetForcing.descent(draws=3), SIGMAS, ODE, Budget(150), items=(0, 1),
+        Toy(), RolloverBudgetForcing(draws=3), SIGMAS, ODE, Budget(150), items=(0, 1),
         on_event=both, top_k=3,
     ).run()  # fmt: skip
     return trace, events, outcome
@@ -121,4 +121,6 @@ def test_thumbnails_are_shown_and_not_kept():
     trace = Trace()
     trace(Finished(0, 5, Scores(1.0, thumbnail=object()), None, 10, True))
     json.dumps(trace.to_json())
-    assert trace.record["finished"][0]["scores"] == {"value": 1.0, "parts": {}, "held_out": {}}
+    assert trace.record["finished"][0]["scores"] == {
+        "value": 1.0, "parts": {}, "held_out": {}, "held_out_seconds": 0.0,
+    }  # fmt: skip

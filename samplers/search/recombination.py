@@ -1,0 +1,133 @@
+"""Where do two pictures differ, and what comes of exchanging some of these places?
+
+Two pictures of one family (one made from the other by noising and finishing it) agree in most
+places. Where they do not, each connected place is a change of its own, good or bad. A picture that
+takes some of the other's changes and not the rest can be better than both, and costs no prediction
+of the model: only a look, and a few low steps that heal the seams if it is kept.
+"""
+
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["Mix", "exchanged", "regions"]
+
+BLUR = 20  # differences are averaged over a window of one part in so many of the longest side
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Take each place where a donor differs from the parent from the donor, with this probability.
+
+    The result stands at the sigma asked for, noised, with the mix itself as its prediction, like a
+    start; it costs no evaluation.
+
+    Attributes:
+        share: Probability of each place, above 0 and below 1.
+    """
+
+    share: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Refuse a share that copies one of the two."""
+        if not 0.0 < self.share < 1.0:
+            raise ValueError(
+                f"a mix takes a share above 0 and below 1 of the donor, got {self.share}"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a dict of JSON types that names this transition in reports."""
+        return {"mix": self.share}
+
+
+def regions(first: Tensor, second: Tensor) -> Tensor:
+    """Number the connected places where two pictures differ more than they do on average.
+
+    Args:
+        first: Clean latents, shape (B, C, *S), or (B, C) where each coordinate is its own place.
+        second: The same shape.
+
+    Returns:
+        Shape (B, *S), int64: 0 where they agree, else a number that the places of one region share.
+    """
+    if first.ndim < 3:
+        numbers = torch.arange(1, first.shape[1] + 1, device=first.device)
+        return numbers.expand_as(first) * (first != second)
+    difference = (first - second).abs().mean(1)
+    for axis in range(1, difference.ndim):
+        difference = _averaged(difference, axis, max(difference.shape[1:]) // BLUR | 1)
+    mean = difference.flatten(1).mean(1).view(-1, *[1] * (difference.ndim - 1))
+    inside = difference > mean
+    count = inside[0].numel()
+    numbers = torch.arange(1, count + 1, device=first.device).view(1, *inside.shape[1:])
+    labels = torch.where(inside, numbers, 0)
+    while True:  # each place takes the highest number among its neighbours until none rises
+        raised = labels
+        for axis in range(1, labels.ndim):
+            raised = _highest(raised, axis)
+        raised = torch.where(inside, raised, 0)
+        if torch.equal(raised, labels):
+            return labels
+        labels = raised
+
+
+def exchanged(first: Tensor, second: Tensor, noise: Tensor, share: float) -> Tensor:
+    """Put a random part of the regions of one picture into another.
+
+    A region is taken when the sum of the noise over it, which is normal, is among the highest
+    `share` of its values. Where the two differ in fewer than two regions there is nothing to
+    choose from, and smooth random halves of the picture take the regions' place.
+
+    Args:
+        first: Clean latents, shape (B, C, *S) or (B, C).
+        second: Whose regions are taken, the same shape.
+        noise: Standard normal, the same shape.
+        share: Probability of each region, above 0 and below 1.
+
+    Returns:
+        The mixed latents, shape of first.
+    """
+    labels = regions(first, second)
+    field = noise.mean(1) if noise.ndim > 2 else noise
+    taken = torch.stack(
+        [_taken(label, z.to(torch.float64), share) for label, z in zip(labels, field, strict=True)]
+    )
+    mask = taken.unsqueeze(1) if noise.ndim > 2 else taken
+    return torch.where(mask, second, first)
+
+
+def _taken(labels: Tensor, field: Tensor, share: float) -> Tensor:
+    """Return where one picture takes the other's place; labels and field without batch axis."""
+    numbers, places = labels.unique(return_inverse=True)
+    bar = NormalDist().inv_cdf(1.0 - share)
+    if int((numbers > 0).sum()) < 2:
+        for axis in range(field.ndim):
+            field = _averaged(field.unsqueeze(0), axis + 1, field.shape[axis] // 4 | 1)[0]
+        return (field - field.mean()) > bar * field.std(correction=0)
+    sums = field.new_zeros(len(numbers)).index_add_(0, places.flatten(), field.flatten())
+    sizes = torch.bincount(places.flatten(), minlength=len(numbers)).to(field)
+    scale = field.std(correction=0)
+    chosen = (sums / sizes.sqrt() > bar * scale) & (numbers > 0)
+    return chosen[places]
+
+
+def _averaged(values: Tensor, axis: int, window: int) -> Tensor:
+    """Average over an odd window along one axis, edges repeated."""
+    half = window // 2
+    size = values.shape[axis]
+    index = torch.arange(-half, size + half, device=values.device).clamp(0, size - 1)
+    return values.index_select(axis, index).unfold(axis, window, 1).mean(-1)
+
+
+def _highest(values: Tensor, axis: int) -> Tensor:
+    """Take the highest of each place and its two neighbours along one axis."""
+    size = values.shape[axis]
+    out = values.clone()
+    lower, upper = values.narrow(axis, 0, size - 1), values.narrow(axis, 1, size - 1)
+    out.narrow(axis, 0, size - 1).copy_(torch.maximum(lower, upper))
+    part = out.narrow(axis, 1, size - 1)
+    part.copy_(torch.maximum(part, lower))
+    return out
