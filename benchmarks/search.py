@@ -63,11 +63,12 @@ SAMPLES = "Best-of-N, 10 steps"
 RBF = "RBF, finished"
 OURS = "default"
 DEFAULT: Any = STRATEGIES["evolutionary"]()
+"""Anytime: its smaller budgets are prefixes of its largest."""
 NATURAL = {
     "base": ("Best-of-N, 8 steps", sigmas.uniform(8)),
     "few_step": ("Best-of-N, 4 steps", sigmas.uniform(4, shift=3.0)),
 }
-"""Best-of-N at the steps that a checkpoint needs."""
+"""Best-of-N at the steps that a checkpoint needs, which the default takes too."""
 
 
 @dataclass(frozen=True)
@@ -115,11 +116,11 @@ def on_the_way() -> dict[str, tuple[Any, int]]:
     rbf, chains = finished("rbf")
     rbf = replace(rbf, best_kept=True)
     return {
-        "SMC": finished("smc"),
-        "CoDe": finished("code"),
-        "SVDD": finished("svdd"),
-        "RBF, published": (published("rbf").strategy, chains),
         RBF: (rbf, chains),
+        "RBF, published": (published("rbf").strategy, chains),
+        "SVDD": finished("svdd"),
+        "CoDe": finished("code"),
+        "SMC": finished("smc"),
         "threshold -1": (replace(rbf, accept="threshold", threshold=-1.0), chains),
     }
 
@@ -134,11 +135,10 @@ def runs(checkpoint: str) -> list[Run]:
     def samples(name: str, levels: Sequence[float]) -> Run:
         return Run(name, ODE_, Method(name, BestOfN(width=1), levels, prefix=True), BUDGETS)
 
-    own = sigmas.uniform(20 if checkpoint == "base" else STEPS)
-    found = [samples(SAMPLES, line), samples(*NATURAL[checkpoint])]
-    found.append(Run(OURS, OWN, Method(OURS, DEFAULT, own), BUDGETS))
+    own = Method(OURS, DEFAULT, NATURAL[checkpoint][1], prefix=True)
+    found = [samples(SAMPLES, line), samples(*NATURAL[checkpoint]), Run(OURS, OWN, own, BUDGETS)]
     for name, (settings, chains) in on_the_way().items():
-        for process in (LINEAR, VP):
+        for process in (VP, LINEAR):
             method = Method(f"{name} on {process}", settings, *PROCESSES[process], chains)
             is_curve = name == RBF and process == VP
             found.append(Run(name, process, method, BUDGETS[1:] if is_curve else (AT,)))
@@ -308,8 +308,8 @@ def plot(tables: Sequence[Table], path: Path) -> None:
         axis.minorticks_off()
         axis.set_xticks(BUDGETS, [str(b) for b in BUDGETS])
         axis.grid(alpha=0.3)
+        axis.legend(fontsize=7)
     np.atleast_1d(axes)[0].set_ylabel("share of hard prompts counted right")
-    np.atleast_1d(axes)[-1].legend(fontsize=7)
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     print(f"written to {path}")
