@@ -176,12 +176,21 @@ class Parts:
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
 
+    def file(self, key: Sequence[object]) -> Path | None:
+        """Where what belongs to the key is kept, or will be; None if nothing is."""
+        name = hashlib.sha256(json.dumps(key, default=str).encode()).hexdigest()[:20]
+        return None if self.folder is None else self.folder / f"{name}.json"
+
+    def holds(self, key: Sequence[object]) -> bool:
+        """Whether there is something under the key."""
+        file = self.file(key)
+        return file is not None and file.is_file()
+
     def get(self, key: Sequence[object], compute: Callable[[], list[Result]]) -> list[Result]:
         """Return what is kept under the key, or compute and keep it."""
-        if self.folder is None:
+        file = self.file(key)
+        if file is None:
             return compute()
-        name = hashlib.sha256(json.dumps(key, default=str).encode()).hexdigest()[:20]
-        file = self.folder / f"{name}.json"
         if not file.is_file():
             partial = file.with_suffix(f".{os.getpid()}")
             results = [asdict(result) for result in compute()]

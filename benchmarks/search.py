@@ -63,6 +63,12 @@ SAMPLES = "Best-of-N, 10 steps"
 RBF = "RBF, finished"
 OURS = "default"
 DEFAULT: Any = STRATEGIES["evolutionary"]()
+"""Anytime: its smaller budgets are prefixes of its largest."""
+NATURAL = {
+    "base": ("Best-of-N, 8 steps", sigmas.uniform(8)),
+    "few_step": ("Best-of-N, 4 steps", sigmas.uniform(4, shift=3.0)),
+}
+"""Best-of-N at the steps that a checkpoint needs, which the default takes too."""
 
 
 @dataclass(frozen=True)
@@ -110,11 +116,11 @@ def on_the_way() -> dict[str, tuple[Any, int]]:
     rbf, chains = finished("rbf")
     rbf = replace(rbf, best_kept=True)
     return {
-        "SMC": finished("smc"),
-        "CoDe": finished("code"),
-        "SVDD": finished("svdd"),
-        "RBF, published": (published("rbf").strategy, chains),
         RBF: (rbf, chains),
+        "RBF, published": (published("rbf").strategy, chains),
+        "SVDD": finished("svdd"),
+        "CoDe": finished("code"),
+        "SMC": finished("smc"),
         "threshold -1": (replace(rbf, accept="threshold", threshold=-1.0), chains),
     }
 
@@ -125,27 +131,19 @@ def runs(checkpoint: str) -> list[Run]:
     row = published("search_over_paths")
     paths: Any = row.strategy
     paths = replace(paths, target_stop=True)
-    natural = {
-        "base": {"Best-of-N, 8 steps": sigmas.uniform(8)},
-        "few_step": {
-            "Best-of-N, 4 steps": sigmas.uniform(4, shift=3.0),
-        },
-    }[checkpoint]
 
     def samples(name: str, levels: Sequence[float]) -> Run:
         return Run(name, ODE_, Method(name, BestOfN(width=1), levels, prefix=True), BUDGETS)
 
-    found = [samples(SAMPLES, line)]
-    found += [samples(name, levels) for name, levels in natural.items()]
-    found.append(Run("Search over Paths", ODE_, Method("sop", paths, line, ode, row.chains)))
-    found.append(Run("zero-order", ODE_, Method("zero-order", ZeroOrderSearch(), line, ode)))
+    own = Method(OURS, DEFAULT, NATURAL[checkpoint][1], prefix=True)
+    found = [samples(SAMPLES, line), samples(*NATURAL[checkpoint]), Run(OURS, OWN, own, BUDGETS)]
     for name, (settings, chains) in on_the_way().items():
-        for process in (LINEAR, VP):
+        for process in (VP, LINEAR):
             method = Method(f"{name} on {process}", settings, *PROCESSES[process], chains)
             is_curve = name == RBF and process == VP
             found.append(Run(name, process, method, BUDGETS[1:] if is_curve else (AT,)))
-    own = sigmas.uniform(20 if checkpoint == "base" else STEPS)
-    found.append(Run(OURS, OWN, Method(OURS, DEFAULT, own), BUDGETS))
+    found.append(Run("Search over Paths", ODE_, Method("sop", paths, line, ode, row.chains)))
+    found.append(Run("zero-order", ODE_, Method("zero-order", ZeroOrderSearch(), line, ode)))
     return found
 
 
@@ -179,6 +177,8 @@ class Table:
             budgets = [b for b in one.budgets if b <= cap] or [cap]
             for budget in [max(budgets)] if one.how.prefix else budgets:
                 kept = [self.results(one.how, budget, seed) for seed in range(self.options.seeds)]
+                if not all(kept):
+                    continue
                 for limit in budgets if one.how.prefix else [budget]:
                     self.note(one.method, one.process, limit, measured(kept, limit))
                 if one.method == SAMPLES:
@@ -197,7 +197,7 @@ class Table:
         print(self.row(method, process, budget), flush=True)
 
     def results(self, method: Method, budget: int, seed: int) -> list[Result]:
-        """One run, block by block, from the parts where they are there."""
+        """One run, block by block, from the parts where they are there; none if that is wanted."""
         settings = [method.strategy.to_json(), method.transition.to_json(), method.chains]
         found: list[Result] = []
         for number, (problem, block) in enumerate(zip(self.problems, self.blocks, strict=True)):
@@ -207,7 +207,10 @@ class Table:
                 return run(problem, method, budget, own, self.options.rows, self.held_out)
 
             key = (self.weights, block, settings, list(method.sigmas), budget, own)
-            found += self.parts.get((*key, self.options.float32), compute)
+            key = (*key, self.options.float32)
+            if self.options.kept and not self.parts.holds(key):
+                return []
+            found += self.parts.get(key, compute)
         return found
 
     def row(self, method: str, process: str, budget: int) -> dict[str, Any]:
@@ -228,10 +231,17 @@ class Table:
             "reward calls": round(found.reward_calls, 1),
         }
 
+    def cells(self) -> list[tuple[str, str, int]]:
+        """What was found, in the order of the paper's table."""
+        rows = [SAMPLES, NATURAL[self.checkpoint][0], "Search over Paths", "zero-order"]
+        rows += [*on_the_way(), OURS]
+        columns = [*PROCESSES, OWN]
+        return sorted(self.found, key=lambda c: (rows.index(c[0]), columns.index(c[1]), c[2]))
+
     def matrix(self, budget: int) -> list[dict[str, Any]]:
         """Method x process at one budget: accuracy, and the mean reward in brackets."""
         lines: list[dict[str, Any]] = []
-        for method in dict.fromkeys(name for name, _, b in self.found if b == budget):
+        for method in dict.fromkeys(name for name, _, b in self.cells() if b == budget):
             line: dict[str, Any] = {
                 "part": f"{self.checkpoint}, {budget} evaluations",
                 "method": method,
@@ -261,7 +271,9 @@ def claims(report: Report, tables: Sequence[Table], budget: int) -> None:
     ]
     for table in tables:
         for first, second, text in pairs:
-            one, other = table.found[(*first, budget)], table.found[(*second, budget)]
+            one, other = (table.found.get((*cell, budget)) for cell in (first, second))
+            if one is None or other is None:
+                continue
             mean, low, high = paired_difference(one.right, other.right)
             report.claim(
                 f"{table.checkpoint}, {budget} evaluations: {text}: {one.right.mean():.2f} and "
@@ -282,7 +294,7 @@ def plot(tables: Sequence[Table], path: Path) -> None:
 
     figure, axes = pyplot.subplots(1, len(tables), figsize=(5.2 * len(tables), 4), sharey=True)
     for axis, table in zip(np.atleast_1d(axes), tables, strict=True):
-        for name, process in dict.fromkeys(cell[:2] for cell in table.found):
+        for name, process in dict.fromkeys(cell[:2] for cell in table.cells()):
             cells = [(b, table.found.get((name, process, b))) for b in BUDGETS]
             points = [(b, cell.right) for b, cell in cells if cell]
             if len(points) < 3:
@@ -296,8 +308,8 @@ def plot(tables: Sequence[Table], path: Path) -> None:
         axis.minorticks_off()
         axis.set_xticks(BUDGETS, [str(b) for b in BUDGETS])
         axis.grid(alpha=0.3)
+        axis.legend(fontsize=7)
     np.atleast_1d(axes)[0].set_ylabel("share of hard prompts counted right")
-    np.atleast_1d(axes)[-1].legend(fontsize=7)
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     print(f"written to {path}")
@@ -310,6 +322,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--parts", type=Path, help="folder of finished runs, reused")
+    parser.add_argument("--kept", action="store_true", help="only what --parts holds")
     parser.add_argument("--prompts", type=int, default=16, help="hard prompts")
     parser.add_argument("--most", type=int, default=max(BUDGETS), help="largest budget")
     parser.add_argument("--checkpoint", choices=CHECKPOINTS, help="only this one")
@@ -328,7 +341,7 @@ def main() -> None:
         table.fill()
     budget = min(AT, options.most)
     report.rows = [line for table in tables for line in table.matrix(budget)]
-    report.rows += [table.row(*cell) for table in tables for cell in table.found]
+    report.rows += [table.row(*cell) for table in tables for cell in table.cells()]
     claims(report, tables, budget)
     report.finish(options.json)
     if options.plot:

@@ -17,8 +17,8 @@ from flowsearch.samplers.noise import keyed_normal
 from flowsearch.samplers.transition import ODE, step
 
 PROMPTS = Path(__file__).resolve().parents[2] / "benchmarks" / "prompts.json"
-SIGMAS = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.45, 0.3, 0.15, 0.0)
-EACH = 20
+SIGMAS = (1.0, 0.95, 0.9, 0.75, 0.6, 0.4, 0.2, 0.0)
+EACH = 16
 
 
 @cache
@@ -57,10 +57,10 @@ def correlations(checkpoint: str) -> dict[float, float]:
 @pytest.mark.parametrize("sigma", [0.9, 0.95])
 def test_early_predictions_rank_finished_pictures_on_the_few_step_checkpoint_only(sigma):
     few, base = correlations("few_step")[sigma], correlations("base")[sigma]
-    assert few > 0.3
+    assert few > 0.25
     assert few > base + 0.2
 
 
 def test_late_predictions_rank_finished_pictures_on_both():
-    assert correlations("few_step")[0.45] > 0.6
-    assert correlations("base")[0.45] > 0.6
+    assert correlations("few_step")[0.4] > 0.6
+    assert correlations("base")[0.4] > 0.6
