@@ -10,7 +10,7 @@ import searching as s
 from flowsearch.nodes.flow_sampler import FlowSampler
 from flowsearch.nodes.host import progress
 from flowsearch.nodes.host.progress import Forecast, Progress
-from flowsearch.nodes.plot import PHASES
+from flowsearch.nodes.report_plot import PHASES
 from flowsearch.samplers.search import Budget
 from flowsearch.samplers.search.calibration import top_target
 from flowsearch.samplers.search.events import Evaluated, Stopped
