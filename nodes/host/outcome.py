@@ -88,7 +88,7 @@ class Report:
                 f"evaluations, {spent['rows']} network rows, {spent['reward_calls']} scored, "
                 f"{spent['seconds']:.1f} s; stopped by {row['why']}"
             )
-        return [*lines, *self.warnings(), *self._held_out(), *self.notes]
+        return [*lines, *self._regime(), *self.warnings(), *self._held_out(), *self.notes]
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON types."""
@@ -120,6 +120,28 @@ class Report:
     def _best_scores(self, item: int) -> dict[str, Any] | None:
         rows = [row for row in self.trace.record["finished"] if row["item"] == item and row["best"]]
         return rows[-1]["scores"] if rows else None
+
+    def _regime(self) -> list[str]:
+        """How rare the target is among pictures from new noise, and what follows."""
+        lines: list[str] = []
+        for row in self.trace.record["stopped"]:
+            pictures = self.trace.unselected(row["item"])
+            target, n = row.get("target"), len(pictures)
+            if target is None or n < FEW // 2:
+                continue
+            reached = sum(picture["scores"]["value"] >= target for picture in pictures)
+            if reached:
+                said = (
+                    f"{reached} of {n} pictures from new noise reach the target, so it is not "
+                    "rare here, and best_of_n with few steps does as well"
+                )
+            else:
+                said = (
+                    f"none of {n} pictures from new noise reaches the target, so fewer than one "
+                    f"in {max(1, n // 3)} do (95 % sure), and searching is worth more than new noise"
+                )
+            lines.append(f"item {row['item']}: {said}")
+        return lines
 
     def _falling(self) -> list[str]:
         """Held-out rewards that fall where the reward rises.

@@ -135,6 +135,8 @@ class _Pass:
         # several chains are islands: only the first goes on from the plain sample
         self.best = spec.best() if spec.chain == 0 or spec.pass_ else None
         self.record = {arm: [WINS, LOSSES] for arm in settings.arms(spec.sigmas[0])}
+        if FRESH in self.record:  # one more of n alike beats them all once in n + 1 times
+            self.record[FRESH] = [WINS, max(LOSSES, float(len(spec.plain_scores)))]
         self.draft = settings.draft_sigma * spec.sigmas[0]
         self.shown = self.best  # the best finished picture of this pass
         self.finished: dict[int, float] = {}

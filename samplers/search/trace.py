@@ -182,6 +182,29 @@ class Trace:
             if row["item"] == item and row["best"]
         ]
 
+    def unselected(self, item: int) -> list[Row]:
+        """Return the finished pictures from new noise that nothing was chosen on the way to.
+
+        Args:
+            item: Batch item.
+
+        Returns:
+            Rows of the record: the plain samples, and those of searches that finish unseen.
+        """
+        nodes = {row["id"]: row for row in self._evaluated(item)}
+        found: list[Row] = []
+        for row in nodes.values():
+            if row["sigma"] > 0.0 or row["scores"] is None:
+                continue
+            line, current = [], row["parent"]
+            while current is not None:
+                line.append(nodes[current])
+                current = nodes[current]["parent"]
+            seen = any(r["scores"] or r["sigma"] == 0.0 or r["donor"] is not None for r in line)
+            if row["phase"] in ("plain", "calibrate") or not seen:
+                found.append(row)
+        return found
+
     def family(self, item: int, node: int) -> list[Row]:
         """Return a node's ancestors and itself, the start first.
 

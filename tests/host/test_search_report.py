@@ -178,3 +178,17 @@ def test_a_correlation_of_exactly_zero_is_one():
     report = fake(early, late)
     assert report.trace.early_correlation()[0]["correlation"] == 0.0
     assert any("do not rank" in line for line in report.warnings())
+
+
+def test_the_report_says_how_rare_the_target_is():
+    """Best-of-N's pictures are all from new noise: of them it can be told."""
+
+    def said(value):
+        model = hm.scene_model()
+        target = {"target": "value", "value": value}
+        given = {"strategy": s.strategy("best_of_n", target_stop=False), "evaluations": 60}
+        _, _, report = s.rbf_search(model, target=target, **given)
+        return " ".join(report.sentences())
+
+    assert "none of" in said(1e6)
+    assert "is not rare here" in said(-1e6)

@@ -11,6 +11,7 @@ from flowsearch.samplers.integrate import row
 from flowsearch.samplers.search import (
     BestOfN,
     Budget,
+    EvolutionarySearch,
     RolloverBudgetForcing,
     Scores,
     Search,
@@ -42,7 +43,7 @@ def search(problem, strategy, evaluations=150, transition=ODE, **given):
 
 
 CASES = {
-    "default": RolloverBudgetForcing(),
+    "default": EvolutionarySearch(),
     "descent": RolloverBudgetForcing(draws=3),
     "best_of_n": BestOfN(),
 }

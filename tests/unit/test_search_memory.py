@@ -88,31 +88,39 @@ def peak(strategy, evaluations, chains=1, top=None, sigmas=SIGMAS):
 @pytest.mark.parametrize("chains", [1, 2])
 def test_live_tensors_do_not_grow_with_the_budget(strategy, chains):
     small = peak(strategy, 200, chains=chains)
-    assert peak(strategy, 900, chains=chains) <= small + 2 * strategy.width * chains
+    room = 2 * (strategy.width + 2 * len(SIGMAS)) * chains  # a candidate more on its way, each
+    assert peak(strategy, 900, chains=chains) <= small + room
     # x and denoised of: the request and its parent, the pool's or step's best, the best ever, the
-    # finalists, the plain sample and the winner, and what one call makes on the way
-    assert small <= chains * 2 * (2 * strategy.width + 6) + 2 * len(SIGMAS) + 24
+    # finalists, the plain sample and the winner, and what one call makes on the way; each with its
+    # path from the last start or upward move; and the mixes
+    path, mixes = 2 * len(SIGMAS), 6 * getattr(strategy, "mixes", 0)
+    live = (2 + path) * (2 * strategy.width + 6) + mixes
+    assert small <= chains * live + 24
 
 
 @pytest.mark.parametrize("particles", [4, 8])
 def test_more_budget_gives_more_passes_of_the_same_particles(particles):
     settings = SequentialMonteCarlo(particles=particles)
     small = peak(settings, 20 * particles)
-    assert peak(settings, 120 * particles) <= small + 2 * particles
-    # x and denoised of all particles and of their parents, which are moved in calls of 4
-    assert small <= 2 * (2 * particles + 6) + 2 * len(SIGMAS) + 24
+    assert peak(settings, 120 * particles) <= small + 8 * particles
+    # x and denoised of all particles and of their parents, which are moved in calls of 4, and paths
+    assert small <= (2 + 2 * len(SIGMAS)) * (2 * particles + 6) + 24
 
 
 @pytest.mark.parametrize("strategy", [cls() for cls in STRATEGIES.values()], ids=list(STRATEGIES))
 def test_two_thousand_evaluations_hold_what_fifty_hold(strategy):
-    """On sigmas so few that fifty evaluations are a pass of every strategy."""
+    """On sigmas so few that fifty evaluations are a pass of every strategy; but for a candidate.
+
+    What that is of a process, benchmarks/memory.py says.
+    """
     few, many = (peak(strategy, evaluations, sigmas=SHORT) for evaluations in (50, 2000))
-    assert many <= 1.05 * few
+    assert many <= few + 2 * len(SHORT)
 
 
 def test_calibrating_holds_four_samples_at_once():
     """Fifty evaluations are too few for it; a hundred calibrate on one group of four."""
-    assert peak(BestOfN(), 2000, top=5.0) <= 1.05 * peak(BestOfN(), 100, top=5.0)
+    few = peak(BestOfN(), 100, top=5.0)
+    assert peak(BestOfN(), 2000, top=5.0) <= few + 2 * len(SIGMAS)
 
 
 @dataclass(frozen=True)
@@ -166,7 +174,8 @@ class Helped(Pinning):
     def descend(self, nodes):
         for step in range(8):
             moves = [
-                Move(node, SIGMAS[step + 1], (1 + step, row), fixed_q(0.5), score=False)
+                # never down, so that a child's path does not hold its parent
+                Move(node, 1.0, (1 + step, row), fixed_q(0.5), score=False)
                 for row, node in enumerate(nodes)
             ]
             nodes.clear()

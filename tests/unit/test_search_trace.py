@@ -6,7 +6,14 @@ import json
 import pytest
 from toy import SIGMAS, Toy
 
-from flowsearch.samplers.search import Budget, RolloverBudgetForcing, Scores, Search, Trace
+from flowsearch.samplers.search import (
+    Budget,
+    EvolutionarySearch,
+    RolloverBudgetForcing,
+    Scores,
+    Search,
+    Trace,
+)
 from flowsearch.samplers.search.events import Chosen, Evaluated, Finished, Started, Stopped
 from flowsearch.samplers.transition import ODE
 
@@ -124,3 +131,21 @@ def test_thumbnails_are_shown_and_not_kept():
     assert trace.record["finished"][0]["scores"] == {
         "value": 1.0, "parts": {}, "held_out": {}, "held_out_seconds": 0.0,
     }  # fmt: skip
+
+
+def test_unselected_pictures_are_those_from_new_noise_that_nothing_chose():
+    trace = Trace()
+    Search(
+        Toy(), EvolutionarySearch(), SIGMAS, ODE, Budget(200), seed=2, on_event=trace
+    ).run()  # fmt: skip
+    rows = {row["id"]: row for row in trace.record["evaluated"]}
+    found = {row["id"] for row in trace.unselected(0)}
+    for row in trace.record["evaluated"]:
+        if row["sigma"] == 0.0:
+            line, current = [], row
+            while current["parent"] is not None:
+                current = rows[current["parent"]]
+                line.append(current)
+            fresh = not any(r["sigma"] == 0.0 or r["donor"] is not None for r in line)
+            assert (row["id"] in found) == fresh
+    assert 1 < len(found) < len(trace.record["finished"])
