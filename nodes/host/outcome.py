@@ -137,8 +137,8 @@ class Report:
                 )
             else:
                 said = (
-                    f"none of {n} pictures from new noise reaches the target, so fewer than one "
-                    f"in {max(1, n // 3)} do (95 % sure), and searching is worth more than new noise"
+                    f"none of {n} pictures from new noise reaches the target, so fewer than one in "
+                    f"{max(1, n // 3)} do (95 % sure); varying the best is worth more than new noise"
                 )
             lines.append(f"item {row['item']}: {said}")
         return lines

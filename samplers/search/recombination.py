@@ -90,11 +90,15 @@ def exchanged(first: Tensor, second: Tensor, noise: Tensor, share: float) -> Ten
     Returns:
         The mixed latents, shape of first.
     """
-    labels = regions(first, second)
-    field = noise.mean(1) if noise.ndim > 2 else noise
-    taken = torch.stack(
-        [_taken(label, z.to(torch.float64), share) for label, z in zip(labels, field, strict=True)]
-    )
+    field = (noise.mean(1) if noise.ndim > 2 else noise).to(torch.float64)
+    parts: list[Tensor] = []
+    labels = regions(first[:1], second[:1])[0]
+    for row, z in enumerate(field):
+        pair = [torch.equal(t[row], t[max(0, row - 1)]) for t in (first, second)]
+        if not all(pair):  # several mixes of one pair are the rule
+            labels = regions(first[row : row + 1], second[row : row + 1])[0]
+        parts.append(_taken(labels, z, share))
+    taken = torch.stack(parts)
     mask = taken.unsqueeze(1) if noise.ndim > 2 else taken
     return torch.where(mask, second, first)
 
