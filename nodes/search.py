@@ -113,8 +113,8 @@ class RBFSearch(io.ComfyNode):
             category=CATEGORY_SEARCH,
             description=(
                 "Samples a flow model like KSampler, then spends more computation on finding a "
-                "picture with a higher reward: it tries variations on the way from noise to "
-                "picture and goes on with the better ones (Rollover Budget Forcing)."
+                "picture with a higher reward: it varies the best one so far and goes on with "
+                "what is better (or searches as Search Strategy says, Rollover Budget Forcing too)."
             ),
             search_aliases=[*ALIASES, "ksampler"],
             inputs=[

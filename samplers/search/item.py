@@ -416,8 +416,10 @@ class ItemSearch:
             self._whole_cost = max(self._whole_cost, row["evaluations"])
         scores = result.scores if result is not None else scores_of(row)
         seen = None if scores is None else scores.thumbnail
-        fresh = None if result is None else result.state
-        self.lineages.add(node, None if row["donor"] is not None else row["from"], fresh, seen)
+        # a mix's prediction is not the model's: what leads to a picture begins after it
+        mixed = row["donor"] is not None
+        fresh = None if result is None or mixed else result.state
+        self.lineages.add(node, None if mixed else row["from"], fresh, seen)
         best = False
         handle = part["of"][place] if part["of"] else None
         if sigma == 0.0 and scores is not None:
@@ -425,7 +427,7 @@ class ItemSearch:
         if chain >= 0 and self._chains:
             if handle is not None and sigma == 0.0:
                 self._chains[chain].finished(handle)
-            self._chains[chain].adopt(node, phase, row["donor"] is not None)
+            self._chains[chain].adopt(node, phase, mixed)
         self.outbox.extend(
             emit(self.index, self.ledger.evaluations, part, row, scores, handle, best)
         )

@@ -210,6 +210,9 @@ def test_a_partial_denoise_is_searched_too():
 
 
 def test_ode_sampler_in_search_draws_with_the_strategys_q():
-    _, _, report = s.search(hm.guider(hm.scene_model(), 0.5), FlowSampler(ODE), evaluations=45)
+    _, _, report = s.search(
+        hm.guider(hm.scene_model(), 0.5), FlowSampler(ODE), strategy=s.strategy("rbf"),
+        evaluations=45,
+    )  # fmt: skip
     drawn = [row["transition"] for row in report.trace.record["evaluated"] if row["transition"]]
     assert {row["law"]["name"] for row in drawn} == {"ode", "fixed_q"}

@@ -114,7 +114,7 @@ def test_equal_names_are_numbered():
 
 
 def test_a_reward_won_at_the_cost_of_another_is_told():
-    _, _, report = run({"reward0": Second(darkness)}, evaluations=160)
+    _, _, report = run({"reward0": Second(darkness)}, evaluations=160, choice="best_of_n")
     (warning,) = [line for line in report.warnings() if line.startswith("over-optimised")]
     assert "second fell from" in warning
     assert warning in report.to_json()["warnings"]
