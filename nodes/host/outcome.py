@@ -138,7 +138,7 @@ class Report:
             else:
                 said = (
                     f"none of {n} pictures from new noise reaches the target, so fewer than one in "
-                    f"{max(1, n // 3)} do (95 % sure); varying the best is worth more than new noise"
+                    f"{max(1, n // 3)} do (95 % sure); varying the best helps more"
                 )
             lines.append(f"item {row['item']}: {said}")
         return lines

@@ -196,7 +196,8 @@ class Trace:
         for row in nodes.values():
             if row["sigma"] > 0.0 or row["scores"] is None:
                 continue
-            line, current = [], row["parent"]
+            line: list[Row] = []
+            current = row["parent"]
             while current is not None:
                 line.append(nodes[current])
                 current = nodes[current]["parent"]
