@@ -18,9 +18,10 @@ from flowsearch.samplers.transition import ODE, fixed_q
 RBF = RolloverBudgetForcing
 STRATEGIES = [
     BestOfN(),
-    EvolutionarySearch(),
     RBF(draws=3),
     RBF(pool=3, width=3),
+    EvolutionarySearch(),
+    EvolutionarySearch(width=3),
 ]
 
 

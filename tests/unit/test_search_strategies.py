@@ -81,7 +81,6 @@ def test_unknown_settings_are_refused():
         {"accept": "maybe"},
         {"baseline": "none"},
         {"exhausted": "explode"},
-        {"restart": "never"},
         {"finish_steps": 0},
         {"threshold": float("nan")},
         {"safe_quotas": False, "pool": 0},
