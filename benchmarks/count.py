@@ -212,9 +212,10 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
         axis.set_xticks(BUDGETS, [str(b) for b in BUDGETS])
         axis.grid(alpha=0.3)
     np.atleast_1d(axes)[0].set_ylabel("share of prompts counted right")
-    np.atleast_1d(axes)[0].legend(fontsize=7)
+    lines = {line.get_label(): line for axis in np.atleast_1d(axes) for line in axis.get_lines()}
     figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    figure.legend(lines.values(), lines.keys(), loc="center left", bbox_to_anchor=(1.0, 0.5))
+    figure.savefig(path, dpi=90, bbox_inches="tight")
     print(f"written to {path}")
 
 
