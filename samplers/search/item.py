@@ -296,7 +296,9 @@ class ItemSearch:
             for part in entry["requests"]
             if part["phase"] == "search"
             for row in part["rows"]
-            if row["sigma"] > 0.0 and row["score"] and row["score"]["value"] >= target
+            # a mix that reaches it is to be predicted first: jumped to, it would come out unhealed
+            if row["sigma"] > 0.0 and row["donor"] is None
+            if row["score"] and row["score"]["value"] >= target
         ]
         for _, sigma, number, index in sorted(found):
             cost = self.plan.finish_cost(sigma)

@@ -50,6 +50,18 @@ def test_a_mix_is_never_a_winner_and_never_held():
     assert all(winner.node.id not in mixes for winner in item.winners)
 
 
+def test_a_mix_that_reaches_the_target_is_predicted_before_it_comes_out():
+    """Also where the run has no sigma below the drafts', so that finishing is a jump."""
+    promising = Scripted([-1.0] * 2 + [5.0] * 400)
+    budget = Budget(60, target=4.0)
+    strategy = EvolutionarySearch(fresh=False)
+    item, trace, _ = run(strategy, budget, promising, sigmas=[1.0, 0.6, 0.0])
+    rows = {row["id"]: row for row in trace.record["evaluated"]}
+    mixes = {row["id"] for row in rows.values() if row["donor"] is not None}
+    assert mixes
+    assert rows[item.winners[0].node.id]["parent"] not in mixes
+
+
 def test_a_variation_starts_from_the_best_and_ends_at_the_draft_sigma():
     strategy = EvolutionarySearch(
         fresh=False, mixes=0, levels=1, level_low=0.8, draft_sigma=0.4, steps=3
