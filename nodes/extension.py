@@ -15,6 +15,7 @@ from . import (
     search,
     strategy,
 )
+from .host import reward_files
 
 __all__ = ["Extension"]
 
@@ -37,9 +38,10 @@ class Extension(ComfyExtension):
     """What the host asks for the pack's nodes."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        """List the node classes.
+        """List the node classes, whose lists need the folder of rewards.
 
         Returns:
             The NODES of every module, in order.
         """
+        reward_files.register()
         return [node for module in MODULES for node in module.NODES]

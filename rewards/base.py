@@ -1,19 +1,20 @@
 """What a reward is: a number per picture, higher is better, closed over its prompt.
 
 Any object with ``spec`` and ``score`` is a reward, whoever wrote it; nothing has to inherit from
-anything here. The module holds the protocol, the description every reward carries, and the one
-check that all of them make on their input.
+anything here. The module holds the protocol, the description every reward carries, what a reward
+may say beside its value, and the one check that all of them make on their input.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-__all__ = ["Reward", "RewardSpec", "check_images"]
+__all__ = ["Assessment", "Explained", "Reward", "RewardSpec", "assess", "check_images", "describe"]
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,15 @@ class RewardSpec:
         low: Lowest possible value, or -inf.
         high: Highest possible value, or +inf.
         quantum: Smallest difference between two different values, 0 for a continuous reward.
+        scale: Typical difference between a good and a poor picture of one prompt, in the reward's
+            unit, by which Combine Rewards divides; 0 where nothing is known.
         input_size: Height and width the reward was made for, or None when any size will do.
+        domain: "image" for pictures (B, H, W, C), "latent" for latents (B, C, ...).
         deterministic: Whether the same pictures always get the same values.
         has_gradient: Whether the value can be differentiated with respect to the pictures.
         licence: Licence of the weights, or of the code where there are no weights.
         source: Where the weights or the rule come from.
+        sha256: Digest of the weights' file where it is known, else empty.
     """
 
     name: str
@@ -38,12 +43,14 @@ class RewardSpec:
     low: float
     high: float
     quantum: float = 0.0
+    scale: float = 0.0
     input_size: tuple[int, int] | None = None
+    domain: str = "image"
     deterministic: bool = True
     has_gradient: bool = False
     licence: str = "MIT"
     source: str = "FlowSearch"
-    sha256: str = field(default="")
+    sha256: str = ""
 
 
 @runtime_checkable
@@ -59,26 +66,102 @@ class Reward(Protocol):
         """Score pictures.
 
         Args:
-            images: Shape (B, H, W, C), floating point, 0 to 1, red-green-blue.
+            images: Shape (B, H, W, C), floating point, 0 to 1, red-green-blue; latents
+                (B, C, ...) for a reward whose spec says so. B may be 0.
 
         Returns:
-            Shape (B,), float32, higher is better.
+            Shape (B,), float32, on the pictures' device, higher is better.
         """
         ...
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """Values with what they are made of.
+
+    Attributes:
+        values: Shape (B,), float32.
+        parts: For each picture, terms of its value by name: counts, answers' probabilities, the
+            members of a combination. Empty dicts where there are none.
+        notes: For each picture, a line for people: what was read, counted or said. May be empty.
+    """
+
+    values: Tensor
+    parts: Sequence[Mapping[str, float]] = field(default_factory=tuple[Mapping[str, float], ...])
+    notes: Sequence[str] = field(default_factory=tuple[str, ...])
+
+
+@runtime_checkable
+class Explained(Protocol):
+    """A reward that can say what its values are made of; `score` is then `assess(...).values`."""
+
+    def assess(self, images: Tensor) -> Assessment:
+        """Score pictures and say why.
+
+        Args:
+            images: As for score.
+
+        Returns:
+            The values, with one entry of parts and notes a picture where there are any.
+        """
+        ...
+
+
+def assess(reward: Reward, images: Tensor) -> Assessment:
+    """Score pictures by any reward, with what it says of its values, if it says anything.
+
+    Args:
+        reward: A reward, explained or not.
+        images: As for Reward.score.
+
+    Returns:
+        Its values, and as many parts and notes as there are pictures.
+
+    Raises:
+        ValueError: It returned another number of values or explanations than of pictures.
+    """
+    found = reward.assess(images) if isinstance(reward, Explained) else None
+    values = reward.score(images) if found is None else found.values
+    count = images.shape[0]
+    if tuple(values.shape) != (count,):
+        raise ValueError(
+            f"it returned values of shape {tuple(values.shape)} for {count} "
+            "pictures; a reward returns one value a picture"
+        )
+    parts = (found.parts if found else ()) or [{} for _ in range(count)]
+    notes = (found.notes if found else ()) or [""] * count
+    if len(parts) != count or len(notes) != count:
+        raise ValueError(f"it explained {len(parts)} and {len(notes)} of {count} pictures")
+    return Assessment(values, parts, notes)
+
+
+def describe(spec: RewardSpec) -> dict[str, Any]:
+    """Write a spec as JSON can hold it.
+
+    Args:
+        spec: Any.
+
+    Returns:
+        Its fields; infinite bounds as None.
+    """
+    fields: dict[str, Any] = dict(vars(spec))
+    for bound in ("low", "high"):
+        fields[bound] = None if abs(fields[bound]) == float("inf") else fields[bound]
+    return fields
 
 
 def check_images(images: Tensor, name: str) -> None:
     """Refuse what is not a batch of finite pictures.
 
     Args:
-        images: Candidate input of a reward.
+        images: Candidate input of a reward. An empty batch is one.
         name: The reward's name, for the message.
 
     Raises:
-        ValueError: Wrong rank, wrong channel count, not floating point, or not finite.
+        ValueError: Wrong rank, wrong channel count, no pixels, not floating point, or not finite.
     """
     shape = tuple(images.shape)
-    if images.ndim != 4 or shape[-1] not in (3, 4):
+    if images.ndim != 4 or shape[-1] not in (3, 4) or 0 in shape[1:]:
         raise ValueError(
             f"{name} was given images of shape {shape}; it needs (batch, height, width, 3 or 4). "
             "Connect the IMAGE output of a VAE Decode."

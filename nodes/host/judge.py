@@ -18,7 +18,7 @@ from comfy.samplers import CFGGuider
 from comfy.sd import VAE
 from torch import Tensor
 
-from ...rewards.base import Reward
+from ...rewards.base import Reward, assess
 from ...samplers.search.protocol import DecodeError, Scores
 from .held_out import HeldOut
 from .measure import translated_oom
@@ -144,15 +144,12 @@ class Judge:
         if not finished and self._score_size:
             pictures = shrink(pictures, self._score_size)
         comfy.model_management.throw_exception_if_processing_interrupted()
-        values = self.reward.score(pictures)
-        if tuple(values.shape) != (pictures.shape[0],):
-            raise ValueError(
-                f"it returned values of shape {tuple(values.shape)} for {pictures.shape[0]} "
-                "pictures; a reward returns one value a picture"
-            )
+        found = assess(self.reward, pictures)
         scores = [
-            Scores(value, thumbnail=picture)
-            for value, picture in zip(values.tolist(), pictures, strict=True)
+            Scores(value, parts=dict(parts), thumbnail=picture)
+            for value, parts, picture in zip(
+                found.values.tolist(), found.parts, pictures, strict=True
+            )
         ]
         if not finished or not self.held_out.rewards:
             return scores

@@ -1,12 +1,12 @@
-"""Reward nodes: a prompt or targets in, a FLOW_REWARD out."""
+"""Rewards of the embedded model's pictures: exact counts of coloured shapes, and their form."""
 
 from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..rewards.shape_count import ShapeCount, parse_groups
-from ..rewards.shape_fidelity import ShapeFidelity
-from .sockets import CATEGORY_REWARDS, FlowReward
+from ...rewards.shape_count import ShapeCount, parse_groups
+from ...rewards.shape_fidelity import ShapeFidelity
+from ..sockets import CATEGORY_REWARDS, FlowReward
 
 __all__ = ["NODES", "ShapeCountReward", "ShapeFidelityReward"]
 

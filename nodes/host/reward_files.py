@@ -1,0 +1,110 @@
+"""Files of rewards: lists for nodes, and the way from a name in a list to a path.
+
+A workflow holds names of these lists only. A name is looked up among what the host finds in its
+folders, so none leads out of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import cast
+
+import comfy.utils
+import folder_paths
+from torch import Tensor
+
+from ...rewards.weights import FOLDER, Weights, missing
+
+__all__ = ["choices", "locate", "read", "register", "stamp"]
+
+FILES = {".safetensors", ".pt", ".pth", ".bin", ".onnx"}
+
+
+def register() -> None:
+    """Tell the host of the folder for rewards, models/flowsearch_rewards."""
+    folder_paths.add_model_folder_path(FOLDER, str(Path(folder_paths.models_dir) / FOLDER))
+    folder_paths.folder_names_and_paths[FOLDER][1].update({*FILES, ".json", ".txt"})
+
+
+def _found(folder: str, folders: bool) -> list[str]:
+    """Names of the files, or of the folders as transformers saves them, that are there."""
+    names = [name.replace("\\", "/") for name in folder_paths.get_filename_list(folder)]
+    inside = {name.removesuffix("/config.json") for name in names if name.endswith("/config.json")}
+    if folders:
+        return sorted(inside)
+    return [
+        name
+        for name in names
+        if Path(name).suffix in FILES and not any(name.startswith(f"{i}/") for i in inside)
+    ]
+
+
+def choices(
+    known: Sequence[Weights], folder: str = FOLDER, *, folders: bool = False, ends: str = ""
+) -> list[str]:
+    """List what can be chosen: published files first, then what else is there.
+
+    Args:
+        known: Rows of the registry; they are listed whether they are there or not, so that the
+            node can say where to get them.
+        folder: Folder of the host.
+        folders: Whether folders as transformers saves them are wanted, instead of files.
+        ends: Only files with this suffix, such as ".onnx"; empty for all.
+
+    Returns:
+        Names, without repeats.
+    """
+    found: Iterable[str] = _found(folder, folders)
+    names = [row.name for row in known if row.folder == folder]
+    return list(dict.fromkeys([*names, *(name for name in found if name.endswith(ends))]))
+
+
+def locate(name: str, known: Sequence[Weights] = (), folder: str = FOLDER) -> Path:
+    """Find what a list named.
+
+    Args:
+        name: A name of `choices`.
+        known: The same rows.
+        folder: The same folder.
+
+    Returns:
+        The path of the file, or of the folder.
+
+    Raises:
+        ValueError: It is not there; the message says where to get it.
+    """
+    row = next((row for row in known if row.name == name and row.folder == folder), None)
+    for wanted, is_folder in ((name, False), (f"{name}/config.json", True)):
+        if wanted not in (n.replace("\\", "/") for n in folder_paths.get_filename_list(folder)):
+            continue
+        path = folder_paths.get_full_path(folder, wanted)
+        if path is not None:
+            return Path(path).parent if is_folder else Path(path)
+    raise ValueError(missing(name, " or ".join(folder_paths.get_folder_paths(folder)), row))
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """Read weights: safetensors, or a pickled file with nothing but tensors allowed.
+
+    Args:
+        path: A file.
+
+    Returns:
+        Name to tensor, on the CPU.
+    """
+    return cast("dict[str, Tensor]", comfy.utils.load_torch_file(str(path), safe_load=True))
+
+
+def stamp(path: Path) -> tuple[str, int, int]:
+    """What identifies a file's contents, for keeping a network once.
+
+    Args:
+        path: A file, or a folder with config.json.
+
+    Returns:
+        Its path, time of last change and size.
+    """
+    files = sorted(path.glob("*")) if path.is_dir() else [path]
+    stats = [file.stat() for file in files]
+    return str(path), max(s.st_mtime_ns for s in stats), sum(s.st_size for s in stats)

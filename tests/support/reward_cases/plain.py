@@ -1,0 +1,9 @@
+"""Rewards without a network."""
+
+from flowsearch.rewards.shape_count import ShapeCount
+from flowsearch.rewards.shape_fidelity import ShapeFidelity
+
+CASES = {
+    "shape_count": lambda: ShapeCount({("red", "circle"): 2}),
+    "shape_fidelity": ShapeFidelity,
+}
