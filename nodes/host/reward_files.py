@@ -6,9 +6,9 @@ folders, so none leads out of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 import comfy.utils
 import folder_paths
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ...rewards.weights import FOLDER, Weights, missing
 
-__all__ = ["choices", "locate", "read", "register", "stamp"]
+__all__ = ["choices", "complaint", "locate", "read", "register", "stamp"]
 
 FILES = {".safetensors", ".pt", ".pth", ".bin", ".onnx"}
 
@@ -40,24 +40,41 @@ def _found(folder: str, folders: bool) -> list[str]:
     ]
 
 
-def choices(
-    known: Sequence[Weights], folder: str = FOLDER, *, folders: bool = False, ends: str = ""
-) -> list[str]:
-    """List what can be chosen: published files first, then what else is there.
+def choices(folder: str = FOLDER, *, folders: bool = False, ends: str = "") -> list[str]:
+    """List what is there to choose.
+
+    Published files that are not there are no choices: the host's page offers what a workflow names
+    and a list lacks. A node says where they come from in validate_inputs, by `complaint`.
 
     Args:
-        known: Rows of the registry; they are listed whether they are there or not, so that the
-            node can say where to get them.
         folder: Folder of the host.
         folders: Whether folders as transformers saves them are wanted, instead of files.
         ends: Only files with this suffix, such as ".onnx"; empty for all.
 
     Returns:
-        Names, without repeats.
+        Names, forward slashes.
     """
-    found: Iterable[str] = _found(folder, folders)
-    names = [row.name for row in known if row.folder == folder]
-    return list(dict.fromkeys([*names, *(name for name in found if name.endswith(ends))]))
+    return [name for name in _found(folder, folders) if name.endswith(ends)]
+
+
+def complaint(
+    name: str, known: Sequence[Weights] = (), folder: str = FOLDER
+) -> str | Literal[True]:
+    """Answer for a node's validate_inputs about a name of a list.
+
+    Args:
+        name: What the workflow names.
+        known: Rows of the registry.
+        folder: Folder of the host.
+
+    Returns:
+        True when it is there, else why it is not and where to get it.
+    """
+    try:
+        locate(name, known, folder)
+    except ValueError as error:
+        return str(error)
+    return True
 
 
 def locate(name: str, known: Sequence[Weights] = (), folder: str = FOLDER) -> Path:
@@ -65,7 +82,7 @@ def locate(name: str, known: Sequence[Weights] = (), folder: str = FOLDER) -> Pa
 
     Args:
         name: A name of `choices`.
-        known: The same rows.
+        known: Rows of the registry, which know where to get it.
         folder: The same folder.
 
     Returns:
@@ -75,10 +92,9 @@ def locate(name: str, known: Sequence[Weights] = (), folder: str = FOLDER) -> Pa
         ValueError: It is not there; the message says where to get it.
     """
     row = next((row for row in known if row.name == name and row.folder == folder), None)
+    there = {found.replace("\\", "/"): found for found in folder_paths.get_filename_list(folder)}
     for wanted, is_folder in ((name, False), (f"{name}/config.json", True)):
-        if wanted not in (n.replace("\\", "/") for n in folder_paths.get_filename_list(folder)):
-            continue
-        path = folder_paths.get_full_path(folder, wanted)
+        path = folder_paths.get_full_path(folder, there[wanted]) if wanted in there else None
         if path is not None:
             return Path(path).parent if is_folder else Path(path)
     raise ValueError(missing(name, " or ".join(folder_paths.get_folder_paths(folder)), row))
