@@ -19,7 +19,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,6 +85,26 @@ def prepare(host: HostPin | Path) -> Place:
     build(folder, lambda: _install(folder, host))
     tree = host if isinstance(host, Path) else folder / "ComfyUI"
     return Place(python_of(folder / "env"), tree, folder)
+
+
+def prepare_packages(place: Place, wanted: Sequence[str]) -> Path:
+    """Return a folder with other releases of a few packages, to be put first on PYTHONPATH.
+
+    Args:
+        place: The environment whose releases it hides.
+        wanted: What pip shall install there, without what these need.
+
+    Returns:
+        The folder, filled at the first call.
+
+    Raises:
+        DevError: pip failed; the message says what and what to do.
+    """
+    folder = place.folder / wanted[0].replace("==", "-")
+    options = ["install", "--no-deps", "--target", str(folder), *wanted]
+    log = place.folder / "packages.log"
+    build(folder, lambda: run_pip(place.python, options, log))
+    return folder
 
 
 def build(folder: Path, install: Callable[[], None]) -> bool:

@@ -21,6 +21,9 @@ ROOT = Path(__file__).resolve().parents[2]
 REQUIREMENTS = ROOT / "requirements-dev.txt"
 PYTHON_RANGE = ((3, 10), (3, 14))
 TORCH = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")
+OLDEST = ("transformers==4.50.3", "huggingface-hub==0.36.0", "tokenizers==0.21.4")
+"""The oldest transformers that the host's requirements allow, with what it needs to be that old."""
+
 LAYOUT = 1  # raise it when the folder's contents change shape
 
 

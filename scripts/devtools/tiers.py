@@ -11,23 +11,29 @@ from dataclasses import dataclass
 
 from devtools import DevError, say
 from devtools.browser import need_browser
-from devtools.environment import Place
+from devtools.environment import Place, prepare_packages
 from devtools.pack import ROOT
+from devtools.pins import OLDEST
 from devtools.server import has_accelerator
 
 NO_TESTS = 5  # pytest's status when it collected nothing
 LINTED = ("samplers", "rewards", "nodes", "demo", "benchmarks", "scripts")
 
 
-def _need_nothing() -> dict[str, str]:
+def _need_nothing(_: Place) -> dict[str, str]:
     return {}
 
 
-def _need_browser() -> dict[str, str]:
+def _need_browser(_: Place) -> dict[str, str]:
     return {"FLOWSEARCH_BROWSER": str(need_browser())}
 
 
-def _need_cuda() -> dict[str, str]:
+def _need_oldest(place: Place) -> dict[str, str]:
+    paths = (str(prepare_packages(place, OLDEST)), child_environment(place)["PYTHONPATH"])
+    return {"PYTHONPATH": os.pathsep.join(paths), "FLOWSEARCH_TRANSFORMERS": OLDEST[0]}
+
+
+def _need_cuda(_: Place) -> dict[str, str]:
     if sys.platform == "darwin" or not has_accelerator():
         raise DevError("no CUDA device was found")
     return {}
@@ -39,14 +45,15 @@ class Tier:
 
     name: str
     folder: str
-    need: Callable[[], dict[str, str]] = _need_nothing
+    need: Callable[[Place], dict[str, str]] = _need_nothing
     optional: bool = False
 
 
 TIERS = (
     Tier("pure", "tests/unit"),
     Tier("statistical", "tests/statistical"),
-    Tier("rewards", "tests/rewards", optional=True),
+    Tier("rewards", "tests/rewards"),
+    Tier("rewards_oldest", "tests/rewards", _need_oldest),
     Tier("host", "tests/host"),
     Tier("browser", "tests/browser", _need_browser),
     Tier("gpu", "tests/gpu", _need_cuda, optional=True),
@@ -94,9 +101,9 @@ def run_tests(place: Place, names: Sequence[str], arguments: Sequence[str]) -> i
             verdict, failed = run_tier(place, tier, arguments)
         rows.append((name, verdict, time.monotonic() - start))
         bad = bad or failed
-    say("tier         seconds  result")
+    say("tier            seconds  result")
     for name, verdict, seconds in rows:
-        say(f"{name:<12} {seconds:7.1f}  {verdict}")
+        say(f"{name:<15} {seconds:7.1f}  {verdict}")
     return int(bad)
 
 
@@ -114,7 +121,7 @@ def run_tier(place: Place, tier: Tier, arguments: Sequence[str]) -> tuple[str, b
     say(f"=== {tier.name} ===")
     strict = os.environ.get("CI", "").lower() == "true" and not tier.optional
     try:
-        more = tier.need()
+        more = tier.need(place)
         if not (ROOT / tier.folder).is_dir():
             raise DevError(f"there is no {tier.folder}")
     except DevError as error:

@@ -1,0 +1,158 @@
+"""Rewards' networks in the host's memory manager, and their files in its folders."""
+
+import gc
+from pathlib import Path
+
+import comfy.model_management as management
+import folder_paths
+import pytest
+import torch
+from torch import nn
+
+from flowsearch.nodes.host import reward_files
+from flowsearch.nodes.host.reward_model import Managed, kept, weights_type
+from flowsearch.rewards.weights import FOLDER, Weights
+
+
+class Network(nn.Linear):
+    """A network whose device cannot be assigned, as transformers' cannot."""
+
+    @property
+    def device(self):
+        return self.weight.device
+
+
+def managed(batch=2):
+    torch.manual_seed(0)
+    return Managed(Network(3, 2), row_bytes=100, batch=batch)
+
+
+def apply(network, rows):
+    return network(rows)
+
+
+ROWS = torch.linspace(0, 1, 15).reshape(5, 3)
+
+
+def is_loaded(holder):
+    return any(loaded.model is holder.patcher for loaded in management.current_loaded_models)
+
+
+def test_it_is_loaded_by_the_host_and_freed_by_it():
+    holder = managed()
+    expected = holder.network(ROWS)
+    assert not is_loaded(holder)
+    assert torch.equal(holder.run(apply, ROWS), expected)
+    assert is_loaded(holder)
+    management.unload_all_models()
+    assert not is_loaded(holder)
+    assert torch.equal(holder.run(apply, ROWS), expected)
+
+
+def test_rows_come_in_batches_in_order_and_none_call_nothing():
+    seen = []
+
+    def note(network, rows):
+        seen.append(len(rows))
+        return network(rows)
+
+    holder = managed()
+    assert torch.allclose(holder.run(note, ROWS), holder.network(ROWS))
+    assert seen == [2, 2, 1]
+    assert holder.run(note, ROWS[:0]).shape == (0,)
+    assert seen == [2, 2, 1]
+
+
+def test_a_cancel_is_obeyed_between_batches():
+    seen = []
+
+    def cancel(network, rows):
+        seen.append(len(rows))
+        management.interrupt_current_processing()
+        return network(rows)
+
+    with pytest.raises(management.InterruptProcessingException):
+        managed().run(cancel, ROWS)
+    assert seen == [2]
+
+
+def test_batches_are_halved_while_memory_runs_out_and_one_row_is_the_end():
+    holder, seen = managed(batch=8), []
+
+    def small_memory(network, rows, limit=2):
+        seen.append(len(rows))
+        if len(rows) > limit:
+            raise torch.cuda.OutOfMemoryError("full")
+        return network(rows)
+
+    assert torch.allclose(holder.run(small_memory, ROWS), holder.network(ROWS))
+    assert seen == [5, 3, 2, 2, 1]
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        holder.run(lambda network, rows: small_memory(network, rows, 0), ROWS)
+
+
+def test_a_network_is_kept_once_and_only_while_it_is_used():
+    made = []
+
+    def make():
+        made.append(1)
+        return managed()
+
+    first = kept("key", make)
+    assert kept("key", make) is first
+    assert len(made) == 1
+    del first
+    gc.collect()
+    kept("key", make)
+    assert len(made) == 2
+
+
+def test_the_type_is_full_on_a_cpu():
+    assert weights_type() == torch.float32
+
+
+@pytest.fixture
+def folder():
+    reward_files.register()
+    place = Path(folder_paths.get_folder_paths(FOLDER)[0])
+    (place / "siglip").mkdir(parents=True, exist_ok=True)
+    for name in ("head.safetensors", "siglip/model.safetensors", "siglip/config.json", "note.md"):
+        (place / name).write_text("x")
+    (place.parent / "secret.safetensors").write_text("x")
+    folder_paths.filename_list_cache.clear()
+    yield place
+    for name in ("head.safetensors", "siglip/model.safetensors", "siglip/config.json", "note.md"):
+        (place / name).unlink()
+    folder_paths.filename_list_cache.clear()
+
+
+KNOWN = (Weights("pick.safetensors", "https://example.org/pick", "MIT", 3_900_000_000, "ab12"),)
+
+
+def test_lists_hold_files_and_folders_apart(folder):
+    assert reward_files.choices() == ["head.safetensors"]
+    assert reward_files.choices(folders=True) == ["siglip"]
+    assert reward_files.choices(ends=".onnx") == []
+    assert reward_files.locate("head.safetensors") == folder / "head.safetensors"
+    assert reward_files.locate("siglip") == folder / "siglip"
+
+
+def test_a_missing_file_is_explained(folder):
+    text = reward_files.complaint("pick.safetensors", KNOWN)
+    for word in ("https://example.org/pick", "3,900 MB", "ab12", "MIT", str(folder)):
+        assert word in text
+    assert reward_files.complaint("head.safetensors", KNOWN) is True
+
+
+@pytest.mark.parametrize(
+    "name", ["../secret.safetensors", "/etc/passwd", "siglip/../head.safetensors", ""]
+)
+def test_no_name_leads_out_of_the_folder(folder, name):
+    assert "is not in" in reward_files.complaint(name)
+
+
+def test_a_change_of_a_file_changes_its_stamp(folder):
+    before = reward_files.stamp(folder / "siglip")
+    assert reward_files.stamp(folder / "siglip") == before
+    (folder / "siglip" / "model.safetensors").write_text("longer")
+    assert reward_files.stamp(folder / "siglip") != before
