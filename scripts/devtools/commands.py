@@ -20,6 +20,7 @@ from devtools.tiers import TIERS, child_environment, lint, run_tests
 TIER_NAMES = ("lint", *(tier.name for tier in TIERS))
 SCHEMA_TEST = "tests/host/test_registration.py"
 CRASH_TEST = "tests/host/test_search_crash.py"
+RESUME_TEST = "tests/unit/test_search_resume.py"
 SOAK_KILLS = 20
 WORKFLOW_TEST = "tests/browser/test_workflows.py"
 
@@ -187,6 +188,10 @@ def run_soak(options: argparse.Namespace, rest: list[str]) -> int:  # noqa: ARG0
     os.environ["FLOWSEARCH_KILLS"] = str(SOAK_KILLS)
     worst = run_tests(prepare(host_pin(DEFAULT_HOST)), ["host"], [CRASH_TEST, *rest])
     del os.environ["FLOWSEARCH_KILLS"]
+    say("### a search that is interrupted in every call ###")
+    os.environ["FLOWSEARCH_SOAK"] = "1"
+    worst = max(worst, run_tests(prepare(host_pin(DEFAULT_HOST)), ["pure"], [RESUME_TEST]))
+    del os.environ["FLOWSEARCH_SOAK"]
     for version in HOSTS:
         say(f"### ComfyUI {version} ###")
         tests = [SCHEMA_TEST, *rest] if version != DEFAULT_HOST else rest

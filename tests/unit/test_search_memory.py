@@ -89,7 +89,7 @@ def peak(strategy, evaluations, chains=1, top=None, sigmas=SIGMAS):
 def test_live_tensors_do_not_grow_with_the_budget(strategy, chains):
     small = peak(strategy, 200, chains=chains)
     room = 2 * (strategy.width + 2 * len(SIGMAS)) * chains  # a candidate more on its way, each
-    assert peak(strategy, 900, chains=chains) <= small + room
+    assert peak(strategy, 500, chains=chains) <= small + room
     # x and denoised of: the request and its parent, the pool's or step's best, the best ever, the
     # finalists, the plain sample and the winner, and what one call makes on the way; each with its
     # path from the last start or upward move; and the mixes

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import os
 
 import pytest
 import torch
@@ -101,21 +102,25 @@ def interrupted(case, checkpoint, **where):
     return False
 
 
+def places(total):
+    """Which calls are interrupted: all in a soak, else a dozen with the first and the last."""
+    step = 1 if "FLOWSEARCH_SOAK" in os.environ else max(1, total // 10)
+    return sorted({*range(0, total, step), total - 1})
+
+
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("where", ["fail_at", "fail_scores_at"])
 def test_resume_after_an_interrupt_in_any_call(case, where):
-    whole = Trace()
-    expected = make(case, toy=Toy(), on_event=whole).run()
-    call = 0
-    while True:
+    whole, counting = Trace(), Toy()
+    expected = make(case, toy=counting, on_event=whole).run()
+    total = len(counting.calls) if where == "fail_at" else counting.score_calls
+    assert total > (12 if where == "fail_at" else 3)
+    for call in places(total):
         checkpoint, again, toy = MemoryCheckpoint(), Trace(), Toy()
-        if not interrupted(case, checkpoint, **{where: call}):
-            break
+        assert interrupted(case, checkpoint, **{where: call})
         outcome = make(case, checkpoint, toy, again).run()
         same(outcome, expected)
         assert told(again) == told(whole)
-        call += 1
-    assert call > (12 if where == "fail_at" else 3)
 
 
 @pytest.mark.parametrize("case", CASES)
