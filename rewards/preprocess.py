@@ -28,7 +28,8 @@ class Preprocess:
         std: Of the three channels.
         resample: "bicubic" or "bilinear".
         fit: "crop" makes the shorter side fit and crops the middle, "squash" ignores proportions,
-            "pad" makes the longer side fit and pads with `fill` to the right and below.
+            "pad" makes the longer side fit and pads with `fill` to the right and below, "letterbox"
+            pads evenly on both sides.
         fill: Value of padding, 0 to 1.
     """
 
@@ -56,9 +57,11 @@ class Preprocess:
                 x, size=size, mode=self.resample, antialias=True, align_corners=False
             )
         x = x.clamp(0.0, 1.0)
-        if self.fit == "pad":
-            right, below = self.width - size[1], self.height - size[0]
-            x = functional.pad(x, (0, right, 0, below), value=self.fill)
+        if self.fit in ("pad", "letterbox"):
+            across, down = self.width - size[1], self.height - size[0]
+            left, above = (across // 2, down // 2) if self.fit == "letterbox" else (0, 0)
+            sides = (left, across - left, above, down - above)
+            x = functional.pad(x, sides, value=self.fill)
         top, left = (x.shape[2] - self.height) // 2, (x.shape[3] - self.width) // 2
         x = x[:, :, top : top + self.height, left : left + self.width]
         mean, std = x.new_tensor(self.mean), x.new_tensor(self.std)
@@ -73,6 +76,8 @@ class Preprocess:
             scale = max(scales)
             return max(self.height, int(height * scale)), max(self.width, int(width * scale))
         scale = min(scales)
+        if self.fit == "letterbox":
+            return max(1, round(height * scale)), max(1, round(width * scale))
         return max(1, int(height * scale)), max(1, int(width * scale))
 
 

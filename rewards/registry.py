@@ -13,7 +13,7 @@ from typing import Any
 
 from .weights import Weights
 
-__all__ = ["REWARDS", "Entry"]
+__all__ = ["BERT_VOCABULARY", "HPS", "IMAGE_REWARD", "PICK_SCORE", "REWARDS", "Entry"]
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,49 @@ class Entry:
         return getattr(import_module(f".{self.module}", __package__), self.cls)
 
 
+_HUB = "https://huggingface.co/"
+
+BERT_VOCABULARY = Weights(
+    name="bert-base-uncased/vocab.txt",
+    page=_HUB + "google-bert/bert-base-uncased",
+    licence="Apache-2.0",
+    url=_HUB + "google-bert/bert-base-uncased/resolve/main/vocab.txt",
+)
+"""The words that ImageReward's tokens stand for."""
+
+PICK_SCORE = Weights(
+    name="PickScore_v1.safetensors",
+    page=_HUB + "yuvalkirstain/PickScore_v1",
+    licence="code MIT, none stated for the weights",
+    size=3_944_000_000,
+    url=_HUB + "yuvalkirstain/PickScore_v1/resolve/main/model.safetensors",
+)
+
+HPS = Weights(
+    name="HPS_v2.1_compressed.pt",
+    page=_HUB + "xswu/HPSv2",
+    licence="Apache-2.0",
+    size=1_972_000_000,
+    url=_HUB + "xswu/HPSv2/resolve/main/HPS_v2.1_compressed.pt",
+)
+
+IMAGE_REWARD = Weights(
+    name="ImageReward.pt",
+    page=_HUB + "THUDM/ImageReward",
+    licence="Apache-2.0",
+    size=1_787_000_000,
+    url=_HUB + "THUDM/ImageReward/resolve/main/ImageReward.pt",
+)
+
+_PREFERENCE = "FlowSearchPreference"
+
 REWARDS: Mapping[str, Entry] = {
     "shape_count": Entry("shape_count", "ShapeCount", "FlowSearchShapeCount"),
     "shape_fidelity": Entry("shape_fidelity", "ShapeFidelity", "FlowSearchShapeFidelity"),
+    "pick_score": Entry("clip_preference", "ClipPreference", _PREFERENCE, (PICK_SCORE,)),
+    "hps": Entry("clip_preference", "ClipPreference", _PREFERENCE, (HPS,)),
+    "image_reward": Entry(
+        "image_reward", "ImageReward", _PREFERENCE, (IMAGE_REWARD, BERT_VOCABULARY)
+    ),
 }
 """Name in the spec to row, in the order of the menu."""

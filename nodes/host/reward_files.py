@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, cast
 
+import comfy.sd1_clip
 import comfy.utils
 import folder_paths
 from torch import Tensor
 
 from ...rewards.weights import FOLDER, Weights, missing
 
-__all__ = ["choices", "complaint", "locate", "read", "register", "stamp"]
+__all__ = ["choices", "clip_vocabulary", "complaint", "locate", "read", "register", "stamp"]
 
 FILES = {".safetensors", ".pt", ".pth", ".bin", ".onnx"}
 
@@ -25,6 +26,15 @@ def register() -> None:
     """Tell the host of the folder for rewards, models/flowsearch_rewards."""
     folder_paths.add_model_folder_path(FOLDER, str(Path(folder_paths.models_dir) / FOLDER))
     folder_paths.folder_names_and_paths[FOLDER][1].update({*FILES, ".json", ".txt"})
+
+
+def clip_vocabulary() -> Path:
+    """Find CLIP's vocabulary, which the host brings.
+
+    Returns:
+        A folder as transformers saves tokenizers.
+    """
+    return Path(str(comfy.sd1_clip.__file__)).parent / "sd1_tokenizer"
 
 
 def _found(folder: str, folders: bool) -> list[str]:
