@@ -205,9 +205,7 @@ def _text_config(weights: Mapping[str, Tensor]) -> dict[str, Any]:
             weights, "text.embeddings.position_embeddings.weight", WHAT
         )[0],
         "hidden_size": width,
-        "encoder_hidden_size": shape_of(
-            weights, f"{layer}crossattention.self.key.weight", WHAT
-        )[1],
+        "encoder_hidden_size": shape_of(weights, f"{layer}crossattention.self.key.weight", WHAT)[1],
         "intermediate_size": inner,
         "num_hidden_layers": layers(weights, "text.encoder.layer."),
         "num_attention_heads": width // 64,  # transformers' default is another
@@ -234,7 +232,7 @@ def bert_ids(prompt: str, vocabulary: Path, words: int) -> Tensor:
     Raises:
         ValueError: The vocabulary is not the one that the network was trained with.
     """
-    from tokenizers.implementations import BertWordPieceTokenizer
+    from tokenizers.implementations.bert_wordpiece import BertWordPieceTokenizer
 
     lines = vocabulary.read_text(encoding="utf-8").splitlines()
     if len(lines) + ADDED != words or not {"[UNK]", "[CLS]", "[SEP]"} <= set(lines):

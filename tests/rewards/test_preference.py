@@ -257,7 +257,7 @@ class TestText:
 
 
 class TestHalfTypes:
-    """float16, which the node takes on a GPU, keeps values and their order; so does bfloat16, worse."""
+    """float16, which the node takes on a GPU, keeps values; so does bfloat16, worse."""
 
     @pytest.mark.parametrize("make", [partial(clip_preference, "hps_v2_1"), image_reward])
     @pytest.mark.parametrize(("dtype", "error"), [(torch.float16, 0.02), (torch.bfloat16, 0.3)])
