@@ -234,7 +234,8 @@ def bert_ids(prompt: str, vocabulary: Path, words: int) -> Tensor:
     """
     from tokenizers.implementations.bert_wordpiece import BertWordPieceTokenizer
 
-    lines = vocabulary.read_text(encoding="utf-8").splitlines()
+    # not splitlines, which takes characters that are words here for ends of lines
+    lines = vocabulary.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     if len(lines) + ADDED != words or not {"[UNK]", "[CLS]", "[SEP]"} <= set(lines):
         raise ValueError(
             f"{vocabulary} has {len(lines)} words, but ImageReward needs the {words - ADDED} of "
@@ -242,7 +243,7 @@ def bert_ids(prompt: str, vocabulary: Path, words: int) -> Tensor:
             "https://huggingface.co/google-bert/bert-base-uncased."
         )
     make: Any = BertWordPieceTokenizer
-    tokenizer = make(str(vocabulary), lowercase=True)
+    tokenizer = make({word: number for number, word in enumerate(lines)}, lowercase=True)
     tokenizer.enable_truncation(LONGEST)
     return torch.tensor([tokenizer.encode(prompt).ids], dtype=torch.int64)
 
