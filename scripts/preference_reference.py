@@ -32,7 +32,12 @@ PROMPTS = (
     "word " * 100,
     "",
 )
-BERT_PROMPTS = ("A reddish BALLOON, two cats.", "caf\u00e9 under the sunset", "one zebra", "cats " * 50)
+BERT_PROMPTS = (
+    "A reddish BALLOON, two cats.",
+    "caf\u00e9 under the sunset",
+    "one zebra",
+    "cats " * 50,
+)
 
 
 def _enter(name: str) -> None:
