@@ -205,9 +205,7 @@ def _text_config(weights: Mapping[str, Tensor]) -> dict[str, Any]:
             weights, "text.embeddings.position_embeddings.weight", WHAT
         )[0],
         "hidden_size": width,
-        "encoder_hidden_size": shape_of(
-            weights, f"{layer}crossattention.self.key.weight", WHAT
-        )[1],
+        "encoder_hidden_size": shape_of(weights, f"{layer}crossattention.self.key.weight", WHAT)[1],
         "intermediate_size": inner,
         "num_hidden_layers": layers(weights, "text.encoder.layer."),
         "num_attention_heads": width // 64,  # transformers' default is another
@@ -234,9 +232,10 @@ def bert_ids(prompt: str, vocabulary: Path, words: int) -> Tensor:
     Raises:
         ValueError: The vocabulary is not the one that the network was trained with.
     """
-    from tokenizers.implementations import BertWordPieceTokenizer
+    from tokenizers.implementations.bert_wordpiece import BertWordPieceTokenizer
 
-    lines = vocabulary.read_text(encoding="utf-8").splitlines()
+    # not splitlines, which takes characters that are words here for ends of lines
+    lines = vocabulary.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     if len(lines) + ADDED != words or not {"[UNK]", "[CLS]", "[SEP]"} <= set(lines):
         raise ValueError(
             f"{vocabulary} has {len(lines)} words, but ImageReward needs the {words - ADDED} of "
@@ -244,7 +243,7 @@ def bert_ids(prompt: str, vocabulary: Path, words: int) -> Tensor:
             "https://huggingface.co/google-bert/bert-base-uncased."
         )
     make: Any = BertWordPieceTokenizer
-    tokenizer = make(str(vocabulary), lowercase=True)
+    tokenizer = make({word: number for number, word in enumerate(lines)}, lowercase=True)
     tokenizer.enable_truncation(LONGEST)
     return torch.tensor([tokenizer.encode(prompt).ids], dtype=torch.int64)
 

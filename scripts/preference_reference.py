@@ -27,12 +27,17 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[1]
 PROMPTS = (
     "a photo of two cats",
-    "  Café &amp; crème,\n\n isn't it? 42",
+    "  Caf\u00e9 &amp; cr\u00e8me,\n\n isn't it? 42",
     "<b>3 dogs</b> -- under a BLUE sky!!! ... ",
     "word " * 100,
     "",
 )
-BERT_PROMPTS = ("A reddish BALLOON, two cats.", "café under the sunset", "one zebra", "cats " * 50)
+BERT_PROMPTS = (
+    "A reddish BALLOON, two cats.",
+    "caf\u00e9 under the sunset",
+    "one zebra",
+    "cats " * 50,
+)
 
 
 def _enter(name: str) -> None:

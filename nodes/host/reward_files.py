@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Literal, cast
 
 import comfy.sd1_clip
@@ -118,8 +119,17 @@ def read(path: Path) -> dict[str, Tensor]:
 
     Returns:
         Name to tensor, on the CPU.
+
+    Raises:
+        ValueError: A pickled file holds more than tensors.
     """
-    return cast("dict[str, Tensor]", comfy.utils.load_torch_file(str(path), safe_load=True))
+    try:
+        return cast("dict[str, Tensor]", comfy.utils.load_torch_file(str(path), safe_load=True))
+    except UnpicklingError as cause:
+        raise ValueError(
+            f"{path.name} is not read: it holds more than weights, and such a file can run code; "
+            "or it was cut short. Get the published file again, or one in .safetensors."
+        ) from cause
 
 
 def stamp(path: Path) -> tuple[str, int, int]:

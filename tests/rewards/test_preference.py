@@ -74,7 +74,7 @@ class TestPublishedFiles:
         assert {p.dtype for p in network.vision.parameters()} == {torch.float16}
 
     @pytest.mark.parametrize("name", SIZES)
-    def test_each_missing_tensor_is_named(self, name):
+    def test_each_missing_tensor_is_noticed(self, name):
         shapes = small(name)
         for key in shapes:
             if key.endswith(UNUSED):
@@ -257,7 +257,7 @@ class TestText:
 
 
 class TestHalfTypes:
-    """float16, which the node takes on a GPU, keeps values and their order; so does bfloat16, worse."""
+    """float16, which the node takes on a GPU, keeps values; so does bfloat16, worse."""
 
     @pytest.mark.parametrize("make", [partial(clip_preference, "hps_v2_1"), image_reward])
     @pytest.mark.parametrize(("dtype", "error"), [(torch.float16, 0.02), (torch.bfloat16, 0.3)])
@@ -266,6 +266,16 @@ class TestHalfTypes:
         whole, half = make().score(shots), make(dtype=dtype).score(shots)
         assert half.dtype == torch.float32
         assert float((half - whole).abs().max()) < error * float(whole.std())
+
+
+@pytest.mark.parametrize("name", ["pick_score", "hps_v2_1"])
+def test_a_first_score_in_inference_mode_leaves_gradients_possible(name):
+    reward = clip_preference(name)
+    shots = images(picture(0, 64, 64))
+    with torch.inference_mode():
+        reward.score(shots)
+    reward.score(shots.requires_grad_()).sum().backward()
+    assert float(shots.grad.abs().sum()) > 0
 
 
 def test_a_local_holder_takes_small_batches():

@@ -23,7 +23,7 @@ SIZES = {"pick_score": CLIP_SIZES, "hps_v2_1": CLIP_SIZES, "image_reward": BLIP_
 VOCABULARY = (
     *("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "##dish", "bal", "##loon", "cafe"),
     *(",", ".", "of", "the", "two", "cat", "##s", "and", "dog", "photo", "on", "table", "green"),
-    *("blue", "sky", "under", "sun", "##set", "in", "style", "old", "master", "##s2", "very"),
+    *("blue", "sky", "under", "sun", "##set", "in", "style", "old", "master", "\u0085", "very"),
     *("big", "small", "one"),
 )
 """38 words: with the two that BLIP adds, the rows of the small word embedding."""

@@ -1,4 +1,4 @@
-"""Rewards of human preference: small networks of the published layouts, weights from their names."""
+"""Human preference: small networks of the published layouts, weights from their names."""
 
 import functools
 
