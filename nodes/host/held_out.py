@@ -9,14 +9,13 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections import Counter
 from collections.abc import Sequence
 
 import comfy.model_management
 import torch
 from torch import Tensor
 
-from ...rewards.base import Reward
+from ...rewards.base import Reward, named, spec_of
 
 __all__ = ["HeldOut"]
 
@@ -36,12 +35,7 @@ class HeldOut:
         Args:
             rewards: Any number.
         """
-        self.rewards: dict[str, Reward] = {}
-        seen: Counter[str] = Counter()
-        for reward in rewards:
-            seen[reward.spec.name] += 1
-            number = seen[reward.spec.name]
-            self.rewards[reward.spec.name + (f" {number}" if number > 1 else "")] = reward
+        self.rewards = named(rewards)
 
     def score(self, pictures: Tensor) -> tuple[list[dict[str, float | str]], float]:
         """Score finished pictures by every reward.
