@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ __all__ = [
     "assess",
     "check_images",
     "describe",
+    "models_of",
     "named",
     "spec_of",
 ]
@@ -206,6 +207,21 @@ def named(rewards: Iterable[Reward]) -> dict[str, Reward]:
         seen[name] += 1
         found[name if seen[name] == 1 else f"{name} {seen[name]}"] = reward
     return found
+
+
+def models_of(reward: object) -> list[Any]:
+    """Return what a memory manager knows a reward's networks by.
+
+    Args:
+        reward: Any; it says so by `get_models()`, or by `patcher` for a single one.
+
+    Returns:
+        Nothing for a reward that says nothing.
+    """
+    models = getattr(reward, "get_models", None)
+    if callable(models):
+        return [*cast("Sequence[Any]", models())]
+    return [getattr(reward, "patcher")] if hasattr(reward, "patcher") else []  # noqa: B009
 
 
 def describe(spec: RewardSpec) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .base import Assessment, Drawn, Reward, RewardSpec, assess, named, spec_of
+from .base import Assessment, Drawn, Reward, RewardSpec, assess, models_of, named, spec_of
 from .lexicographic import InOrder
 
 __all__ = ["NORMALISATIONS", "RULES", "Combination", "Unit", "combine", "units"]
@@ -124,13 +124,7 @@ class Combination:
 
     def get_models(self) -> list[Any]:
         """What a memory manager knows the members' networks by."""
-        found: list[Any] = []
-        for reward in self.members.values():
-            if hasattr(reward, "get_models"):
-                found += getattr(reward, "get_models")()  # noqa: B009 - another pack's may lack it
-            elif hasattr(reward, "patcher"):
-                found.append(getattr(reward, "patcher"))  # noqa: B009
-        return found
+        return [model for reward in self.members.values() for model in models_of(reward)]
 
 
 @contextmanager

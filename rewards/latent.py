@@ -19,7 +19,7 @@ from torch import Tensor
 
 from .base import RewardSpec
 
-__all__ = ["STATISTICS", "LatentReward", "check_latents"]
+__all__ = ["STATISTICS", "TO_REFERENCE", "LatentReward", "check_latents"]
 
 STATISTICS = {
     "mean": ("mean of the latent's values", -float("inf"), float("inf")),
