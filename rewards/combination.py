@@ -98,8 +98,7 @@ class Combination:
             with _blaming(name, [*self.members]):
                 found = assess(reward, images)
                 rows.append(_within(found.values.to("cpu", torch.float64), spec_of(reward)))
-            values: list[float] = rows[-1].tolist()  # pyright: ignore[reportUnknownMemberType]
-            for place, value in enumerate(values):
+            for place, value in enumerate(map(float, rows[-1])):
                 inner = {f"{name}.{key}": float(part) for key, part in found.parts[place].items()}
                 parts[place] |= {name: value, **inner}
                 notes[place] += [f"{name}: {found.notes[place]}"] if found.notes[place] else []
