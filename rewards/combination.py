@@ -98,7 +98,7 @@ class Combination:
             with _blaming(name, [*self.members]):
                 found = assess(reward, images)
                 rows.append(_within(found.values.to("cpu", torch.float64), spec_of(reward)))
-            for place, value in enumerate(map(float, rows[-1])):
+            for place, value in enumerate(map(float, rows[-1].detach())):
                 inner = {f"{name}.{key}": float(part) for key, part in found.parts[place].items()}
                 parts[place] |= {name: value, **inner}
                 notes[place] += [f"{name}: {found.notes[place]}"] if found.notes[place] else []
