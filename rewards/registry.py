@@ -87,5 +87,7 @@ REWARDS: Mapping[str, Entry] = {
     "image_reward": Entry(
         "image_reward", "ImageReward", _PREFERENCE, (IMAGE_REWARD, BERT_VOCABULARY)
     ),
+    "latent": Entry("latent", "LatentReward", "FlowSearchLatentReward"),
+    "combination": Entry("combination", "Combination", "FlowSearchCombineRewards"),
 }
 """Name in the spec to row, in the order of the menu."""
