@@ -2,16 +2,15 @@
 
     y = (crop(resize(x)) - mean) / std        x in 0..1, (B, H, W, C) -> (B, 3, height, width)
 
-Networks were trained on what PIL makes of 8-bit pictures, so resampling is PIL's: rounded to 8 bits,
-then along the rows, then along the columns, each with the filter widened by the factor of reduction
-(antialiased; cubic with a = -1/2), and after each pass clamped and rounded to 8 bits, halves up. The
-result is PIL's but for single levels (1/255) where a sum lies on a half: about one value of a thousand
-with the cubic filter, up to one of twenty with the linear one and simple ratios. Without the roundings
-and the clamp between the passes the average value is off by a quarter of a level, and by up to 30 levels
-at hard edges. Rounding passes gradients on as if it were not there.
+Networks were trained on what PIL makes of 8-bit pictures, so resampling is PIL's, to the bit: rounded to
+8 bits, then along the rows, then along the columns, each by the filter widened by the factor of reduction
+(antialiased; cubic with a = -1/2) in 22 bits of fixed point, clamped and rounded to 8 bits, halves up.
+A float filter with one clamp at the end is off by a quarter of a level (1/255) on average and by up to
+31 levels at hard edges. The integers are exact in float32, so that devices and batch sizes agree to the
+bit too. Gradients pass the roundings as if they were not there.
 
-Pillow 13 does the columns first where a picture is reduced more in height than in width,
-which is faster; those before it, with which the networks were trained, and torchvision do the rows first.
+Pillow 13 does the columns first where a picture is reduced more in height than in width, which is
+faster; those before it, with which the networks were trained, and torchvision do the rows first.
 """
 
 from __future__ import annotations
@@ -19,8 +18,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -29,6 +30,8 @@ __all__ = ["CLIP_224", "DINOV2_224", "IMAGENET_MEAN", "IMAGENET_STD", "Patches",
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 RESAMPLE = {2: "bilinear", 3: "bicubic"}
+BITS = 22
+HALF_BITS = 1 << 11
 
 
 @dataclass(frozen=True)
@@ -224,15 +227,59 @@ def pil_resize(x: Tensor, size: tuple[int, int], resample: str) -> Tensor:
     Returns:
         Shape (B, 3, *size), multiples of 1/255.
     """
-    x = _rounded(x)
-    for wanted in ((x.shape[2], size[1]), size):
-        if wanted != (x.shape[2], x.shape[3]):
-            x = _rounded(
-                functional.interpolate(
-                    x, size=wanted, mode=resample, antialias=True, align_corners=False
-                )
-            )
-    return x
+    x = _kept(x.detach().mul(255.0).add(0.5).floor().clamp(0.0, 255.0), x.clamp(0.0, 1.0) * 255.0)
+    for dim, wanted in ((3, size[1]), (2, size[0])):
+        if x.shape[dim] != wanted:
+            x = _resampled(x.movedim(dim, -1), wanted, resample).movedim(-1, dim)
+    return x / 255.0
+
+
+def _resampled(x: Tensor, wanted: int, resample: str) -> Tensor:
+    """One pass over the last dimension.
+
+    A weight of 22 bits is high 2^11 + low with both within 11 bits, so each product with a level and
+    the sum of all fits a float32 (of TF32 too) without rounding.
+    """
+    high, low = (part.to(x.device) for part in _filter(x.shape[-1], wanted, resample))
+    levels = x.detach()
+    total = (levels @ high).int() * HALF_BITS + (levels @ low).int()
+    found = ((total + (1 << BITS >> 1)) >> BITS).clamp(0, 255).float()
+    if not x.requires_grad:
+        return found
+    return _kept(found, (x @ (high * HALF_BITS + low) / (1 << BITS)).clamp(0.0, 255.0))
+
+
+def _kept(exact: Tensor, smooth: Tensor) -> Tensor:
+    """The values of one with the gradient of the other."""
+    return smooth + (exact - smooth).detach() if smooth.requires_grad else exact
+
+
+@lru_cache(maxsize=64)
+def _filter(length: int, wanted: int, resample: str) -> tuple[Tensor, Tensor]:
+    """Weights of PIL's filter in fixed point, shape (length, wanted), as high 2^11 + low."""
+    scale = length / wanted
+    wide = max(scale, 1.0)
+    reach = (2.0 if resample == "bicubic" else 1.0) * wide
+    centres = (torch.arange(wanted, dtype=torch.float64) + 0.5) * scale
+    first = (centres - reach + 0.5).clamp(min=0.0).floor()
+    last = (centres + reach + 0.5).floor().clamp(max=length)
+    at = torch.arange(length, dtype=torch.float64)[:, None]
+    weights = _kernel((at - centres + 0.5) / wide, resample)
+    weights = torch.where((at >= first) & (at < last), weights, 0.0)
+    fixed = weights / weights.sum(dim=0) * (1 << BITS)
+    whole = (fixed.abs() + 0.5).floor() * fixed.sign()
+    high = (whole / HALF_BITS).round()
+    return high.float(), (whole - high * HALF_BITS).float()
+
+
+def _kernel(x: Tensor, resample: str) -> Tensor:
+    """Triangle, or the cubic with a = -1/2, over distances in pixels of the wider grid."""
+    x = x.abs()
+    if resample == "bilinear":
+        return (1.0 - x).clamp(min=0.0)
+    near = (1.5 * x - 2.5) * x * x + 1.0
+    far = ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0
+    return torch.where(x < 1.0, near, torch.where(x < 2.0, far, 0.0))
 
 
 def normalised(
@@ -249,13 +296,6 @@ def normalised(
         (x - mean) / std.
     """
     return (x - x.new_tensor(mean)[:, None, None]) / x.new_tensor(std)[:, None, None]
-
-
-def _rounded(x: Tensor) -> Tensor:
-    """Clamp to 0..1 and round to 8 bits; the gradient is that of the clamp."""
-    x = x.clamp(0.0, 1.0)
-    levels = (x.detach() * 255.0 + 0.5).floor() / 255.0
-    return x + (levels - x).detach() if x.requires_grad else levels
 
 
 def _sides(size: Any) -> tuple[int, ...]:

@@ -55,9 +55,20 @@ def tokenizer():
     )
 
 
+def letters():
+    """What transformers takes for SigLIP 2, whatever a folder says, with letters for its vocabulary."""
+    try:
+        from transformers import Siglip2Tokenizer
+    except ImportError:  # transformers 4 takes what the folder says
+        return tokenizer()
+    signs = [*"\u2581abcdefghijklmnopqrstuvwxyz0123456789().:,"]
+    vocabulary = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", *signs]
+    return Siglip2Tokenizer(vocab={sign: i for i, sign in enumerate(vocabulary)}, merges=[])
+
+
 def text(**more):
     ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
-    return SMALL | ids | {"vocab_size": 32, "max_position_embeddings": 16} | more
+    return SMALL | ids | {"vocab_size": 64, "max_position_embeddings": 16} | more
 
 
 def scattered(model):
@@ -101,7 +112,8 @@ def siglip_so400m():
 
 def naflex():
     vision = SMALL | {"patch_size": 8, "num_patches": 16}
-    model = Siglip2Model(Siglip2Config(text_config=text(), vision_config=vision))
+    words = text(max_position_embeddings=64)
+    model = Siglip2Model(Siglip2Config(text_config=words, vision_config=vision))
     return model, Siglip2ImageProcessor(patch_size=8, max_num_patches=20)
 
 
@@ -112,6 +124,15 @@ def dinov2():
     crop = BitImageProcessor(size={"shortest_edge": 36}, crop_size=size, image_mean=mean, image_std=std)
     crop.crop_size = {"height": 32, "width": 32}
     return Dinov2Model(config), crop
+
+
+def pictures(count=4, height=61, width=83):
+    """8-bit pictures that differ: each a few blots of colour, with some noise."""
+    generator = torch.Generator().manual_seed(6)
+    blots = torch.rand(count, 3, 3, 4, generator=generator)
+    large = torch.nn.functional.interpolate(blots, size=(height, width), mode="bilinear")
+    noise = torch.rand(count, height, width, 3, generator=generator)
+    return ((large.movedim(1, -1) * 0.8 + noise * 0.2) * 255).to(torch.uint8)
 
 
 KINDS = {f.__name__: f for f in (clip, clip_l, siglip, siglip_so400m, naflex, dinov2)}
@@ -126,7 +147,7 @@ def folder(kind: str) -> Path:
     scattered(model).save_pretrained(path)
     processor.save_pretrained(path)
     if kind != "dinov2":
-        tokenizer().save_pretrained(path)
+        (letters() if kind == "naflex" else tokenizer()).save_pretrained(path)
     return path
 
 
