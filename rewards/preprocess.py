@@ -32,6 +32,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 RESAMPLE = {2: "bilinear", 3: "bicubic"}
 BITS = 22
 HALF_BITS = 1 << 11
+BLOCK = 32
 
 
 @dataclass(frozen=True)
@@ -240,13 +241,16 @@ def _resampled(x: Tensor, wanted: int, resample: str) -> Tensor:
     A weight of 22 bits is high 2^11 + low with both within 11 bits, so each product with a level and
     the sum of all fits a float32 (of TF32 too) without rounding.
     """
-    high, low = (part.to(x.device) for part in _filter(x.shape[-1], wanted, resample))
-    levels = x.detach()
-    total = (levels @ high).int() * HALF_BITS + (levels @ low).int()
-    found = ((total + (1 << BITS >> 1)) >> BITS).clamp(0, 255).float()
-    if not x.requires_grad:
-        return found
-    return _kept(found, (x @ (high * HALF_BITS + low) / (1 << BITS)).clamp(0.0, 255.0))
+    levels, found = x.detach(), list[Tensor]()
+    for there, *parts in _filter(x.shape[-1], wanted, resample):
+        high, low = (part.to(x.device) for part in parts)
+        total = (levels[..., there] @ high).int() * HALF_BITS + (levels[..., there] @ low).int()
+        exact = ((total + (1 << BITS >> 1)) >> BITS).clamp(0, 255).float()
+        if x.requires_grad:
+            smooth = x[..., there] @ (high * HALF_BITS + low) / (1 << BITS)
+            exact = _kept(exact, smooth.clamp(0.0, 255.0))
+        found.append(exact)
+    return torch.cat(found, dim=-1)
 
 
 def _kept(exact: Tensor, smooth: Tensor) -> Tensor:
@@ -255,8 +259,11 @@ def _kept(exact: Tensor, smooth: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def _filter(length: int, wanted: int, resample: str) -> tuple[Tensor, Tensor]:
-    """Weights of PIL's filter in fixed point, shape (length, wanted), as high 2^11 + low."""
+def _filter(length: int, wanted: int, resample: str) -> list[tuple[slice, Tensor, Tensor]]:
+    """Weights of PIL's filter in fixed point, as high 2^11 + low, for some new pixels at a time.
+
+    Each entry: which old pixels they need, and both parts, shape (old pixels, new pixels).
+    """
     scale = length / wanted
     wide = max(scale, 1.0)
     reach = (2.0 if resample == "bicubic" else 1.0) * wide
@@ -269,7 +276,13 @@ def _filter(length: int, wanted: int, resample: str) -> tuple[Tensor, Tensor]:
     fixed = weights / weights.sum(dim=0) * (1 << BITS)
     whole = (fixed.abs() + 0.5).floor() * fixed.sign()
     high = (whole / HALF_BITS).round()
-    return high.float(), (whole - high * HALF_BITS).float()
+    low = whole - high * HALF_BITS
+    blocks: list[tuple[slice, Tensor, Tensor]] = []
+    for start in range(0, wanted, BLOCK):
+        new = slice(start, min(start + BLOCK, wanted))
+        old = slice(int(first[new.start]), int(last[new.stop - 1]))
+        blocks.append((old, high[old, new].float(), low[old, new].float()))
+    return blocks
 
 
 def _kernel(x: Tensor, resample: str) -> Tensor:
