@@ -7,6 +7,7 @@ from a folder as transformers saves them, a reward sees the same two classes.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ from torch.nn import functional
 
 from .holder import Held, Holder
 
-__all__ = ["Encoder", "ImageEncoder", "TextEncoder", "Tokens"]
+__all__ = ["Encoder", "ImageEncoder", "TextEncoder", "Tokens", "cut_off"]
 
 
 @dataclass(frozen=True)
@@ -137,3 +138,20 @@ class Encoder(Held):
         """Of pictures and, where it is another network, of texts."""
         text = self.text.holders if self.text else ()
         return tuple(dict.fromkeys((*self.images.holders, *text)))
+
+
+def cut_off(count: int, longest: int) -> str:
+    """Say, and log, how much of a text an encoder does not read.
+
+    Args:
+        count: Tokens of the text, with those for its start and end.
+        longest: Tokens that the encoder reads.
+
+    Returns:
+        A line, or nothing when all is read.
+    """
+    if count <= longest:
+        return ""
+    note = f"the prompt has {count} tokens and the encoder reads {longest}: its end is not judged"
+    logging.getLogger("flowsearch").warning("FlowSearch: %s.", note)
+    return note

@@ -7,7 +7,6 @@ each model's own training: CLIP reads up to 77 tokens, SigLIP exactly 64, padded
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -15,7 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from .encoder import Encoder, ImageEncoder, TextEncoder, Tokens
+from .encoder import Encoder, ImageEncoder, TextEncoder, Tokens, cut_off
 from .holder import Holder, dtype_of
 from .preprocess import Patches, Preprocess
 
@@ -176,20 +175,3 @@ def _tokenizer(folder: Path, longest: int, *, padded: bool) -> Callable[[str], T
         return Tokens(found["input_ids"], cut_off(count, longest))
 
     return tokenize
-
-
-def cut_off(count: int, longest: int) -> str:
-    """Say, and log, how much of a text an encoder does not read.
-
-    Args:
-        count: Tokens of the text, with those for its start and end.
-        longest: Tokens that the encoder reads.
-
-    Returns:
-        A line, or nothing when all is read.
-    """
-    if count <= longest:
-        return ""
-    note = f"the prompt has {count} tokens and the encoder reads {longest}: its end is not judged"
-    logging.getLogger("flowsearch").warning("FlowSearch: %s.", note)
-    return note
