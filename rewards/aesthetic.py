@@ -8,8 +8,9 @@ Three heads, told apart by their files' keys and shapes:
 * LAION aesthetic predictor ("v1"): 768-1 on CLIP ViT-L/14
 * Aesthetic Predictor V2.5: 1152-1024-128-64-16-1 on SigLIP so400m-patch14-384
 
-None has a nonlinearity (their layers have only dropout between them), so each is one affine function of
-the direction, and its range is exactly bias -+ |weight|. They were trained on ratings of 1 to 10.
+None has a nonlinearity (their layers have only dropout between them), so each is one affine
+function of the direction, and its range is exactly bias -+ |weight|. They were trained on ratings
+of 1 to 10.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,12 @@ from .holder import Held, Holder, dtype_of
 from .preprocess import Preprocess
 
 __all__ = ["KINDS", "Aesthetic", "AestheticHead", "Kind", "head_from"]
+
+
+class Operations(Protocol):
+    """Where layers are taken from: torch.nn, or the host's."""
+
+    Linear: Any
 
 
 @dataclass(frozen=True)
@@ -104,7 +111,7 @@ KINDS = (
 class AestheticHead(nn.Module):
     """Linear layers, one after the other."""
 
-    def __init__(self, kind: Kind, operations: Any = nn) -> None:
+    def __init__(self, kind: Kind, operations: Operations = nn) -> None:
         """Build it.
 
         Args:
@@ -129,7 +136,7 @@ class AestheticHead(nn.Module):
         return self.layers(directions)
 
 
-def head_from(weights: Mapping[str, Tensor], operations: Any = nn) -> AestheticHead:
+def head_from(weights: Mapping[str, Tensor], operations: Operations = nn) -> AestheticHead:
     """Make the head that a file holds.
 
     Args:
@@ -149,9 +156,10 @@ def head_from(weights: Mapping[str, Tensor], operations: Any = nn) -> AestheticH
         missing = sorted(closest.shapes.items() - shapes.items())
         unknown = sorted(shapes.items() - closest.shapes.items())
         raise ValueError(
-            f"These weights are no aesthetic head that is known ({', '.join(k.name for k in KINDS)})"
-            f". Beside {closest.name}, the closest: missing {missing[:3]}, unknown {unknown[:3]}. "
-            "Choose a file of those that the node's help page names."
+            "These weights are no aesthetic head that is known "
+            f"({', '.join(k.name for k in KINDS)}). Beside {closest.name}, the closest: missing "
+            f"{missing[:3]}, unknown {unknown[:3]}. Choose a file of those that the node's help "
+            "page names."
         )
     head = AestheticHead(kind, operations)
     renamed = {
@@ -173,7 +181,7 @@ def _bounds(weights: Mapping[str, Tensor], count: int) -> tuple[float, float]:
     for i in range(1, count):
         weight = weights[f"layers.{i}.weight"].double()
         w, b = weight @ w, weight @ b + weights[f"layers.{i}.bias"].double()
-    reach, middle = float(w.norm()), float(b)
+    reach, middle = float(w.square().sum().sqrt()), float(b)
     slack = 1e-4 * (1.0 + reach + abs(middle))
     return middle - reach - slack, middle + reach + slack
 

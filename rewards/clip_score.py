@@ -2,9 +2,9 @@
 
     score = <image, text> / (|image| |text|)        -1 to 1
 
-The plain cosine, as search uses it: Hessel et al.'s CLIPScore is 2.5 max(cosine, 0), the same order of
-pictures but for negative ones (arXiv:2104.08718, eq. (1)). With CLIP, fitting pictures are at about 0.2
-to 0.35 and others at 0.1 to 0.2; values of different encoders do not compare.
+The plain cosine, as search uses it: Hessel et al.'s CLIPScore is 2.5 max(cosine, 0), the same
+order of pictures but for negative ones (arXiv:2104.08718, eq. (1)). With CLIP, fitting pictures
+are at about 0.2 to 0.35 and others at 0.1 to 0.2; values of different encoders do not compare.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ class ClipScore(Held):
     def __post_init__(self) -> None:
         """Check what fits together."""
         if not self.prompt.strip():
-            raise ValueError("CLIP Score was given an empty prompt. Say what the picture should show.")
+            raise ValueError(
+                "CLIP Score was given an empty prompt. Say what the picture should show."
+            )
         if not self.images.aligned or self.images.width != self.text.width:
             raise ValueError(
                 f"CLIP Score was given an encoder of pictures ({self.images.family}, "

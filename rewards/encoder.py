@@ -1,8 +1,8 @@
 """Encoders: networks that give pictures and texts directions in one space.
 
-An encoder joins a holder (which network, where), a function of the network, and what comes before it:
-preprocessing for pictures, a tokenizer for text. Whether the network came from the host's loaders or
-from a folder as transformers saves them, a reward sees the same two classes.
+An encoder joins a holder (which network, where), a function of the network, and what comes before
+it: preprocessing for pictures, a tokenizer for text. Whether the network came from the host's
+loaders or from a folder as transformers saves them, a reward sees the same two classes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -18,7 +18,10 @@ from torch.nn import functional
 
 from .holder import Held, Holder
 
-__all__ = ["Encoder", "ImageEncoder", "TextEncoder", "Tokens", "cut_off"]
+__all__ = ["Encoder", "ImageEncoder", "Network", "TextEncoder", "Tokens", "cut_off"]
+
+Network: TypeAlias = Any
+"""A network or another object of a library that has no types to speak of."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ class ImageEncoder(Held):
         if not images.shape[0]:
             return images.new_zeros(0, self.width, dtype=torch.float32)
 
-        def run(network: Any, rows: Tensor) -> Tensor:
+        def run(network: Network, rows: Tensor) -> Tensor:
             return self.forward(network, self.preprocess(rows))
 
         return functional.normalize(self.holder.run(run, images), dim=-1)

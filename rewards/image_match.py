@@ -2,8 +2,8 @@
 
     score = mean or max over references of  <image, reference> / (|image| |reference|)      -1 to 1
 
-What resemblance means is the encoder's: CLIP and SigLIP compare content and style as words would name
-them, DINOv2 compares objects and their look.
+What resemblance means is the encoder's: CLIP and SigLIP compare content and style as words would
+name them, DINOv2 compares objects and their look.
 """
 
 from __future__ import annotations
@@ -110,7 +110,5 @@ class ImageMatch(Held):
             return Assessment(found.sum(dim=-1))
         each = (found @ self._directions.to(found.device).T).clamp(-1.0, 1.0)
         values = each.mean(dim=1) if self.rule == "mean" else each.amax(dim=1)
-        parts = [
-            {f"reference {i}": value for i, value in enumerate(row, 1)} for row in each.tolist()
-        ]
+        parts = [{f"reference {i}": float(v) for i, v in enumerate(row, 1)} for row in each]
         return Assessment(values, parts)

@@ -2,12 +2,13 @@
 
     y = (crop(resize(x)) - mean) / std        x in 0..1, (B, H, W, C) -> (B, 3, height, width)
 
-Networks were trained on what PIL makes of 8-bit pictures, so resampling is PIL's, to the bit: rounded to
-8 bits, then along the rows, then along the columns, each by the filter widened by the factor of reduction
-(antialiased; cubic with a = -1/2) in 22 bits of fixed point, clamped and rounded to 8 bits, halves up.
-A float filter with one clamp at the end is off by a quarter of a level (1/255) on average and by up to
-31 levels at hard edges. The integers are exact in float32, so that devices and batch sizes agree to the
-bit too. Gradients pass the roundings as if they were not there.
+Networks were trained on what PIL makes of 8-bit pictures, so resampling is PIL's, to the bit:
+rounded to 8 bits, then along the rows, then along the columns, each by the filter widened by the
+factor of reduction (antialiased; cubic with a = -1/2) in 22 bits of fixed point, clamped and
+rounded to 8 bits, halves up. A float filter with one clamp at the end is off by a quarter of a
+level (1/255) on average and by up to 31 levels at hard edges. The integers are exact in float32,
+so that devices and batch sizes agree to the bit too. Gradients pass the roundings as if they were
+not there.
 
 Pillow 13 does the columns first where a picture is reduced more in height than in width, which is
 faster; those before it, with which the networks were trained, and torchvision do the rows first.
@@ -99,7 +100,7 @@ class Preprocess:
             raise ValueError(f"resampling {config['resample']} is neither 2 (bilinear) nor 3")
         if not all(config.get(f"do_{word}", True) for word in ("resize", "rescale", "normalize")):
             raise ValueError("it leaves out resizing, rescaling or normalisation")
-        style = {
+        style: dict[str, Any] = {
             "mean": tuple(config["image_mean"]),
             "std": tuple(config["image_std"]),
             "resample": resample,
@@ -108,7 +109,7 @@ class Preprocess:
         if not config.get("do_center_crop"):
             if len(size) == 1:
                 raise ValueError("it keeps proportions without a crop")
-            return cls(*size, **style, fit="squash")
+            return cls(size[0], size[1], **style, fit="squash")
         crop = _sides(config["crop_size"])
         if len(size) != 1:
             raise ValueError("it crops after squashing")
@@ -238,8 +239,8 @@ def pil_resize(x: Tensor, size: tuple[int, int], resample: str) -> Tensor:
 def _resampled(x: Tensor, wanted: int, resample: str) -> Tensor:
     """One pass over the last dimension.
 
-    A weight of 22 bits is high 2^11 + low with both within 11 bits, so each product with a level and
-    the sum of all fits a float32 (of TF32 too) without rounding.
+    A weight of 22 bits is high 2^11 + low with both within 11 bits, so each product with a level
+    and the sum of all fits a float32 (of TF32 too) without rounding.
     """
     levels, found = x.detach(), list[Tensor]()
     for there, *parts in _filter(x.shape[-1], wanted, resample):
@@ -311,11 +312,11 @@ def normalised(
     return (x - x.new_tensor(mean)[:, None, None]) / x.new_tensor(std)[:, None, None]
 
 
-def _sides(size: Any) -> tuple[int, ...]:
+def _sides(size: int | Mapping[str, int | None]) -> tuple[int, ...]:
     """One number for a shorter side, two for height and width."""
     if isinstance(size, int):
         return (size,)
-    given = {key: value for key, value in dict(size).items() if value}
+    given = {key: value for key, value in size.items() if value}
     if set(given) == {"shortest_edge"}:
         return (int(given["shortest_edge"]),)
     if set(given) == {"height", "width"}:

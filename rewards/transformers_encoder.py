@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .encoder import Encoder, ImageEncoder, TextEncoder, Tokens, cut_off
+from .encoder import Encoder, ImageEncoder, Network, TextEncoder, Tokens, cut_off
 from .holder import Holder, dtype_of
 from .preprocess import Patches, Preprocess
 
@@ -58,11 +59,8 @@ def load(folder: Path, dtype: torch.dtype) -> nn.Module:
     Raises:
         ValueError: Of no known type.
     """
-    from transformers import AutoModel
-
     model_type(folder)
-    network = AutoModel.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    return cast("nn.Module", network.to(dtype))
+    return _from(folder, "AutoModel").to(dtype)
 
 
 def encoder(holder: Holder[Any], folder: Path) -> Encoder:
@@ -78,18 +76,16 @@ def encoder(holder: Holder[Any], folder: Path) -> Encoder:
     Raises:
         ValueError: Of no known type, or its processor does what is not done here.
     """
-    from transformers import AutoImageProcessor
-
     config = holder.network.config
     family = FAMILIES[model_type(folder)]
-    processor = AutoImageProcessor.from_pretrained(
-        folder, local_files_only=True, trust_remote_code=False
-    ).to_dict()
+    processor = _from(folder, "AutoImageProcessor").to_dict()
     is_flexible = "max_num_patches" in processor
     try:
         preprocess = _flexible(processor) if is_flexible else Preprocess.from_config(processor)
     except ValueError as error:
-        raise ValueError(f"The image processor of '{folder.name}' cannot be used: {error}.") from error
+        raise ValueError(
+            f"The image processor of '{folder.name}' cannot be used: {error}."
+        ) from error
     vision = config if family == "dinov2" else config.vision_config
     width = config.projection_dim if family == "clip" else vision.hidden_size
     images = ImageEncoder(
@@ -108,6 +104,12 @@ def encoder(holder: Holder[Any], folder: Path) -> Encoder:
     return Encoder(images, TextEncoder(holder, _text, tokenize, width))
 
 
+def _from(folder: Path, name: str) -> Network:
+    """What one of the library's Auto classes makes of a folder; imported when it is needed."""
+    auto = getattr(import_module("transformers"), name)
+    return auto.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+
 def _flexible(processor: dict[str, Any]) -> Patches:
     """The preprocessing of a processor of SigLIP 2 for any proportions."""
     names = {2: "bilinear", 3: "bicubic"}
@@ -120,22 +122,24 @@ def _flexible(processor: dict[str, Any]) -> Patches:
     )
 
 
-def _tensor(found: Any) -> Tensor:
+def _tensor(found: Network) -> Tensor:
     """Features: transformers 4 returns them, 5 the output whose pooler_output they are."""
     return found if isinstance(found, Tensor) else found.pooler_output
 
 
-def _features(network: Any, pixels: Tensor) -> Tensor:
+def _features(network: Network, pixels: Tensor) -> Tensor:
     return _tensor(network.get_image_features(pixel_values=pixels.to(dtype_of(network))))
 
 
-def _pooled(network: Any, pixels: Tensor) -> Tensor:
+def _pooled(network: Network, pixels: Tensor) -> Tensor:
     return network(pixel_values=pixels.to(dtype_of(network))).pooler_output
 
 
-def _patches(network: Any, pixels: Tensor) -> Tensor:
-    """Cut into patches, row by row, channels last, as the reference does; all of one picture's size,
-    so none is padded."""
+def _patches(network: Network, pixels: Tensor) -> Tensor:
+    """Cut into patches, row by row, channels last, as the reference does.
+
+    The pictures are all of one size, so none is padded.
+    """
     patch = network.config.vision_config.patch_size
     count, _, height, width = pixels.shape
     rows, columns = height // patch, width // patch
@@ -149,17 +153,13 @@ def _patches(network: Any, pixels: Tensor) -> Tensor:
     return _tensor(found)
 
 
-def _text(network: Any, ids: Tensor) -> Tensor:
+def _text(network: Network, ids: Tensor) -> Tensor:
     return _tensor(network.get_text_features(input_ids=ids))
 
 
 def _tokenizer(folder: Path, longest: int, *, padded: bool) -> Callable[[str], Tokens]:
     """A function from words to ids that says what it cut off."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(
-        folder, local_files_only=True, trust_remote_code=False
-    )
+    tokenizer = _from(folder, "AutoTokenizer")
 
     def tokenize(text: str) -> Tokens:
         # SigLIP was trained on lower case; not every version of its tokenizers sees to it

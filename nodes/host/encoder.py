@@ -1,9 +1,9 @@
-"""Encoders from what the host's own loaders gave, CLIP_VISION for pictures and CLIP for texts, or from
-folders, under the host's memory manager.
+"""Encoders from what the host's own loaders gave, CLIP_VISION for pictures and CLIP for texts, or
+from folders, under the host's memory manager.
 
-What the host loaded is not loaded a second time. Pictures get our preprocessing, which is the reference's (the host's
-crops SigLIP's and rounds only once); texts get the host's tokenizer without its prompt syntax, so that
-(word:1.2) is neither weighted nor cut out.
+What the host loaded is not loaded a second time. Pictures get our preprocessing, which is the
+reference's (the host's crops SigLIP's and rounds only once); texts get the host's tokenizer
+without its prompt syntax, so that (word:1.2) is neither weighted nor cut out.
 """
 
 from __future__ import annotations
@@ -85,21 +85,21 @@ def head_of(path: Path) -> Managed[AestheticHead]:
 def _images(clip_vision: Any) -> ImageEncoder:
     """Pictures by a CLIP_VISION."""
     kind, config, side = clip_vision.model_type, clip_vision.config, clip_vision.image_size
-    style = {"mean": tuple(clip_vision.image_mean), "std": tuple(clip_vision.image_std)}
+    mean, std = tuple(clip_vision.image_mean), tuple(clip_vision.image_std)
     holder = Managed(clip_vision.model, patcher=clip_vision.patcher)
     if kind == "clip_vision_model":
-        weights = clip_vision.model.visual_projection
-        if not isinstance(weights, torch.nn.Module):
+        projection = clip_vision.model.visual_projection
+        if not isinstance(projection, torch.nn.Linear):
             raise ValueError("This CLIP_VISION has no projection, so its embedding is not CLIP's.")
-        _check(weights.weight, "visual_projection", "the CLIP_VISION")
-        preprocess, forward = Preprocess(side, side, **style), _embedding
+        _check(projection.weight, "visual_projection", "the CLIP_VISION")
+        preprocess, forward = Preprocess(side, side, mean, std), _embedding
         width, family = config["projection_dim"], "clip"
     elif kind in ("siglip_vision_model", "siglip2_vision_model"):
         flexible = side <= 0
         preprocess = (
-            Patches(config["patch_size"], config["num_patches"], **style)
+            Patches(config["patch_size"], config["num_patches"], mean, std)
             if flexible
-            else Preprocess(side, side, **style, fit="squash")
+            else Preprocess(side, side, mean, std, fit="squash")
         )
         forward, width, family, side = _mean, config["hidden_size"], "siglip", max(side, 0)
     elif kind == "dinov2":
@@ -134,9 +134,10 @@ def _text(clip: Any, images: ImageEncoder) -> TextEncoder:
     name = next((k for k, width in widths.items() if width == images.width), None)
     if not images.aligned or name is None or getattr(tokenizers, name, None) is None:
         raise ValueError(
-            f"The CLIP_VISION is of family {images.family} and gives {images.width} numbers; the CLIP "
-            f"holds {widths or 'no CLIP text model'}. ViT-L/14 goes with clip_l (768), ViT-H with "
-            "SD 2's (1024), ViT-bigG with clip_g (1280). SigLIP needs a folder by Load Encoder."
+            f"The CLIP_VISION is of family {images.family} and gives {images.width} numbers; the "
+            f"CLIP holds {widths or 'no CLIP text model'}. ViT-L/14 goes with clip_l (768), ViT-H "
+            "with SD 2's (1024), ViT-bigG with clip_g (1280). SigLIP needs a folder by Load "
+            "Encoder."
         )
     _check_projection(clip, name, found[name].transformer.text_projection.weight)
     network, tokenizer = found[name], getattr(tokenizers, name)
@@ -166,8 +167,8 @@ def _pooled(network: Any, ids: Tensor) -> Tensor:
 def _check_projection(clip: Any, name: str, weight: Tensor) -> None:
     """Refuse a text model whose file had no projection.
 
-    The host leaves such a one as memory happened to be. The file is asked where the loader noted it:
-    any square text_projection of the right width; otherwise the values are.
+    The host leaves such a one as memory happened to be. The file is asked where the loader noted
+    it: any square text_projection of the right width; otherwise the values are.
     """
     recipe = getattr(clip.patcher, "cached_patcher_init", None)
     noted = recipe[1][0] if recipe else ()

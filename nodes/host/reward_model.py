@@ -71,8 +71,8 @@ class Managed(Generic[N]):
             network: On the CPU, in the type it shall have.
             row_bytes: What one row's activations take at most, about; 0 when it is not known.
             batch: Most rows at once.
-            patcher: The host's handle, where a loader of the host made the network (or one that it is
-                a part of); it then stays the host's, and there is no second copy.
+            patcher: The host's handle, where a loader of the host made the network (or one that it
+                is a part of); it then stays the host's, and there is no second copy.
         """
         self._shell = _Shell(network.eval().requires_grad_(False))
         self._row_bytes, self._batch = row_bytes, batch

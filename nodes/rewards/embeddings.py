@@ -36,9 +36,9 @@ class LoadEncoder(io.ComfyNode):
             display_name="Load Encoder",
             category=CATEGORY_REWARDS,
             description=(
-                "Loads CLIP, SigLIP, SigLIP 2 or DINOv2 from a folder as transformers saves them, for "
-                "the rewards on embeddings. Needed for SigLIP, whose pooling ComfyUI's CLIP Vision "
-                "leaves out; for CLIP and DINOv2 ComfyUI's own loaders do as well."
+                "Loads CLIP, SigLIP, SigLIP 2 or DINOv2 from a folder as transformers saves them, "
+                "for the rewards on embeddings. Needed for SigLIP, whose pooling ComfyUI's CLIP "
+                "Vision leaves out; for CLIP and DINOv2 ComfyUI's own loaders do as well."
             ),
             search_aliases=["clip", "siglip", "dino", "dinov2", "embedding", "reward model"],
             inputs=[
@@ -48,8 +48,8 @@ class LoadEncoder(io.ComfyNode):
                     default=FOLDERS[0].name,
                     tooltip=(
                         "A folder below models/flowsearch_rewards with config.json, weights, "
-                        "preprocessor and tokenizer, as published. Large models judge better and take "
-                        "longer. The help page names folders and where to get them."
+                        "preprocessor and tokenizer, as published. Large models judge better and "
+                        "take longer. The help page names folders and where to get them."
                     ),
                 )
             ],
@@ -78,24 +78,24 @@ class ClipScoreReward(io.ComfyNode):
             display_name="CLIP Score Reward",
             category=CATEGORY_REWARDS,
             description=(
-                "How well a picture fits a prompt: the cosine of their embeddings by CLIP, SigLIP or "
-                "SigLIP 2, -1 to 1. Sees what is there and in which style; weak at counts, positions "
-                "and which attribute belongs to which object."
+                "How well a picture fits a prompt: the cosine of their embeddings by CLIP, SigLIP "
+                "or SigLIP 2, -1 to 1. Sees what is there and in which style; weak at counts, "
+                "positions and which attribute belongs to which object."
             ),
             search_aliases=["clip score", "clipscore", "siglip score", "prompt alignment"],
             inputs=[
                 _encoder(
-                    "Judges the pictures: a CLIP_VISION from Load CLIP Vision, then connect clip too; "
-                    "or Load Encoder, which needs no clip. Values of different encoders do not "
-                    "compare."
+                    "Judges the pictures: a CLIP_VISION from Load CLIP Vision, then connect clip "
+                    "too; or Load Encoder, which needs no clip. Values of different encoders do "
+                    "not compare."
                 ),
                 io.Clip.Input(
                     "clip",
                     optional=True,
                     tooltip=(
-                        "Reads the prompt, for a CLIP_VISION only: the text half of the same model, "
-                        "with its projection (ViT-L/14's clip_l, SD 2's for ViT-H, clip_g for "
-                        "ViT-bigG). Before any LoRA."
+                        "Reads the prompt, for a CLIP_VISION only: the text half of the same "
+                        "model, with its projection (ViT-L/14's clip_l, SD 2's for ViT-H, clip_g "
+                        "for ViT-bigG). Before any LoRA."
                     ),
                 ),
                 io.String.Input(
@@ -104,9 +104,9 @@ class ClipScoreReward(io.ComfyNode):
                     multiline=True,
                     dynamic_prompts=False,
                     tooltip=(
-                        "What the picture should show, in plain words: weights such as (word:1.2) are "
-                        "read as characters. CLIP reads the first 77 tokens, about 60 words, SigLIP "
-                        "64; short and concrete works best, and it must not be empty."
+                        "What the picture should show, in plain words: weights such as (word:1.2) "
+                        "are read as characters. CLIP reads the first 77 tokens, about 60 words, "
+                        "SigLIP 64; short and concrete works best, and it must not be empty."
                     ),
                 ),
             ],
@@ -131,27 +131,29 @@ class ImageMatchReward(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """See the help page."""
-        reference = io.Image.Input("reference", tooltip="A picture to resemble, or a batch of them.")
+        reference = io.Image.Input(
+            "reference", tooltip="A picture to resemble, or a batch of them."
+        )
         template = io.Autogrow.TemplatePrefix(reference, prefix="reference", min=1, max=50)
         return io.Schema(
             node_id="FlowSearchImageMatch",
             display_name="Image Match Reward",
             category=CATEGORY_REWARDS,
             description=(
-                "How much a picture resembles reference pictures: the cosine of their embeddings, -1 "
-                "to 1. With CLIP or SigLIP likeness of content and style, with DINOv2 of the object "
-                "itself."
+                "How much a picture resembles reference pictures: the cosine of their embeddings, "
+                "-1 to 1. With CLIP or SigLIP likeness of content and style, with DINOv2 of the "
+                "object itself."
             ),
             search_aliases=["image similarity", "reference", "clip-i", "dino", "likeness"],
             inputs=[
                 _encoder(
-                    "Judges likeness: a CLIP_VISION from Load CLIP Vision (CLIP, SigLIP, DINOv2), or "
-                    "Load Encoder. CLIP and SigLIP compare meaning and style, DINOv2 looks."
+                    "Judges likeness: a CLIP_VISION from Load CLIP Vision (CLIP, SigLIP, DINOv2), "
+                    "or Load Encoder. CLIP and SigLIP compare meaning and style, DINOv2 looks."
                 ),
                 io.Autogrow.Input(
                     "references",
                     template=template,
-                    tooltip="Pictures to resemble, each of any size; one to 50, batches count as many.",
+                    tooltip="Pictures to resemble, each of any size; 1 to 50 inputs, or batches.",
                 ),
                 io.Combo.Input(
                     "rule",
@@ -184,25 +186,25 @@ class AestheticReward(io.ComfyNode):
             display_name="Aesthetic Reward",
             category=CATEGORY_REWARDS,
             description=(
-                "How much people liked the look of such pictures, about 1 to 10, by LAION's aesthetic "
-                "predictors (CLIP ViT-L/14) or Aesthetic Predictor V2.5 (SigLIP so400m). Knows no "
-                "prompt; combine it with one that does."
+                "How much people liked the look of such pictures, about 1 to 10, by LAION's "
+                "aesthetic predictors (CLIP ViT-L/14) or Aesthetic Predictor V2.5 (SigLIP "
+                "so400m). Knows no prompt; combine it with one that does."
             ),
             search_aliases=["aesthetic score", "laion", "beauty", "quality"],
             inputs=[
                 _encoder(
-                    "What the head was trained on: CLIP ViT-L/14 at 224 pixels by Load CLIP Vision or "
-                    "Load Encoder for LAION's, SigLIP so400m-patch14-384 by Load Encoder for V2.5. "
-                    "Others are refused."
+                    "What the head was trained on: CLIP ViT-L/14 at 224 pixels by Load CLIP "
+                    "Vision or Load Encoder for LAION's, SigLIP so400m-patch14-384 by Load "
+                    "Encoder for V2.5. Others are refused."
                 ),
                 io.Combo.Input(
                     "weights",
                     options=choices(),
                     default=HEADS[0].name,
                     tooltip=(
-                        "The head's file in models/flowsearch_rewards; which one it is shows in its "
-                        "keys. LAION v2 (the default) is the usual one, v1 older, V2.5 also knows "
-                        "illustrations."
+                        "The head's file in models/flowsearch_rewards; which one it is shows in "
+                        "its keys. LAION v2 (the default) is the usual one, v1 older, V2.5 also "
+                        "knows illustrations."
                     ),
                 ),
             ],

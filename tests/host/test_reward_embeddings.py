@@ -1,7 +1,9 @@
-"""Rewards on embeddings in the real host: its own loaders' networks, folders, memory, cancelling."""
+"""Rewards on embeddings in the real host: its own loaders' networks, folders, memory,
+cancelling."""
 
 import gc
 import shutil
+from pathlib import Path
 
 import comfy.model_management as management
 import encoders
@@ -12,7 +14,7 @@ import torch
 from comfy.sd import CLIP
 from encoders import pictures
 from real_weights import real
-from reward_cases import embeddings as cases
+from safetensors.torch import save_file
 
 from flowsearch.nodes.host import reward_files
 from flowsearch.nodes.host.encoder import encoder_of, folder_encoder
@@ -23,6 +25,7 @@ from flowsearch.nodes.rewards.embeddings import (
     LoadEncoder,
 )
 from flowsearch.rewards.base import assess
+from flowsearch.rewards.clip_score import ClipScore
 from flowsearch.rewards.preprocess import DINOV2_224
 from flowsearch.rewards.registry import REWARDS
 
@@ -49,8 +52,6 @@ def clip_folder(model, comfyui, tmp_path_factory):
 def rewards_folder():
     """An empty models/flowsearch_rewards of the host's test folder, known to it."""
     reward_files.register()
-    from pathlib import Path
-
     path = Path(folder_paths.get_folder_paths("flowsearch_rewards")[0])
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir(parents=True)
@@ -70,18 +71,23 @@ def by_folder(folder, text=TEXT):
     return reward_of(ClipScoreReward.execute(folder_encoder(folder), text))
 
 
-@pytest.mark.parametrize("text", [TEXT, "(red:1.5) [cat], embedding:nothing BREAK \\(x\\)", "red " * 99])
+@pytest.mark.parametrize(
+    "text", [TEXT, "(red:1.5) [cat], embedding:nothing BREAK \\(x\\)", "red " * 99]
+)
 def test_the_hosts_networks_and_the_folder_score_alike(host_pair, clip_folder, text):
     """The same weights, pictures and words, weights in brackets and too long a text included."""
     with torch.inference_mode():
-        host, folder = (assess(r, IMAGES) for r in (by_host(host_pair, text), by_folder(clip_folder, text)))
+        host, folder = (
+            assess(r, IMAGES) for r in (by_host(host_pair, text), by_folder(clip_folder, text))
+        )
     assert torch.allclose(host.values, folder.values, atol=1e-5)
     assert list(host.notes) == list(folder.notes)
     assert float(folder.values.std()) > 1e-3
 
 
 def test_weights_in_the_prompt_do_not_weigh(host_pair, model):
-    """The host's own encoding of '(cat:3)' is not that of the words; ours is CLIP's of the characters."""
+    """The host's own encoding of '(cat:3)' is not that of the words; ours is CLIP's of the
+    characters."""
     vision, clip = host_pair
     text = encoder_of(vision, clip).text
     plain = text.tokenize("(cat:3)").ids
@@ -121,10 +127,10 @@ def test_what_the_host_loaded_is_not_copied_and_is_freed_by_it(host_pair):
 
 
 def test_a_text_model_without_projection_is_refused(model, host_pair):
+    clip = host_encoders.clip(model, without="text_projection")
+    # the host leaves the memory as it was; what it happens to hold must not matter to this test
+    clip.cond_stage_model.clip_l.transformer.text_projection.weight.data.zero_()
     with pytest.raises(ValueError, match=r"no projection.*model\.safetensors"):
-        clip = host_encoders.clip(model, without="text_projection")
-        # the host leaves the memory as it was; what it happens to hold must not matter
-        clip.cond_stage_model.clip_l.transformer.text_projection.weight.data.zero_()
         by_host((host_pair[0], clip))
 
 
@@ -138,10 +144,10 @@ def test_a_projection_that_no_training_leaves_is_refused(model, host_pair, value
 
 
 @pytest.mark.parametrize("has", [True, False])
-def test_the_file_is_asked_for_its_projection_where_the_loader_noted_it(model, host_pair, tmp_path, has):
+def test_the_file_is_asked_for_its_projection_where_the_loader_noted_it(
+    model, host_pair, tmp_path, has
+):
     """Memory that holds another matrix of that shape looks trained; the file tells."""
-    from safetensors.torch import save_file
-
     kept = ("text_model", "text_projection") if has else ("text_model",)
     weights = {k: v.contiguous() for k, v in model.state_dict().items() if k.startswith(kept)}
     save_file(weights, tmp_path / "clip_l.safetensors")
@@ -183,7 +189,9 @@ def test_clip_score_without_a_reader_or_with_two_is_refused(host_pair, clip_fold
 def test_dinov2_by_the_host_is_the_librarys(host_pair):
     """Of the trained size; at another the host and transformers stretch positions differently."""
     model, vision = host_encoders.dinov2()
-    output = ImageMatchReward.execute(vision, {"reference0": IMAGES[:2], "reference1": IMAGES[2:3]}, "mean")
+    output = ImageMatchReward.execute(
+        vision, {"reference0": IMAGES[:2], "reference1": IMAGES[2:3]}, "mean"
+    )
     with torch.no_grad():
         found = model(DINOV2_224(IMAGES)).pooler_output
     found = torch.nn.functional.normalize(found, dim=-1)
@@ -235,9 +243,9 @@ def test_a_folder_is_one_network_for_two_nodes_and_is_freed(rewards_folder):
     assert first.images.holder is second.images.holder
     reward = reward_of(ClipScoreReward.execute(first, "a red cat"))
     values = reward.score(IMAGES)
-    assert torch.allclose(values, cases.ClipScore(
-        encoders.encoder("clip").images, encoders.encoder("clip").text, "a red cat"
-    ).score(IMAGES), atol=1e-5)
+    there = encoders.encoder("clip")
+    alone = ClipScore(there.images, there.text, "a red cat")
+    assert torch.allclose(values, alone.score(IMAGES), atol=1e-5)
     (patcher,) = reward.get_models()
     assert patcher in management.loaded_models()
     del first, second, reward, patcher
@@ -271,5 +279,60 @@ def test_a_real_head_rates_by_the_hosts_clip_and_by_a_folder_alike(rewards_folde
     assert torch.allclose(host, library, atol=1e-4)
     assert float(host.std()) > 1e-3
     low, high = rewards[0].spec.low, rewards[0].spec.high
-    print(f"LAION v2 lies within {low:.3f} and {high:.3f}; here {host.tolist()}")
     assert low < float(host.min())
+    assert float(host.max()) < high
+    assert (round(low, 1), round(high, 1)) == (-12.8, 23.2)  # what the help page says
+
+
+def graph(weights: str) -> dict:
+    """A search by CLIP Score that holds Image Match out, with encoders from a folder."""
+
+    def node(kind, **inputs):
+        return {"class_type": kind, "inputs": inputs}
+
+    search = {"seed": 1, "steps": 4, "cfg": 1.0, "scheduler": "simple", "denoise": 1.0}
+    search |= {"evaluations": 12, "target": "highest"}
+    return {
+        "1": node("FlowSearchLoadDemo"),
+        "2": node("CLIPTextEncode", clip=["1", 1], text="three red circles"),
+        "3": node("EmptyLatentImage", width=64, height=64, batch_size=1),
+        "4": node("FlowSearchLoadEncoder", weights=weights),
+        "5": node("FlowSearchClipScore", encoder=["4", 0], prompt="three red circles"),
+        "6": node("EmptyImage", width=64, height=64, batch_size=2, color=0xFF0000),
+        "7": node(
+            "FlowSearchImageMatch",
+            encoder=["4", 0],
+            rule="mean",
+            **{"references.reference0": ["6", 0]},
+        ),
+        "8": node(
+            "FlowSearchRBFSearch",
+            model=["1", 0],
+            positive=["2", 0],
+            negative=["2", 0],
+            latent_image=["3", 0],
+            vae=["1", 2],
+            reward=["5", 0],
+            **{"held_out.reward0": ["7", 0]},
+            **search,
+        ),
+        "9": node("FlowSearchReport", report=["8", 2]),
+        "10": node("PreviewAny", source=["9", 1]),
+    }
+
+
+def test_a_search_runs_by_them_over_the_server(server):
+    folder = server.server.base / "models" / "flowsearch_rewards" / "tiny-clip"
+    shutil.copytree(encoders.folder("clip"), folder)
+    try:
+        outputs = server.run(graph("tiny-clip"))
+    finally:
+        shutil.rmtree(folder)
+    report = outputs["10"]["text"][0]
+    assert "clip_score" in report
+    assert "image_match" in report
+
+
+def test_a_missing_folder_stops_a_workflow_before_it_runs(server):
+    found = server.complaints(graph("clip-vit-large-patch14"))
+    assert set(found) == {("FlowSearchLoadEncoder", "weights")}

@@ -43,7 +43,9 @@ def reference(weights):
         head.load_state_dict(weights)
         return head.eval()
     sizes = [tuple(value.shape) for key, value in weights.items() if key.endswith("weight")]
-    dropped = (0.2, 0.2, 0.1, None, None) if "layers.0.weight" in weights else (0.5, 0.5, 0.5, 0.2, None)
+    dropped = (
+        (0.2, 0.2, 0.1, None, None) if "layers.0.weight" in weights else (0.5, 0.5, 0.5, 0.2, None)
+    )
     layers = []
     for (after, before), drop in zip(sizes, dropped, strict=True):
         layers += [nn.Linear(before, after), *([nn.Dropout(drop)] if drop else [])]
@@ -119,10 +121,13 @@ def test_other_keys_or_shapes_are_refused(change):
 
 
 def test_a_head_with_relu_between_its_layers_is_refused():
-    """The published reluMSE file numbers its layers otherwise; as a linear one it would be wrong."""
+    """The published reluMSE file numbers its layers otherwise; as a linear one it would be
+    wrong."""
     weights = seeded(0)
     moved = {0: 0, 2: 3, 4: 6, 6: 9, 7: 11}
-    relu = {f"layers.{moved[int(k.split('.')[1])]}.{k.split('.')[2]}": v for k, v in weights.items()}
+    relu = {
+        f"layers.{moved[int(k.split('.')[1])]}.{k.split('.')[2]}": v for k, v in weights.items()
+    }
     with pytest.raises(ValueError, match="no aesthetic head"):
         head_from(relu)
 

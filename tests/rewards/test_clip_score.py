@@ -135,7 +135,7 @@ def test_encoders_of_different_models_are_refused():
 
 def test_a_folder_of_another_architecture_is_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "llama"}', encoding="utf-8")
-    with pytest.raises(ValueError, match="'llama'.*clip, siglip"):
+    with pytest.raises(ValueError, match=r"'llama'.*clip, siglip"):
         model_type(tmp_path)
     with pytest.raises(ValueError, match="llama"):
         load(tmp_path, torch.float32)

@@ -1,4 +1,5 @@
-"""Small encoders of the true architectures with seeded weights, in folders as transformers saves them."""
+"""Small encoders of the true architectures with seeded weights, in folders as transformers saves
+them."""
 
 import atexit
 import functools
@@ -30,7 +31,8 @@ from flowsearch.rewards.holder import Local
 _BASE = tempfile.TemporaryDirectory(prefix="flowsearch-encoders-", ignore_cleanup_errors=True)
 atexit.register(_BASE.cleanup)
 
-WORDS = "a photo of red blue cat dog three two circles on the table ( ) : 1 2 , .".split()
+WORDS = ["a", "photo", "of", "red", "blue", "cat", "dog", "three", "two", "circles", "on", "the"]
+WORDS += ["table", "(", ")", ":", "1", "2", ",", "."]
 SMALL = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
 SMALL |= {"num_attention_heads": 2}
 HALF = [0.5, 0.5, 0.5]
@@ -56,7 +58,8 @@ def tokenizer():
 
 
 def letters():
-    """What transformers takes for SigLIP 2, whatever a folder says, with letters for its vocabulary."""
+    """What transformers takes for SigLIP 2, whatever a folder says, with letters for its
+    vocabulary."""
     try:
         from transformers import Siglip2Tokenizer
     except ImportError:  # transformers 4 takes what the folder says
@@ -121,7 +124,9 @@ def dinov2():
     config = Dinov2Config(**SMALL, mlp_ratio=2, image_size=32, patch_size=8)
     size = {"height": 28, "width": 28}
     mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-    crop = BitImageProcessor(size={"shortest_edge": 36}, crop_size=size, image_mean=mean, image_std=std)
+    crop = BitImageProcessor(
+        size={"shortest_edge": 36}, crop_size=size, image_mean=mean, image_std=std
+    )
     crop.crop_size = {"height": 32, "width": 32}
     return Dinov2Model(config), crop
 

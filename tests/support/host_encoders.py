@@ -1,15 +1,18 @@
 """Small CLIPs as the host's own loaders make them, and the same weights in a transformers folder.
 
-The host recognises a CLIP_VISION by its number of layers and then expects the full size, so a small one
-is made by its class from a configuration; a text model of any size goes through the host's loader.
+The host recognises a CLIP_VISION by its number of layers and then expects the full size, so a
+small one is made by its class from a configuration; a text model of any size goes through the
+host's loader.
 """
 
+import tempfile
 from pathlib import Path
 
 import comfy.sd
 import torch
 from comfy.clip_vision import ClipVisionModel
 from encoders import scattered
+from safetensors.torch import load_file
 from transformers import (
     CLIPConfig,
     CLIPImageProcessor,
@@ -60,16 +63,13 @@ def clip_vision(model: CLIPModel, without: str = "nothing") -> ClipVisionModel:
     """The host's CLIP_VISION of a CLIP."""
     config = model.config.vision_config.to_dict() | {"projection_dim": model.config.projection_dim}
     made = ClipVisionModel(config | {"num_channels": 3, "model_type": "clip_vision_model"})
-    weights = model.state_dict().items()
-    made.load_sd({k: v for k, v in weights if without not in k and k.startswith("vis")})
+    made.load_sd({k: v for k, v in model.state_dict().items() if without not in k})
     return made
 
 
 def clip(model: CLIPModel, without: str = "nothing"):
-    """The host's CLIP of a CLIP's text half, by the host's loader."""
-    kept = ("text_model", "text_projection")
-    weights = {k: v for k, v in model.state_dict().items() if k.startswith(kept)}
-    weights = {k: v for k, v in weights.items() if without not in k}
+    """The host's CLIP of a whole CLIP's file, by the host's loader."""
+    weights = {k: v for k, v in model.state_dict().items() if without not in k}
     config = model.config.text_config.to_dict()
     return comfy.sd.load_text_encoder_state_dicts([weights], model_options={"model_config": config})
 
@@ -82,7 +82,9 @@ def dinov2():
     model = rounded(scattered(Dinov2Model(config)))
     style = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
     made = ClipVisionModel(config.to_dict() | style | {"model_type": "dinov2"})
-    missing, unknown = made.load_sd(model.state_dict())
+    with tempfile.TemporaryDirectory() as path:  # saved, weights have their published names
+        model.save_pretrained(path)
+        missing, unknown = made.load_sd(load_file(Path(path) / "model.safetensors"))
     assert not missing
     assert not unknown
     return model, made

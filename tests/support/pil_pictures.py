@@ -1,8 +1,8 @@
 """Libraries' processors on PIL pictures, resampled rows first.
 
-Pillow 13 does the columns first where a picture is reduced more in height than in width; before, as in
-the training of every network here, PIL always did the rows first. For tall pictures the two passes are
-therefore made one by one, each by PIL, before the library's processor does the rest.
+Pillow 13 does the columns first where a picture is reduced more in height than in width; before,
+as in the training of every network here, PIL always did the rows first. For tall pictures the two
+passes are therefore made one by one, each by PIL, before the library's processor does the rest.
 """
 
 from PIL import Image
