@@ -9,8 +9,9 @@ from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
 from flowsearch.rewards.base import assess
 from flowsearch.rewards.clip_score import ClipScore
+from flowsearch.rewards.holder import Local
 from flowsearch.rewards.image_match import ImageMatch
-from flowsearch.rewards.transformers_encoder import load, model_type
+from flowsearch.rewards.transformers_encoder import encoder, load, model_type
 
 TEXT = "a photo of three red circles"
 ALIGNED = ("clip", "siglip", "naflex")
@@ -42,8 +43,8 @@ def library(kind, pixels=None, text=None):
 
 
 def clip_score(kind, text=TEXT):
-    encoder = encoders.encoder(kind)
-    return ClipScore(encoder.images, encoder.text, text)
+    made = encoders.encoder(kind)
+    return ClipScore(made.images, made.text, text)
 
 
 @pytest.mark.parametrize("kind", ALIGNED)
@@ -79,7 +80,7 @@ def test_clip_reads_the_case_as_its_tokenizer_does():
 
 @pytest.mark.parametrize("kind", ALIGNED)
 def test_what_is_cut_off_is_said_for_every_picture_and_in_the_log(kind, caplog):
-    long = " ".join(["red cat on the table"] * 6)
+    long = " ".join(["red cat on the table"] * 14)
     pixels = pictures().float() / 255
     found = assess(clip_score(kind, long), pixels)
     assert all(f"reads {LONGEST[kind]}" in note for note in found.notes)
@@ -90,15 +91,14 @@ def test_what_is_cut_off_is_said_for_every_picture_and_in_the_log(kind, caplog):
 
 
 def test_the_prompt_is_encoded_once():
-    encoder = encoders.encoder("clip")
-    calls = []
+    made, calls = encoders.encoder("clip"), []
 
     def counted(network, ids):
         calls.append(ids.shape)
-        return encoder.text.forward(network, ids)
+        return made.text.forward(network, ids)
 
-    text = type(encoder.text)(encoder.text.holder, counted, encoder.text.tokenize, 24)
-    reward = ClipScore(encoder.images, text, TEXT)
+    text = type(made.text)(made.text.holder, counted, made.text.tokenize, 24)
+    reward = ClipScore(made.images, text, TEXT)
     assert calls == []
     for _ in range(3):
         reward.score(pictures().float() / 255)
@@ -118,6 +118,17 @@ def test_scoring_in_inference_mode_first_does_not_take_the_gradient_away():
 def test_one_network_is_one_holder():
     reward = clip_score("clip")
     assert len(reward.holders) == 1
+
+
+@pytest.mark.parametrize("kind", ALIGNED)
+def test_in_bfloat16_the_values_move_by_little(kind):
+    """The type that graphics cards get: only the network is in it, pictures and cosines are not."""
+    folder, exact = encoders.folder(kind), clip_score(kind)
+    found = encoder(Local(load(folder, torch.bfloat16)), folder)
+    pixels = pictures().float() / 255
+    reward = ClipScore(found.images, found.text, TEXT)
+    apart = (reward.score(pixels) - exact.score(pixels)).abs()
+    assert 0.0 < float(apart.max()) < 0.02
 
 
 def test_an_empty_prompt_is_refused():
