@@ -3,7 +3,7 @@
     score = <image, text> / (|image| |text|)        -1 to 1
 
 The plain cosine, as search uses it: Hessel et al.'s CLIPScore is 2.5 max(cosine, 0), the same
-order of pictures but for negative ones (arXiv:2104.08718, eq. (1)). With CLIP, fitting pictures
+order of pictures but for negative ones (arXiv:2104.08718). With CLIP, fitting pictures
 are at about 0.2 to 0.35 and others at 0.1 to 0.2; values of different encoders do not compare.
 """
 

@@ -108,7 +108,7 @@ def _images(clip_vision: Any) -> ImageEncoder:
     else:
         raise ValueError(
             f"A CLIP_VISION of kind '{kind}' gives no embedding that rewards can use. Load a CLIP, "
-            "SigLIP or DINOv2 vision model, or a folder with Load Encoder."
+            "SigLIP or DINOv2 vision model, or a folder with Load Reward Encoder."
         )
     return ImageEncoder(
         holder, forward, preprocess, width, family, side, False, aligned=family == "clip"
@@ -202,5 +202,5 @@ def _without(whose: str, file: str) -> str:
         f"{whose} has no projection in {file}, so its embedding is not CLIP's: files cut for image "
         "models leave it out. Load the whole model (for ViT-L/14 model.safetensors of "
         "https://huggingface.co/openai/clip-vit-large-patch14, which CLIP and CLIP Vision loaders "
-        "both read), or its folder with Load Encoder."
+        "both read), or its folder with Load Reward Encoder."
     )

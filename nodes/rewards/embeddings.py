@@ -21,7 +21,7 @@ HEADS = REWARDS["aesthetic"].weights
 
 
 def _encoder(tooltip: str) -> io.Input:
-    """A CLIP_VISION of the host's, or what Load Encoder gives."""
+    """A CLIP_VISION of the host's, or what Load Reward Encoder gives."""
     return io.MultiType.Input("encoder", types=[io.ClipVision, FlowEncoder], tooltip=tooltip)
 
 
@@ -33,7 +33,7 @@ class LoadEncoder(io.ComfyNode):
         """See the help page."""
         return io.Schema(
             node_id="FlowSearchLoadEncoder",
-            display_name="Load Encoder",
+            display_name="Load Reward Encoder",
             category=CATEGORY_REWARDS,
             description=(
                 "Loads CLIP, SigLIP, SigLIP 2 or DINOv2 from a folder as transformers saves them, "
@@ -86,8 +86,8 @@ class ClipScoreReward(io.ComfyNode):
             inputs=[
                 _encoder(
                     "Judges the pictures: a CLIP_VISION from Load CLIP Vision, then connect clip "
-                    "too; or Load Encoder, which needs no clip. Values of different encoders do "
-                    "not compare."
+                    "too; or Load Reward Encoder, which needs no clip. Values of different "
+                    "encoders do not compare."
                 ),
                 io.Clip.Input(
                     "clip",
@@ -120,7 +120,7 @@ class ClipScoreReward(io.ComfyNode):
         if found.text is None:
             raise ValueError(
                 "CLIP Score has nothing that reads the prompt. Connect clip, the text half of the "
-                "CLIP_VISION's model, or a CLIP or SigLIP folder by Load Encoder."
+                "CLIP_VISION's model, or a CLIP or SigLIP folder by Load Reward Encoder."
             )
         return io.NodeOutput(ClipScore(found.images, found.text, prompt))
 
@@ -148,7 +148,8 @@ class ImageMatchReward(io.ComfyNode):
             inputs=[
                 _encoder(
                     "Judges likeness: a CLIP_VISION from Load CLIP Vision (CLIP, SigLIP, DINOv2), "
-                    "or Load Encoder. CLIP and SigLIP compare meaning and style, DINOv2 looks."
+                    "or Load Reward Encoder. CLIP and SigLIP compare meaning and style, DINOv2 "
+                    "looks."
                 ),
                 io.Autogrow.Input(
                     "references",
@@ -194,7 +195,7 @@ class AestheticReward(io.ComfyNode):
             inputs=[
                 _encoder(
                     "What the head was trained on: CLIP ViT-L/14 at 224 pixels by Load CLIP "
-                    "Vision or Load Encoder for LAION's, SigLIP so400m-patch14-384 by Load "
+                    "Vision or Load Reward Encoder for LAION's, SigLIP so400m-patch14-384 by Load "
                     "Encoder for V2.5. Others are refused."
                 ),
                 io.Combo.Input(
