@@ -23,13 +23,16 @@ from torch import Tensor, nn
 
 from .base import RewardSpec, check_images
 from .holder import Held, Holder, dtype_of
-from .preprocess import CLIP_224
+from .preprocess import Preprocess
 from .published import Rules, fill, layers, renamed, shape_of
 
 __all__ = ["Head", "ImageReward", "Judged", "bert_ids", "judged_from"]
 
 MEAN, STD = 0.16717362830052426, 1.0333394966054072
 """Of the head's output over the authors' pictures; in their code, not in the file."""
+
+PREPROCESS = Preprocess(224, 224, centre="even")
+"""torchvision's Resize and CenterCrop, as image-reward has them."""
 
 LONGEST = 35
 """Tokens, the first and last included; later words of a prompt are not read."""
@@ -285,6 +288,6 @@ class ImageReward(Held):
         check_images(images, "ImageReward")
 
         def judge(network: Judged, rows: Tensor) -> Tensor:
-            return network(CLIP_224(rows).to(dtype_of(network)), self.ids)
+            return network(PREPROCESS(rows).to(dtype_of(network)), self.ids)
 
         return self.holder.run(judge, images)

@@ -13,7 +13,16 @@ from typing import Any
 
 from .weights import Weights
 
-__all__ = ["BERT_VOCABULARY", "HPS", "IMAGE_REWARD", "PICK_SCORE", "REWARDS", "Entry"]
+__all__ = [
+    "AESTHETIC",
+    "BERT_VOCABULARY",
+    "FOLDERS",
+    "HPS",
+    "IMAGE_REWARD",
+    "PICK_SCORE",
+    "REWARDS",
+    "Entry",
+]
 
 
 @dataclass(frozen=True)
@@ -78,8 +87,50 @@ IMAGE_REWARD = Weights(
 )
 
 _PREFERENCE = "FlowSearchPreference"
+FOLDERS = tuple(
+    Weights(name, f"https://huggingface.co/{owner}/{name}", licence)
+    for name, owner, licence in (
+        ("clip-vit-large-patch14", "openai", "MIT"),
+        ("siglip-so400m-patch14-384", "google", "Apache-2.0"),
+        ("siglip2-so400m-patch14-384", "google", "Apache-2.0"),
+        ("siglip2-so400m-patch16-naflex", "google", "Apache-2.0"),
+        ("dinov2-base", "facebook", "Apache-2.0"),
+    )
+)
+"""Encoders as transformers saves them."""
+
+AESTHETIC = (
+    Weights(
+        name="sac+logos+ava1-l14-linearMSE.pth",
+        page="https://github.com/christophschuhmann/improved-aesthetic-predictor",
+        licence="Apache-2.0",
+        size=3_714_759,
+        sha256="21dd590f3ccdc646f0d53120778b296013b096a035a2718c9cb0d511bff0f1e0",
+        url="https://github.com/christophschuhmann/improved-aesthetic-predictor/raw/main/"
+        "sac%2Blogos%2Bava1-l14-linearMSE.pth",
+    ),
+    Weights(
+        name="sa_0_4_vit_l_14_linear.pth",
+        page="https://github.com/LAION-AI/aesthetic-predictor",
+        licence="MIT",
+        size=4_071,
+        sha256="2cd4e60f4f24ae3bcd57b847b13c1f3ba27edc28cc1a7f9ce74ee9f421243cba",
+        url="https://github.com/LAION-AI/aesthetic-predictor/raw/main/sa_0_4_vit_l_14_linear.pth",
+    ),
+    Weights(
+        name="aesthetic_predictor_v2_5.pth",
+        page="https://github.com/discus0434/aesthetic-predictor-v2-5",
+        licence="AGPL-3.0",
+        url="https://github.com/discus0434/aesthetic-predictor-v2-5/raw/main/models/"
+        "aesthetic_predictor_v2_5.pth",
+    ),
+)
+"""Heads on embeddings of CLIP ViT-L/14 (the first two) and SigLIP so400m-patch14-384."""
 
 REWARDS: Mapping[str, Entry] = {
+    "clip_score": Entry("clip_score", "ClipScore", "FlowSearchClipScore", FOLDERS),
+    "aesthetic": Entry("aesthetic", "Aesthetic", "FlowSearchAesthetic", AESTHETIC),
+    "image_match": Entry("image_match", "ImageMatch", "FlowSearchImageMatch", FOLDERS),
     "shape_count": Entry("shape_count", "ShapeCount", "FlowSearchShapeCount"),
     "shape_fidelity": Entry("shape_fidelity", "ShapeFidelity", "FlowSearchShapeFidelity"),
     "pick_score": Entry("clip_preference", "ClipPreference", _PREFERENCE, (PICK_SCORE,)),

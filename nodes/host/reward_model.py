@@ -12,7 +12,7 @@ from weakref import WeakValueDictionary
 
 import comfy.model_management as management
 import torch
-from comfy.model_patcher import CoreModelPatcher
+from comfy.model_patcher import CoreModelPatcher, ModelPatcher
 from torch import Tensor, nn
 
 from ...rewards.holder import in_batches
@@ -58,17 +58,25 @@ class Managed(Generic[N]):
         patcher: The host's handle of the network.
     """
 
-    def __init__(self, network: N, row_bytes: int = 0, batch: int = MOST_ROWS) -> None:
+    def __init__(
+        self,
+        network: N,
+        row_bytes: int = 0,
+        batch: int = MOST_ROWS,
+        patcher: ModelPatcher | None = None,
+    ) -> None:
         """Hand a network over.
 
         Args:
             network: On the CPU, in the type it shall have.
             row_bytes: What one row's activations take at most, about; 0 when it is not known.
             batch: Most rows at once.
+            patcher: The host's handle, where a loader of the host made the network (or one that it
+                is a part of); it then stays the host's, and there is no second copy.
         """
         self._shell = _Shell(network.eval().requires_grad_(False))
         self._row_bytes, self._batch = row_bytes, batch
-        self.patcher = CoreModelPatcher(
+        self.patcher = patcher or CoreModelPatcher(
             self._shell,
             load_device=management.get_torch_device(),
             offload_device=management.text_encoder_offload_device(),

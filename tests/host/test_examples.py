@@ -22,6 +22,7 @@ EXAMPLES = sorted(
 LOADERS = {  # nodes that name a file of weights, and the inputs that do
     ("CheckpointLoaderSimple", "ckpt_name"),
     ("CLIPLoader", "clip_name"),
+    ("CLIPVisionLoader", "clip_name"),
     ("DualCLIPLoader", "clip_name1"),
     ("DualCLIPLoader", "clip_name2"),
     ("TripleCLIPLoader", "clip_name1"),
