@@ -32,8 +32,8 @@ from .published import Rules, fill, layers, renamed, shape_of
 
 __all__ = ["ClipPreference", "Towers", "clip_ids", "towers_from"]
 
-LETTERBOX_224 = Preprocess(224, 224, fit="letterbox", fill=0.0)
-"""hpsv2's: nothing is cropped away, black bars make it square."""
+LETTERBOX_224 = Preprocess(224, 224, fit="letterbox", fill=0.0, rounded=False)
+"""hpsv2's: nothing is cropped away, black bars make it square, and tensors are resized."""
 
 _SIDES = (
     (r"visual\.transformer\.resblocks\.(\d+)", r"vision_model.encoder.layers.\1"),

@@ -52,7 +52,9 @@ class Preprocess:
         fill: Value of padding, 0 to 1.
         shorter: For "crop", the shorter side before cropping; 0 for a square input's own.
         centre: Where an odd margin of a crop is halved: "floor" as transformers, "even" to the
-            nearest, halves to even, as torchvision's CenterCrop (CLIP's, open_clip's, HPS's).
+            nearest, halves to even, as torchvision's CenterCrop (CLIP's, open_clip's).
+        rounded: Whether resampling is PIL's; else it is that of torchvision on float tensors,
+            antialiased, neither rounded nor clamped, which hpsv2 does.
 
     Raises:
         ValueError: An unknown word, or a crop larger than what it is cropped from.
@@ -67,6 +69,7 @@ class Preprocess:
     fill: float = 0.5
     shorter: int = 0
     centre: str = "floor"
+    rounded: bool = True
 
     def __post_init__(self) -> None:
         """Check the words."""
@@ -127,7 +130,10 @@ class Preprocess:
         """
         x = images[..., :3].movedim(-1, 1).float()
         size = self.resized(x.shape[2], x.shape[3])
-        x = pil_resize(x, size, self.resample)
+        if self.rounded:
+            x = pil_resize(x, size, self.resample)
+        elif size != (x.shape[2], x.shape[3]):
+            x = functional.interpolate(x, size, mode=self.resample, antialias=True)
         if self.fit in ("pad", "letterbox"):
             across, down = self.width - size[1], self.height - size[0]
             left, above = (across // 2, down // 2) if self.fit == "letterbox" else (0, 0)

@@ -17,7 +17,6 @@ from flowsearch.rewards.clip_preference import LETTERBOX_224, ClipPreference, cl
 from flowsearch.rewards.holder import Local
 from flowsearch.rewards.image_reward import ImageReward, bert_ids
 from flowsearch.rewards.preference import network_from
-from flowsearch.rewards.preprocess import CLIP_224
 
 REFERENCE = json.loads((DATA / "preference_reference.json").read_text(encoding="utf-8"))
 """What hpsv2 1.2.0 and image-reward 1.5 said; scripts/preference_reference.py made it."""
@@ -112,38 +111,23 @@ class TestPublishedFiles:
 class TestAgainstThePublishedCode:
     """The same weights and pictures, in hpsv2 and image-reward."""
 
-    @pytest.mark.parametrize(("case", "near"), [("as it is", 1e-6), ("resized", 5e-4)])
+    @pytest.mark.parametrize(("case", "near"), [("as it is", 1e-6), ("resized", 1e-6)])
     def test_hps_is_hpsv2s(self, case, near):
         ids = torch.tensor([REFERENCE["hps"]["ids"]])
         found = ClipPreference(holder("hps_v2_1"), ids).score(shown(case)).item()
         assert found == pytest.approx(REFERENCE["hps"]["values"][case == "resized"], abs=near)
 
-    @pytest.mark.parametrize(("case", "near"), [("as it is", 1e-5), ("resized", 0.03)])
+    @pytest.mark.parametrize(("case", "near"), [("as it is", 1e-5), ("resized", 1e-5)])
     def test_image_reward_is_image_rewards(self, case, near, vocabulary):
         ids = bert_ids(REFERENCE["image_reward"]["prompt"], vocabulary, 40)
         found = ImageReward(holder("image_reward"), ids).score(shown(case)).item()
         wanted = REFERENCE["image_reward"]["values"][case == "resized"]
         assert found == pytest.approx(wanted, abs=near)
 
-    def test_what_is_left_there_is_the_rounding_to_8_bits_between_pils_passes(self):
-        prepare = transforms.Compose(
-            [
-                transforms.Resize(224, interpolation=transforms.InterpolationMode.BICUBIC),
-                transforms.CenterCrop(224),
-                transforms.ToTensor(),
-                transforms.Normalize(CLIP_224.mean, CLIP_224.std),
-            ]
-        )
-        pixels = prepare(Image.fromarray(picture(1, 300, 180)))[None]
-        ids = torch.tensor([REFERENCE["bert_ids"][REFERENCE["image_reward"]["prompt"]]])
-        with torch.no_grad():
-            found = holder("image_reward").network(pixels, ids).item()
-        assert found == pytest.approx(REFERENCE["image_reward"]["values"][1], abs=1e-5)
-
     def test_hps_sees_the_whole_picture_between_black_bars(self):
         shot = torch.from_numpy(picture(1, 300, 180)).movedim(-1, 0).float() / 255.0
         seen = functional.resize(shot, [224, 134], transforms.InterpolationMode.BICUBIC)
-        seen = torch.nn.functional.pad(seen.clamp(0, 1), (45, 45, 0, 0))
+        seen = torch.nn.functional.pad(seen, (45, 45, 0, 0))
         wanted = functional.normalize(seen, LETTERBOX_224.mean, LETTERBOX_224.std)
         found = LETTERBOX_224(images(picture(1, 300, 180)))[0]
         assert torch.allclose(found, wanted, atol=1e-4)
