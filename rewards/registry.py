@@ -43,8 +43,20 @@ class Entry:
         return getattr(import_module(f".{self.module}", __package__), self.cls)
 
 
+LANGUAGE_MODELS = (
+    Weights(
+        "Qwen3-VL-4B-Instruct", "https://huggingface.co/Qwen/Qwen3-VL-4B-Instruct", "Apache-2.0"
+    ),
+    Weights(
+        "SmolVLM-Instruct", "https://huggingface.co/HuggingFaceTB/SmolVLM-Instruct", "Apache-2.0"
+    ),
+)
+"""Folders of vision-language models, of which any other of transformers' does as well."""
+
 REWARDS: Mapping[str, Entry] = {
     "shape_count": Entry("shape_count", "ShapeCount", "FlowSearchShapeCount"),
     "shape_fidelity": Entry("shape_fidelity", "ShapeFidelity", "FlowSearchShapeFidelity"),
+    "vqa_score": Entry("vqa_score", "VQAScore", "FlowSearchVQAScore", LANGUAGE_MODELS),
+    "vlm_count": Entry("vlm_count", "VLMCount", "FlowSearchVLMCount", LANGUAGE_MODELS),
 }
 """Name in the spec to row, in the order of the menu."""
