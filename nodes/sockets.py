@@ -8,6 +8,7 @@ __all__ = [
     "CATEGORY_REWARDS",
     "CATEGORY_SAMPLING",
     "CATEGORY_SEARCH",
+    "FlowLanguageModel",
     "FlowNoiseLaw",
     "FlowReport",
     "FlowReward",
@@ -15,6 +16,7 @@ __all__ = [
 ]
 
 FlowReward = io.Custom("FLOW_REWARD")
+FlowLanguageModel = io.Custom("FLOW_LANGUAGE_MODEL")
 FlowNoiseLaw = io.Custom("FLOW_NOISE_LAW")
 FlowStrategy = io.Custom("FLOW_STRATEGY")
 FlowReport = io.Custom("FLOW_REPORT")

@@ -5,10 +5,11 @@ r"""What does a language model answer? From its next-token logits to probabiliti
     P(n)   = sum over token sequences that write the numeral n of
              product of P(token | those before) * P(the next token continues no numeral | all)
 
-A vocabulary may write "10" as one token, or as "1" and "0", with a space in front or as a token of
+A vocabulary may write "10" as one token, or as "1" and "0", with a blank in front or as a token of
 its own; the sum runs over all of these. That "1" ends where it does takes a call of the model with
-"1" said. It is made where the numeral so far has at least LEAST of the probability, and on the most
-probable way to the target; elsewhere the numeral is taken to end, which moves at most LEAST a token.
+"1" said. It is made where the numeral so far has at least LEAST of the probability, and on the
+most probable way to the target; elsewhere the numeral is taken to end, which moves at most LEAST
+of the probability for each token.
 
 Source of P(yes) as a score: Lin and others, 2404.01291, section 3 (VQAScore).
 """
@@ -19,11 +20,23 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import exp
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-__all__ = ["LEAST", "MORE", "MOST", "Vocabulary", "first_number", "number_probabilities", "yes"]
+from .counting import NUMBERS
+
+__all__ = [
+    "LEAST",
+    "MORE",
+    "MOST",
+    "Vocabulary",
+    "first_number",
+    "number_probabilities",
+    "table",
+    "yes",
+]
 
 MOST = 20
 """Largest number with a probability of its own."""
@@ -129,6 +142,18 @@ def yes(logits: Tensor, vocabulary: Vocabulary, *, against_no: bool = False) -> 
     return (of_yes - log_p[:, vocabulary.word("no")].logsumexp(-1)).sigmoid()
 
 
+def table(values: Tensor) -> list[list[float]]:
+    """Turn a matrix into lists.
+
+    Args:
+        values: Two dimensions.
+
+    Returns:
+        Its rows.
+    """
+    return cast(Any, values).tolist()
+
+
 @dataclass(frozen=True)
 class _Said:
     """Tokens that a row may have said.
@@ -168,7 +193,7 @@ def number_probabilities(
     while said:
         logits = next_token([s.row for s in said], [s.tokens for s in said])
         log_p = logits.double().log_softmax(-1)
-        digits, blanks = log_p[:, tokens].tolist(), log_p[:, vocabulary.blanks].tolist()
+        digits, blanks = table(log_p[:, tokens]), table(log_p[:, vocabulary.blanks])
         following: list[_Said] = []
         for one, of_digits, of_blanks in zip(said, digits, blanks, strict=True):
             ways = list(_ways(one, vocabulary.pieces, of_digits))
@@ -219,12 +244,6 @@ def _number(digits: str) -> int:
     return min(int(digits), MORE)
 
 
-_WORDS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
-    "sixteen seventeen eighteen nineteen twenty"
-)
-
-
 def first_number(text: str) -> int | None:
     """Read the first number of an answer, as a numeral or as a word from zero to twenty.
 
@@ -234,10 +253,9 @@ def first_number(text: str) -> int | None:
     Returns:
         The number; 0 for "no" and "none" where no number comes; None where there is nothing.
     """
-    words = _WORDS.split()
     for word in re.findall(r"[0-9]+|[a-z]+", text.lower()):
         if word.isdigit():
             return int(word)
-        if word in words:
-            return words.index(word)
+        if word in NUMBERS:
+            return NUMBERS.index(word)
     return 0 if re.search(r"\b(no|none)\b", text.lower()) else None

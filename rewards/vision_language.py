@@ -8,10 +8,12 @@ what they are there. Pictures are rounded to 8 bits, as the processors' own inpu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +21,12 @@ from torch import Tensor, nn
 from .answers import Vocabulary
 from .holder import Holder
 
-__all__ = ["Ask", "FolderModel", "LanguageModel", "Loaded", "load_folder"]
+__all__ = ["Ask", "FolderModel", "LanguageModel", "load_network", "load_processor"]
+
+Foreign: TypeAlias = Any
+"""Objects of transformers, which have no types that all of its versions share."""
+
+_LOCAL: Foreign = {"local_files_only": True, "trust_remote_code": False}
 
 
 @dataclass(frozen=True)
@@ -75,68 +82,77 @@ class LanguageModel(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """What a folder holds.
-
-    Attributes:
-        network: A model for image-text-to-text.
-        processor: Makes its input.
-    """
-
-    network: nn.Module
-    processor: Any
-
-
-def load_folder(path: Path, dtype: torch.dtype) -> Loaded:
-    """Load a folder as transformers saves it; no code of the folder is run.
+def load_processor(path: Path) -> Foreign:
+    """Load what makes a model's input.
 
     Args:
-        path: Folder with config.json, weights as safetensors, tokenizer and processor.
+        path: Folder as transformers saves it.
+
+    Returns:
+        The processor.
+
+    Raises:
+        ValueError: A part is missing, or it is none of pictures and text.
+    """
+    transformers: Foreign = import_module("transformers")
+    with _explained(path):
+        processor: Foreign = transformers.AutoProcessor.from_pretrained(str(path), **_LOCAL)
+    if getattr(processor, "tokenizer", None) is None or not hasattr(processor, "image_processor"):
+        raise ValueError(
+            f"{path.name} has {type(processor).__name__}, which does not read pictures and text; "
+            "choose a vision-language model, such as Qwen3-VL, Idefics3 or LLaVA"
+        )
+    return processor
+
+
+def load_network(path: Path, dtype: torch.dtype) -> nn.Module:
+    """Load a model of pictures and text; no code of the folder is run.
+
+    Args:
+        path: Folder with config.json and weights as safetensors.
         dtype: Of the weights.
 
     Returns:
-        Network and processor.
+        The network, on the CPU.
 
     Raises:
-        ValueError: It holds no decoder that reads pictures and text, or a part is missing.
+        ValueError: A part is missing, or it is no decoder.
     """
-    import transformers
-
+    transformers: Foreign = import_module("transformers")
     is_new = int(transformers.__version__.split(".")[0]) >= 5
-    local = {"local_files_only": True, "trust_remote_code": False}
-    try:
-        processor = transformers.AutoProcessor.from_pretrained(str(path), **local)
-        network = transformers.AutoModelForImageTextToText.from_pretrained(
+    with _explained(path):
+        network: Foreign = transformers.AutoModelForImageTextToText.from_pretrained(
             str(path),
             use_safetensors=True,
             **{"dtype" if is_new else "torch_dtype": dtype},
-            **local,
+            **_LOCAL,
         )
+    if network.config.is_encoder_decoder:
+        raise ValueError(
+            f"{path.name} is {type(network).__name__}, an encoder with a decoder; choose a model "
+            "that is a decoder, such as Qwen3-VL, Idefics3 or LLaVA"
+        )
+    return network
+
+
+@contextmanager
+def _explained(path: Path) -> Generator[None]:
+    """Say what a folder should hold where the library cannot load it."""
+    transformers: Foreign = import_module("transformers")
+    try:
+        yield
     except (OSError, ValueError, KeyError, ImportError) as cause:
         raise ValueError(
-            f"transformers {transformers.__version__} cannot load {path.name}: {cause}. It needs "
+            f"transformers {transformers.__version__} cannot load {path.name}: {cause}\nIt needs "
             "every file of a published image-text-to-text model (config.json, *.safetensors, "
-            "tokenizer and preprocessor files) that runs without code of its own"
+            "tokenizer, preprocessor and chat template) that runs without code of its own"
         ) from cause
-    _check(network, processor, path.name)
-    return Loaded(network, processor)
-
-
-def _check(network: Any, processor: Any, name: str) -> None:
-    """Refuse what cannot be asked."""
-    tokenizer = getattr(processor, "tokenizer", None)
-    if network.config.is_encoder_decoder or tokenizer is None:
-        raise ValueError(
-            f"{name} is {type(network).__name__} with {type(processor).__name__}; asking it needs "
-            "a decoder with a processor of pictures and text, such as Qwen3-VL or SmolVLM"
-        )
 
 
 class FolderModel:
     """A model of transformers."""
 
-    def __init__(self, holder: Holder[Any], processor: Any) -> None:
+    def __init__(self, holder: Holder[Any], processor: Foreign) -> None:
         """Keep them.
 
         Args:
@@ -163,8 +179,8 @@ class FolderModel:
     def next_token(self, images: Tensor, asks: Sequence[Ask]) -> Tensor:
         """See LanguageModel.next_token."""
 
-        def run(network: Any, rows: Tensor) -> Tensor:
-            made = self._generate(network, images, [asks[i] for i in rows.tolist()], 1)
+        def run(network: Foreign, rows: Tensor) -> Tensor:
+            made = self._generate(network, images, _chosen(asks, rows), 1)
             return made.logits[0].float()
 
         return self.holder.run(run, torch.arange(len(asks)))
@@ -172,8 +188,8 @@ class FolderModel:
     def answer(self, images: Tensor, asks: Sequence[Ask], length: int) -> list[str]:
         """See LanguageModel.answer."""
 
-        def run(network: Any, rows: Tensor) -> Tensor:
-            made = self._generate(network, images, [asks[i] for i in rows.tolist()], length)
+        def run(network: Foreign, rows: Tensor) -> Tensor:
+            made = self._generate(network, images, _chosen(asks, rows), length)
             tokens = made.sequences[:, -len(made.logits) :]
             filled = tokens.new_full((len(tokens), length), self.processor.tokenizer.pad_token_id)
             filled[:, : tokens.shape[1]] = tokens
@@ -182,7 +198,9 @@ class FolderModel:
         tokens = self.holder.run(run, torch.arange(len(asks))).long()
         return self.processor.batch_decode(tokens, skip_special_tokens=True) if asks else []
 
-    def _generate(self, network: Any, images: Tensor, asks: Sequence[Ask], length: int) -> Any:
+    def _generate(
+        self, network: Foreign, images: Tensor, asks: Sequence[Ask], length: int
+    ) -> Foreign:
         """Let the library generate; its answer holds tokens and unprocessed logits."""
         from transformers import GenerationConfig
 
@@ -202,7 +220,7 @@ class FolderModel:
                 inputs[name] = value.to(network.dtype)
         return network.generate(**inputs, generation_config=config)
 
-    def _inputs(self, images: Tensor, asks: Sequence[Ask]) -> Any:
+    def _inputs(self, images: Tensor, asks: Sequence[Ask]) -> Foreign:
         """The processor's input, with what is said behind it."""
         texts = [self._text(ask.question) for ask in asks]
         start = self.processor.tokenizer.bos_token
@@ -227,7 +245,7 @@ class FolderModel:
         template = getattr(self.processor, "chat_template", None)
         if isinstance(template, dict):
             template = cast("dict[str, str]", template)["default"]
-        content: Any = [{"type": "image"}, {"type": "text", "text": question}]
+        content: Foreign = [{"type": "image"}, {"type": "text", "text": question}]
         if template is None:
             template = tokenizer.chat_template
             content = f"{getattr(self.processor, 'image_token', '')}{question}"
@@ -242,7 +260,12 @@ class FolderModel:
         )
 
 
-def _picture(image: Tensor) -> Any:
+def _chosen(asks: Sequence[Ask], rows: Tensor) -> list[Ask]:
+    """Questions by their indices."""
+    return [asks[int(i)] for i in rows]
+
+
+def _picture(image: Tensor) -> Foreign:
     """A picture as processors take it, rounded to 8 bits."""
     from PIL import Image
 

@@ -3,9 +3,9 @@
     value = sum_q w_q P(yes | picture, q) / sum_q w_q                    ("mean")
     value = exp(sum_q w_q log P(yes | picture, q) / sum_q w_q)           ("geometric_mean")
 
-Source: Lin and others, 2404.01291 (VQAScore), whose question is PAPER. There the probability is that
-of the answer "Yes" among all answers, which is what this reads, with the tokens that differ only in
-case and blanks added up.
+Source: Lin and others, 2404.01291 (VQAScore), whose question is PAPER. There the probability is
+that of the answer "Yes" among all answers, which is what this reads, with the tokens that differ
+only in case and blanks added up.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .answers import yes
+from .answers import table, yes
 from .base import Assessment, RewardSpec, check_images
 from .vision_language import Ask, LanguageModel
 
@@ -154,6 +154,6 @@ class VQAScore:
             values = (found * weights).sum(1)
         else:
             values = (found.clamp(min=_FLOOR).log() * weights).sum(1).exp()
-        parts = [dict(zip(self.questions, row, strict=True)) for row in found.tolist()]
+        parts = [dict(zip(self.questions, row, strict=True)) for row in table(found)]
         notes = ["yes " + ", ".join(f"{value:.3f}" for value in part.values()) for part in parts]
         return Assessment(values.clamp(0.0, 1.0).to(images.device), parts, notes)

@@ -1,4 +1,4 @@
-"""Image-text-to-text models of true architectures, with few and seeded weights and own tokenizers."""
+"""Image-text-to-text models of true architectures, with few seeded weights and own tokenizers."""
 
 import functools
 import inspect
@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from flowsearch.rewards.holder import Local
-from flowsearch.rewards.vision_language import FolderModel, load_folder
+from flowsearch.rewards.vision_language import FolderModel, load_network, load_processor
 
 TEMPLATE = (
     "{% for message in messages %}<|user|>{% for part in message['content'] %}"
@@ -218,5 +218,5 @@ def folder(name) -> Path:
 @functools.cache
 def language_model(name, batch=8) -> FolderModel:
     """The model, loaded from its folder."""
-    loaded = load_folder(folder(name), torch.float32)
-    return FolderModel(Local(loaded.network, batch), loaded.processor)
+    path = folder(name)
+    return FolderModel(Local(load_network(path, torch.float32), batch), load_processor(path))
