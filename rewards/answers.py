@@ -47,8 +47,10 @@ MORE = MOST + 1
 LEAST = 1e-3
 """Probability from which on a numeral's end is asked for and not taken for granted."""
 
-_MARKS = {"\u0120": " ", "\u2581": " ", "\u010a": "\n", "\u0109": "\t", "<0x0A>": "\n"}
+_MARKS = str.maketrans({"\u0120": " ", "\u2581": " ", "\u010a": "\n", "\u0109": "\t"})
 """How byte-level and sentence-piece vocabularies write blanks."""
+
+_NUMERAL = re.compile("[0-9]+")
 
 NextToken = Callable[[Sequence[int], Sequence[tuple[int, ...]]], Tensor]
 """(rows, tokens that each has said already, equally many) -> logits, shape (rows, vocabulary)."""
@@ -89,11 +91,9 @@ class Vocabulary:
         self.blanks: list[int] = []
         self._words: dict[str, list[int]] = {}
         for written, token in sorted(tokens.items(), key=lambda item: item[1]):
-            text = written
-            for mark, blank in _MARKS.items():
-                text = text.replace(mark, blank)
+            text = "\n" if written == "<0x0A>" else written.translate(_MARKS)
             word = text.strip()
-            numeral = re.match(r"[0-9]+", word)
+            numeral = _NUMERAL.match(word)
             if numeral:
                 closed = len(numeral[0]) < len(word) or text[-1:].isspace()
                 glued = text[0] == word[0]

@@ -25,7 +25,10 @@ CORPUS = [
 ] * 20
 
 
-def tokenizer(special, digits_apart=True):
+IS_NEW = int(transformers.__version__.split(".")[0]) >= 5
+
+
+def tokenizer(special, digits_apart=True, make=PreTrainedTokenizerFast):
     """A byte-level tokenizer in which "10" is two tokens, or one."""
     made = Tokenizer(models.BPE())
     parts = [pre_tokenizers.Digits(individual_digits=True)] if digits_apart else []
@@ -42,8 +45,9 @@ def tokenizer(special, digits_apart=True):
             show_progress=False,
         ),
     )
-    return PreTrainedTokenizerFast(
+    return make(
         tokenizer_object=made,
+        model_input_names=["input_ids", "attention_mask"],
         eos_token="<|end|>",
         pad_token="<|pad|>",
         additional_special_tokens=tokens[2:],
@@ -82,7 +86,10 @@ def qwen(path):
     """Qwen2.5-VL."""
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-    tokens = tokenizer(["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"])
+    tokens = tokenizer(
+        ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"],
+        make=PreTrainedTokenizerFast if IS_NEW else transformers.Qwen2TokenizerFast,
+    )
     ids = {
         name: tokens.convert_tokens_to_ids(f"<|{name}|>")
         for name in ("vision_start", "vision_end", "image_pad", "video_pad")
@@ -96,7 +103,6 @@ def qwen(path):
         pad_token_id=1,
     )
     rope = {"type": "mrope", "mrope_section": [1, 1, 2]}
-    is_new = int(transformers.__version__.split(".")[0]) >= 5
     text = _text(len(tokens), rope_scaling=rope, max_position_embeddings=2048)
     vision = dict(
         depth=2,
@@ -109,7 +115,7 @@ def qwen(path):
         window_size=56,
     )
     config = Qwen2_5_VLConfig(
-        vision_config=vision, **({"text_config": text} if is_new else text), **special
+        vision_config=vision, **({"text_config": text} if IS_NEW else text), **special
     )
     network = _seeded(Qwen2_5_VLForConditionalGeneration(config))
     network.generation_config.eos_token_id = 0
