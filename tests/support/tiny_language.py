@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 import transformers
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from flowsearch.rewards.holder import Local
@@ -28,8 +28,8 @@ CORPUS = [
 IS_NEW = int(transformers.__version__.split(".")[0]) >= 5
 
 
-def tokenizer(special, digits_apart=True, make=PreTrainedTokenizerFast):
-    """A byte-level tokenizer in which "10" is two tokens, or one."""
+def tokenizer(special, digits_apart=True, make=PreTrainedTokenizerFast, starts=False):
+    """A byte-level tokenizer in which "10" is two tokens, or one; it may begin a text itself."""
     made = Tokenizer(models.BPE())
     parts = [pre_tokenizers.Digits(individual_digits=True)] if digits_apart else []
     parts.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True))
@@ -45,8 +45,14 @@ def tokenizer(special, digits_apart=True, make=PreTrainedTokenizerFast):
             show_progress=False,
         ),
     )
+    if starts:
+        user = made.token_to_id("<|user|>")
+        made.post_processor = processors.TemplateProcessing(
+            single="<|user|> $A", special_tokens=[("<|user|>", user)]
+        )
     return make(
         tokenizer_object=made,
+        bos_token="<|user|>" if starts else None,
         model_input_names=["input_ids", "attention_mask"],
         eos_token="<|end|>",
         pad_token="<|pad|>",
@@ -170,7 +176,8 @@ def idefics(path):
     from transformers import Idefics3Config, LlamaConfig
 
     tokens = tokenizer(
-        ["<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>"]
+        ["<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>"],
+        starts=True,
     )
     config = Idefics3Config(
         vision_config=dict(
