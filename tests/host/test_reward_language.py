@@ -1,4 +1,4 @@
-"""Vision-language models in the host: its own Qwen3-VL, and folders of transformers."""
+"""Vision-language models in the host: its Qwen3-VL and Qwen3.5, and folders of transformers."""
 
 import gc
 import shutil
@@ -59,10 +59,11 @@ def llava():
 
 
 class TestHostModel:
-    """The host's Qwen3-VL, with few layers."""
+    """The host's own models, with few layers."""
 
-    def test_logits_choose_what_the_host_generates(self):
-        clip, images = host_language.qwen3_vl(), pictures(1)
+    @pytest.mark.parametrize("make", [host_language.qwen3_vl, host_language.qwen3_5])
+    def test_logits_choose_what_the_host_generates(self, make):
+        clip, images = make(), pictures(1)
         tokens = clip.tokenize(LONG, image=images, min_length=1, thinking=False)
         said = clip.generate(tokens, do_sample=False, max_length=4)
         model = HostModel(clip)
