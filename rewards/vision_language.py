@@ -132,6 +132,11 @@ def load_network(path: Path, dtype: torch.dtype) -> nn.Module:
             f"{path.name} is {type(network).__name__}, an encoder with a decoder; choose a model "
             "that is a decoder, such as Qwen3-VL, Idefics3 or LLaVA"
         )
+    own = network.generation_config
+    # without the folder's own temperature, penalties and beams: answers are greedy
+    network.generation_config = transformers.GenerationConfig(
+        eos_token_id=own.eos_token_id, bos_token_id=own.bos_token_id, pad_token_id=own.pad_token_id
+    )
     return network
 
 
@@ -202,23 +207,18 @@ class FolderModel:
         self, network: Foreign, images: Tensor, asks: Sequence[Ask], length: int
     ) -> Foreign:
         """Let the library generate; its answer holds tokens and unprocessed logits."""
-        from transformers import GenerationConfig
-
-        own = network.generation_config
-        config = GenerationConfig(
-            max_new_tokens=length,
-            do_sample=False,
-            return_dict_in_generate=True,
-            output_logits=True,
-            eos_token_id=own.eos_token_id,
-            bos_token_id=own.bos_token_id,
-            pad_token_id=self.processor.tokenizer.pad_token_id,
-        )
         inputs = self._inputs(images, asks).to(network.device)
         for name, value in inputs.items():
             if torch.is_floating_point(value):
                 inputs[name] = value.to(network.dtype)
-        return network.generate(**inputs, generation_config=config)
+        return network.generate(
+            **inputs,
+            max_new_tokens=length,
+            do_sample=False,
+            return_dict_in_generate=True,
+            output_logits=True,
+            pad_token_id=self.processor.tokenizer.pad_token_id,
+        )
 
     def _inputs(self, images: Tensor, asks: Sequence[Ask]) -> Foreign:
         """The processor's input, with what is said behind it."""

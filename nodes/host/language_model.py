@@ -92,7 +92,9 @@ class HostModel:
         """Ask, and let the host answer."""
         management.throw_exception_if_processing_interrupted()
         picture = images[ask.picture : ask.picture + 1, ..., :3].float().clamp(0.0, 1.0)
-        tokens = self._clip.tokenize(ask.question, image=picture, min_length=1, thinking=False)
+        tokens = self._clip.tokenize(
+            ask.question, image=picture, skip_template=False, min_length=1, thinking=False
+        )
         for (row,) in tokens.values():
             if not any(isinstance(entry[0], dict) for entry in row):
                 raise _unfit(self._clip, "reads no pictures")

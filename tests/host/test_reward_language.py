@@ -64,7 +64,7 @@ class TestHostModel:
     @pytest.mark.parametrize("make", [host_language.qwen3_vl, host_language.qwen3_5])
     def test_logits_choose_what_the_host_generates(self, make):
         clip, images = make(), pictures(1)
-        tokens = clip.tokenize(LONG, image=images, min_length=1, thinking=False)
+        tokens = clip.tokenize(LONG, image=images, skip_template=False, thinking=False)
         said = clip.generate(tokens, do_sample=False, max_length=4)
         model = HostModel(clip)
         for length in range(4):

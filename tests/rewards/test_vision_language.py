@@ -11,7 +11,8 @@ from tiny_language import MAKERS, folder, language_model
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from flowsearch.rewards.counting import parse_targets
-from flowsearch.rewards.vision_language import Ask, load_network, load_processor
+from flowsearch.rewards.holder import Local
+from flowsearch.rewards.vision_language import Ask, FolderModel, load_network, load_processor
 from flowsearch.rewards.vlm_count import QUESTION, VLMCount
 from flowsearch.rewards.vqa_score import (
     PAPER,
@@ -88,6 +89,17 @@ def test_what_was_said_is_what_generating_says(name):
         assert torch.allclose(row, made.logits[length][0], rtol=1e-4, atol=1e-4)
     answer = model.answer(images, [Ask(0, LONG)], 4)
     assert answer[0].startswith(processor.tokenizer.decode(tokens[:1], skip_special_tokens=True))
+
+
+def test_answers_are_greedy_whatever_the_folder_prefers(name, tmp_path):
+    shutil.copytree(folder(name), tmp_path / "model")
+    file = tmp_path / "model" / "generation_config.json"
+    prefers = {"do_sample": True, "temperature": 5.0, "repetition_penalty": 9.0, "num_beams": 2}
+    file.write_text(json.dumps({**json.loads(file.read_text()), **prefers}))
+    network = load_network(tmp_path / "model", torch.float32)
+    model, asks = language_model(name), [Ask(i, LONG) for i in range(3)]
+    other = FolderModel(Local(network), load_processor(tmp_path / "model"))
+    assert other.answer(pictures(), asks, 8) == model.answer(pictures(), asks, 8)
 
 
 def test_padding_at_the_left_changes_nothing(name):
@@ -282,8 +294,6 @@ class TestFolders:
     def test_a_model_without_a_template_is_asked_plainly(self):
         processor = load_processor(folder("llava"))
         processor.chat_template = processor.tokenizer.chat_template = None
-        from flowsearch.rewards.vision_language import FolderModel
-
         model = FolderModel(language_model("llava").holder, processor)
         assert model._text("Is it red?") == "<image>Is it red?"
         assert model.next_token(pictures(1), [Ask(0, "Is it red?")]).isfinite().all()
