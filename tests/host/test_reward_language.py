@@ -23,6 +23,7 @@ from flowsearch.rewards.vision_language import Ask
 from flowsearch.rewards.vqa_score import PAPER
 from flowsearch.rewards.weights import FOLDER
 
+MODELS = [host_language.qwen3_vl, host_language.qwen3_5, host_language.gemma4]
 SHORT, LONG = "Is it red?", "Does this figure show a cat? Please answer yes or no."
 
 
@@ -61,7 +62,7 @@ def llava():
 class TestHostModel:
     """The host's own models, with few layers."""
 
-    @pytest.mark.parametrize("make", [host_language.qwen3_vl, host_language.qwen3_5])
+    @pytest.mark.parametrize("make", MODELS)
     def test_logits_choose_what_the_host_generates(self, make):
         clip, images = make(), pictures(1)
         tokens = clip.tokenize(LONG, image=images, skip_template=False, thinking=False)
@@ -71,6 +72,14 @@ class TestHostModel:
             row = model.next_token(images, [Ask(0, LONG, tuple(said[:length]))])[0]
             assert int(row.argmax()) == said[length]
         assert model.answer(images, [Ask(0, LONG)], 4) == [clip.decode(said)]
+
+    @pytest.mark.parametrize("make", MODELS)
+    def test_pictures_questions_and_what_was_said_matter(self, make):
+        asks = [Ask(0, SHORT), Ask(1, SHORT), Ask(0, LONG), Ask(0, SHORT, (2000,)), Ask(0, SHORT)]
+        found = HostModel(make()).next_token(pictures(2), asks)
+        assert torch.allclose(found[0], found[-1], atol=1e-5)
+        for other in found[1:4]:
+            assert float((found[0] - other).abs().max()) > 1e-2
 
     def test_logits_are_those_of_transformers(self):
         """The same weights in the library's Qwen3-VL, on the host's own tokens."""

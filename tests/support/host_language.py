@@ -1,13 +1,16 @@
-"""The host's own Qwen3-VL and Qwen3.5, small and seeded: its own classes and tokenizers."""
+"""The host's own Qwen3-VL, Qwen3.5 and Gemma 4, small and seeded, of its own classes."""
 
 import functools
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import ClassVar
 
 import comfy.sd
+import comfy.text_encoders.gemma4 as gemma
 import comfy.text_encoders.qwen3vl as host
 import comfy.text_encoders.qwen35 as host35
 import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 VISION = {
     "qwen3vl_4b": dict(
@@ -67,9 +70,54 @@ def _small():
             table.update(widths)
 
 
-def _made(target, options) -> comfy.sd.CLIP:
+@dataclass
+class SmallGemma(gemma.Gemma4_31B_Config):
+    """Gemma 4 with few layers."""
+
+    hidden_size: int = 64
+    intermediate_size: int = 48
+    num_hidden_layers: int = 6
+    num_attention_heads: int = 2
+    num_key_value_heads: int = 1
+    head_dim = 32
+    global_head_dim = 32
+    vision_config: ClassVar = {
+        **gemma.GEMMA4_VISION_31B_CONFIG,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "head_dim": 16,
+    }
+
+
+class TargetGemma:
+    """The same for Gemma 4; its tokenizer comes with the weights."""
+
+    params: ClassVar = {}
+    variant = gemma._make_variant(SmallGemma)
+    clip = gemma.gemma4_te(model_class=variant)
+    tokenizer = variant.tokenizer
+
+
+def gemma_tokenizer():
+    """Letter by letter, with Gemma 4's own special tokens, as the host finds it in a checkpoint."""
+    special = {"<pad>": 0, "<eos>": 1, "<bos>": 2, "<unk>": 3, "<|channel>": 100, "<channel|>": 101}
+    special |= {"<|turn>": 105, "<turn|>": 106}
+    special |= {"<|image>": 255999, "<|image|>": 258880, "<image|>": 258882}
+    words = {"Yes": 1000, "No": 1001, **{chr(c): 3000 + c for c in range(33, 127)}}
+    made = Tokenizer(models.WordLevel({**special, **words}, unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    made.add_special_tokens(list(special))
+    return torch.tensor(list(made.to_str().encode()), dtype=torch.uint8)
+
+
+def _made(target, options, **more) -> comfy.sd.CLIP:
     with _small():
-        clip = comfy.sd.CLIP(target, model_options={**options, "dtype": torch.float32})
+        clip = comfy.sd.CLIP(target, model_options={**options, "dtype": torch.float32}, **more)
+    for name, buffer in clip.cond_stage_model.named_buffers():
+        if name.endswith("layer_scalar"):
+            buffer.fill_(1.0)
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for parameter in clip.cond_stage_model.parameters():
@@ -89,3 +137,9 @@ def qwen3_vl() -> comfy.sd.CLIP:
 def qwen3_5() -> comfy.sd.CLIP:
     """Three layers of linear attention, one of the usual kind, two that see."""
     return _made(Target35, {})
+
+
+@functools.cache
+def gemma4() -> comfy.sd.CLIP:
+    """Five layers with a window, one without, two that see."""
+    return _made(TargetGemma, {}, tokenizer_data={"tokenizer_json": gemma_tokenizer()})
