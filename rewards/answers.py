@@ -53,7 +53,8 @@ _MARKS = str.maketrans({"\u0120": " ", "\u2581": " ", "\u010a": "\n", "\u0109": 
 _NUMERAL = re.compile("[0-9]+")
 
 NextToken = Callable[[Sequence[int], Sequence[tuple[int, ...]]], Tensor]
-"""(rows, tokens that each has said already, equally many) -> logits, shape (rows, vocabulary)."""
+"""(rows, tokens that each has said already, equally many) -> logits, shape (rows, vocabulary), at
+least float32."""
 
 
 @dataclass(frozen=True)
@@ -192,7 +193,7 @@ def number_probabilities(
     said = [_Said(row) for row in range(len(targets))]
     while said:
         logits = next_token([s.row for s in said], [s.tokens for s in said])
-        log_p = logits.double().log_softmax(-1)
+        log_p = logits.log_softmax(-1)
         digits, blanks = table(log_p[:, tokens]), table(log_p[:, vocabulary.blanks])
         following: list[_Said] = []
         for one, of_digits, of_blanks in zip(said, digits, blanks, strict=True):

@@ -1,7 +1,7 @@
 """Targets read from prompts: what a grammar writes is read back, what is in doubt is refused."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowsearch.rewards.counting import MOST, NUMBERS, Target, parse_targets
@@ -75,6 +75,7 @@ def lists(draw):
     return targets, draw(openings) + "".join(pieces) + draw(places)
 
 
+@settings(deadline=None)
 @given(lists())
 def test_what_the_grammar_writes_is_read_back(written):
     targets, text = written
@@ -82,6 +83,7 @@ def test_what_the_grammar_writes_is_read_back(written):
     assert list(parse_targets(text.upper())) == targets
 
 
+@settings(deadline=None)
 @given(
     nouns, st.data(), st.sampled_from(("\n", ", ", ";", "\n\n")), st.sampled_from((": ", "=", " :"))
 )
@@ -168,6 +170,7 @@ def test_what_is_in_doubt_is_refused_with_the_table(text, why):
         parse_targets(text)
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="abno 123,.:and\nthreedogsa-", max_size=60))
 def test_any_text_is_read_or_refused(text):
     try:

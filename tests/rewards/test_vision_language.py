@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from PIL import Image
 from tiny_language import MAKERS, folder, language_model
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from flowsearch.rewards.counting import parse_targets
+from flowsearch.rewards.answers import Vocabulary
+from flowsearch.rewards.counting import Target, parse_targets
 from flowsearch.rewards.holder import Local
 from flowsearch.rewards.vision_language import Ask, FolderModel, load_network, load_processor
 from flowsearch.rewards.vlm_count import QUESTION, VLMCount
@@ -189,6 +191,26 @@ class TestVLMCount:
         assert "3 cats" in by_log.notes[0]
         assert "12 dogs" in by_log.notes[0]
 
+    @pytest.mark.parametrize(
+        ("count", "probability", "error"),
+        [(3, 0.6, 0.3 + 0.05 * 9), (4, 0.3, 0.6 + 0.05 * 8), (12, 0.05, 0.6 * 9 + 0.3 * 8)],
+    )
+    def test_a_known_distribution_has_the_reward_that_follows(self, count, probability, error):
+        number, images, targets = 0.95, pictures(2), (Target(count, "cat", "cats"),)
+        by_log = VLMCount(Table(), targets).assess(images)
+        assert by_log.values.tolist() == pytest.approx([np.log(probability / number)] * 2, rel=1e-5)
+        part = by_log.parts[0]
+        assert part["cat: expected"] == pytest.approx((1.8 + 1.2 + 0.6) / number, rel=1e-5)
+        assert part["cat: most likely"] == 3.0
+        assert part["cat: answers with a number"] == pytest.approx(number, rel=1e-5)
+        by_error = VLMCount(Table(), targets, "expected_error").score(images)
+        assert by_error.tolist() == pytest.approx([-error / number] * 2, rel=1e-5)
+
+    def test_an_impossible_count_has_a_finite_reward(self):
+        reward = VLMCount(Table(), (Target(0, "cat", "cats"), Target(20, "dog", "dogs")))
+        (value,) = reward.score(pictures(1)).tolist()
+        assert reward.spec.low <= value < -20.0
+
     def test_text_is_read_where_logits_are_not(self):
         images, targets = pictures(2), parse_targets("three cats")
         found = VLMCount(Says(["There are 5.", "I see nothing"]), targets, "greedy_text")
@@ -208,6 +230,20 @@ class TestVLMCount:
     def test_what_cannot_be_asked_is_refused(self, given, why):
         with pytest.raises(ValueError, match=why):
             VLMCount(**{"model": Says([]), "targets": parse_targets("two cats"), **given})
+
+
+class Table:
+    """A model whose answer is 3 at 0.6, 4 at 0.3 and 12 at 0.05, and words otherwise."""
+
+    vocabulary = Vocabulary({**{str(i): i for i in range(10)}, "end": 10})
+    after: ClassVar = {(): {3: 0.6, 4: 0.3, 1: 0.05, 10: 0.05}, (1,): {2: 1.0}}
+
+    def next_token(self, images, asks):
+        p = torch.full((len(asks), 11), 1e-12, dtype=torch.float64)
+        for row, ask in zip(p, asks, strict=True):
+            for token, value in self.after.get(ask.said, {10: 1.0}).items():
+                row[token] = value
+        return p.log()
 
 
 class Says:
