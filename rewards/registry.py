@@ -19,6 +19,7 @@ __all__ = [
     "FOLDERS",
     "HPS",
     "IMAGE_REWARD",
+    "LANGUAGE_MODELS",
     "PICK_SCORE",
     "REWARDS",
     "Entry",
@@ -126,6 +127,15 @@ AESTHETIC = (
     ),
 )
 """Heads on embeddings of CLIP ViT-L/14 (the first two) and SigLIP so400m-patch14-384."""
+LANGUAGE_MODELS = (
+    Weights(
+        "Qwen3-VL-4B-Instruct", "https://huggingface.co/Qwen/Qwen3-VL-4B-Instruct", "Apache-2.0"
+    ),
+    Weights(
+        "SmolVLM-Instruct", "https://huggingface.co/HuggingFaceTB/SmolVLM-Instruct", "Apache-2.0"
+    ),
+)
+"""Folders of vision-language models, of which any other of transformers' does as well."""
 
 REWARDS: Mapping[str, Entry] = {
     "clip_score": Entry("clip_score", "ClipScore", "FlowSearchClipScore", FOLDERS),
@@ -140,5 +150,7 @@ REWARDS: Mapping[str, Entry] = {
     ),
     "latent": Entry("latent", "LatentReward", "FlowSearchLatentReward"),
     "combination": Entry("combination", "Combination", "FlowSearchCombineRewards"),
+    "vqa_score": Entry("vqa_score", "VQAScore", "FlowSearchVQAScore", LANGUAGE_MODELS),
+    "vlm_count": Entry("vlm_count", "VLMCount", "FlowSearchVLMCount", LANGUAGE_MODELS),
 }
 """Name in the spec to row, in the order of the menu."""
