@@ -1,4 +1,4 @@
-"""A number measured on the pixels themselves, no network: how sharp, bright, colourful, compressible?
+"""A number measured on the pixels, no network: how sharp, bright, colourful, compressible?
 
     Y = .2126 R + .7152 G + .0722 B                                        luma, Rec. 709, of the
                                                                            values as they are shown
@@ -24,6 +24,7 @@ import io
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -83,6 +84,12 @@ def lab(images: Tensor) -> Tensor:
     return torch.stack([116.0 * y - 16.0, 500.0 * (x - y), 200.0 * (y - z)], dim=-1)
 
 
+def _length(vectors: Tensor) -> Tensor:
+    """Euclidean norm over the last dimension, with the gradient 0 at 0."""
+    algebra: Any = torch.linalg
+    return algebra.vector_norm(vectors, dim=-1)
+
+
 def _sharpness(images: Tensor, palette: Palette) -> Tensor:
     del palette
     if min(images.shape[1:3]) < 3:
@@ -109,8 +116,8 @@ def _colourfulness(images: Tensor, palette: Palette) -> Tensor:
     del palette
     r, g, b = images.flatten(1, 2).unbind(-1)
     opponents = torch.stack([r - g, (r + g) / 2.0 - b], dim=-1)
-    spread = torch.linalg.vector_norm(opponents.std(dim=1, unbiased=False), dim=-1)
-    mean = torch.linalg.vector_norm(opponents.mean(dim=1), dim=-1)
+    spread = _length(opponents.std(dim=1, unbiased=False))
+    mean = _length(opponents.mean(dim=1))
     return 255.0 * (spread + 0.3 * mean)
 
 
@@ -127,9 +134,9 @@ def _compressibility(images: Tensor, palette: Palette) -> Tensor:
 
 def _palette(images: Tensor, palette: Palette) -> Tensor:
     shown, wanted = lab(images), lab(images.new_tensor(palette))
-    nearest = torch.linalg.vector_norm(shown - wanted[0], dim=-1)
+    nearest = _length(shown - wanted[0])
     for colour in wanted[1:]:  # one at a time: a table of all distances would be large
-        nearest = torch.minimum(nearest, torch.linalg.vector_norm(shown - colour, dim=-1))
+        nearest = torch.minimum(nearest, _length(shown - colour))
     return -nearest.flatten(1).mean(dim=1)
 
 
@@ -235,8 +242,9 @@ def palette_of(picture: Tensor, count: int = 8) -> Palette:
     pixels = (picture[..., :3].detach().clamp(0.0, 1.0) * 255.0).round().to("cpu", torch.uint8)
     cut = Image.fromarray(pixels.numpy()).quantize(count)
     used: NDArray[np.uint8] = np.unique(np.asarray(cut))
-    table = np.array(cut.getpalette(), dtype=np.float64).reshape(-1, 3) / 255.0
-    return tuple((float(r), float(g), float(b)) for r, g, b in table[used])
+    flat = cast("list[int]", cut.getpalette())
+    table = [[level / 255.0 for level in flat[3 * i : 3 * i + 3]] for i in used.tolist()]
+    return tuple((r, g, b) for r, g, b in table)
 
 
 @dataclass(frozen=True)
@@ -312,13 +320,14 @@ class ImageStatistic:
         """
         check_images(images, "Image Statistic")
         pictures = images[..., :3].float().clamp(0.0, 1.0)
-        found = STATISTICS[self.statistic].measure(pictures, self.palette)
+        measure = STATISTICS[self.statistic].measure
+        found = measure(pictures, self.palette) if len(pictures) else pictures.new_zeros(0)
         values = found
         if self.direction == "lower":
             values = -found
         elif self.direction == "target":
             values = -(found - self.target).abs()
-        numbers: list[float] = found.detach().tolist()
+        numbers = [float(number) for number in found.detach()]
         return Assessment(
             values,
             [{self.statistic: number} for number in numbers],

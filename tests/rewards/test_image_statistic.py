@@ -177,6 +177,15 @@ def test_the_gradient_is_that_of_a_finite_difference(statistic):
     assert slope == pytest.approx(measured / (2 * step), rel=0.03)
 
 
+@pytest.mark.parametrize("level", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("statistic", [name for name in STATISTICS if name != "compressibility"])
+def test_the_gradient_is_finite_on_an_even_picture(statistic, level):
+    leaf = torch.full((1, 6, 6, 3), level, requires_grad=True)
+    palette = ((level,) * 3, (0.2, 0.4, 0.6))
+    ImageStatistic(statistic, palette=palette).score(leaf).sum().backward()
+    assert bool(torch.isfinite(leaf.grad).all())
+
+
 def test_compressibility_declares_no_gradient():
     assert not ImageStatistic("compressibility").spec.has_gradient
 
