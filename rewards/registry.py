@@ -46,5 +46,13 @@ class Entry:
 REWARDS: Mapping[str, Entry] = {
     "shape_count": Entry("shape_count", "ShapeCount", "FlowSearchShapeCount"),
     "shape_fidelity": Entry("shape_fidelity", "ShapeFidelity", "FlowSearchShapeFidelity"),
+    "text_in_image": Entry(
+        "text_in_image",
+        "TextInImage",
+        "FlowSearchTextInImage",
+        packages=("rapidocr-onnxruntime",),
+    ),
+    "image_statistic": Entry("image_statistic", "ImageStatistic", "FlowSearchImageStatistic"),
+    "judge": Entry("judge", "Judge", "FlowSearchJudge"),
 }
 """Name in the spec to row, in the order of the menu."""
