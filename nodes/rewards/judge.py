@@ -88,7 +88,8 @@ class JudgeReward(io.ComfyNode):
     def execute(cls, judge: str, prompt: str, instruction: str = INSTRUCTION) -> io.NodeOutput:
         """Close the reward over its question; nothing is sent before the first picture."""
         endpoint = judges.find(judge)
-        named = f"{endpoint.model} at {endpoint.place}"
+        # no address: reports travel
+        named = f"{endpoint.model}, the user's judge '{judge}'"
         return io.NodeOutput(Judge(judges.client(endpoint), prompt, instruction, named))
 
 
