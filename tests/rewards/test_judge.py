@@ -346,8 +346,10 @@ def test_a_cancel_ends_an_open_request_and_a_pause():
                 Judge(client, "p").score(pictures(3))
             assert time.monotonic() - start < 1.5
             count = server.count
-            time.sleep(0.3)
+            time.sleep(1.2)  # longer than the first pause
             assert server.count == count, "it went on"
+            names = [thread.name for thread in threading.enumerate()]
+            assert not any(name.startswith("flowsearch-judge") for name in names)
 
 
 def test_what_was_answered_before_a_failure_is_kept():
