@@ -152,5 +152,13 @@ REWARDS: Mapping[str, Entry] = {
     "combination": Entry("combination", "Combination", "FlowSearchCombineRewards"),
     "vqa_score": Entry("vqa_score", "VQAScore", "FlowSearchVQAScore", LANGUAGE_MODELS),
     "vlm_count": Entry("vlm_count", "VLMCount", "FlowSearchVLMCount", LANGUAGE_MODELS),
+    "text_in_image": Entry(
+        "text_in_image",
+        "TextInImage",
+        "FlowSearchTextInImage",
+        packages=("rapidocr-onnxruntime",),
+    ),
+    "image_statistic": Entry("image_statistic", "ImageStatistic", "FlowSearchImageStatistic"),
+    "judge": Entry("judge", "Judge", "FlowSearchJudge"),
 }
 """Name in the spec to row, in the order of the menu."""
