@@ -14,7 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-__all__ = ["Assessment", "Explained", "Reward", "RewardSpec", "assess", "check_images", "describe"]
+__all__ = ["Assessment", "Drawn", "Explained", "Reward", "RewardSpec", "assess", "check_images", "describe"]
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,22 @@ class Explained(Protocol):
 
         Returns:
             The values, with one entry of parts and notes a picture where there are any.
+        """
+        ...
+
+
+@runtime_checkable
+class Drawn(Protocol):
+    """A reward that can show what it saw: boxes, for one that counts objects."""
+
+    def draw(self, images: Tensor) -> Tensor:
+        """Draw on pictures what their values come from.
+
+        Args:
+            images: As for score.
+
+        Returns:
+            As many pictures, shape (B, H, W, 3), on their device.
         """
         ...
 
