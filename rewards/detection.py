@@ -92,9 +92,9 @@ def unknown(name: str, vocabulary: Sequence[str]) -> str:
     Returns:
         A sentence with the nearest classes, or all where none is near.
     """
-    near = get_close_matches(name, vocabulary, n=5) or [
-        known for known in vocabulary if set(known.split()) & set(name.split())
-    ]
+    alike = get_close_matches(name, vocabulary, n=5)
+    words = [known for known in vocabulary if set(known.split()) & set(name.split())]
+    near = list(dict.fromkeys([*alike, *words]))
     choice = f"the nearest are {', '.join(near)}" if near else f"it knows {', '.join(vocabulary)}"
     return (
         f"This detector does not know '{name}': {choice}. Name one of its {len(vocabulary)} "

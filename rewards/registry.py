@@ -43,8 +43,32 @@ class Entry:
         return getattr(import_module(f".{self.module}", __package__), self.cls)
 
 
+DETECTORS = (
+    Weights(
+        "FastestDet.onnx",
+        "https://github.com/dog-qiuqiu/FastestDet",
+        "BSD-3-Clause",
+        998169,
+        "31cb14c017fce347cb4c846ec62fdf00d76bb3beecdf4be21e7116ac67feb880",
+    ),
+    Weights(
+        "grounding-dino-base",
+        "https://huggingface.co/IDEA-Research/grounding-dino-base",
+        "Apache-2.0",
+    ),
+    Weights(
+        "owlv2-base-patch16-ensemble",
+        "https://huggingface.co/google/owlv2-base-patch16-ensemble",
+        "Apache-2.0",
+    ),
+    Weights("sam-vit-base", "https://huggingface.co/facebook/sam-vit-base", "Apache-2.0"),
+)
+
 REWARDS: Mapping[str, Entry] = {
     "shape_count": Entry("shape_count", "ShapeCount", "FlowSearchShapeCount"),
     "shape_fidelity": Entry("shape_fidelity", "ShapeFidelity", "FlowSearchShapeFidelity"),
+    "detector_count": Entry(
+        "detector_count", "DetectorCount", "FlowSearchDetectorCount", DETECTORS, ("onnxruntime",)
+    ),
 }
 """Name in the spec to row, in the order of the menu."""

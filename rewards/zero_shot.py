@@ -24,62 +24,75 @@ from .detection import Box, boxes_of
 from .holder import Holder, dtype_of
 from .overlap import confident, distinct
 
-__all__ = ["ZeroShotDetector", "load_sam", "load_zero_shot"]
+__all__ = ["ZeroShotDetector", "load_processor", "load_sam", "load_zero_shot"]
 
 GROUNDED = ("grounding-dino", "mm-grounding-dino")
 OWLS = ("owlv2", "owlvit")
 THRESHOLD = 0.2
+LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 OWL_TOKENS = 16
 
 
-def load_zero_shot(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, Any]:
+def load_zero_shot(folder: Path) -> nn.Module:
     """Read a detector as transformers saves it.
 
     Args:
-        folder: With config.json, model.safetensors and the processor's files.
-        dtype: Type of the weights.
+        folder: With config.json and model.safetensors.
 
     Returns:
-        The network and its processor.
+        The network, in float32.
 
     Raises:
         ValueError: It is another kind of model.
     """
     from transformers import AutoModelForZeroShotObjectDetection
 
-    return _load(folder, dtype, AutoModelForZeroShotObjectDetection, (*GROUNDED, *OWLS))
+    return _load(folder, AutoModelForZeroShotObjectDetection, (*GROUNDED, *OWLS))
 
 
-def load_sam(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, Any]:
+def load_sam(folder: Path) -> nn.Module:
     """Read Segment Anything as transformers saves it.
 
     Args:
-        folder: With config.json, model.safetensors and the processor's file.
-        dtype: Type of the weights.
+        folder: With config.json and model.safetensors.
 
     Returns:
-        The network and its processor.
+        The network, in float32.
 
     Raises:
         ValueError: It is another kind of model.
     """
-    from transformers import AutoModelForMaskGeneration
+    from transformers import SamModel
 
-    return _load(folder, dtype, AutoModelForMaskGeneration, ("sam",))
+    return _load(folder, SamModel, ("sam",))
 
 
-def _load(folder: Path, dtype: torch.dtype, auto: Any, kinds: Sequence[str]) -> tuple[Any, Any]:
-    from transformers import AutoConfig, AutoProcessor
+def load_processor(folder: Path) -> Any:
+    """Read the processor of a model: its preparation of pictures and its tokenizer.
 
-    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    kind = AutoConfig.from_pretrained(folder, **local).model_type
+    Args:
+        folder: With preprocessor_config.json, and the tokenizer's files.
+
+    Returns:
+        The processor.
+    """
+    from transformers import AutoProcessor
+
+    return AutoProcessor.from_pretrained(folder, **LOCAL)
+
+
+def _load(folder: Path, model: Any, kinds: Sequence[str]) -> Any:
+    from transformers import AutoConfig
+
+    kind = AutoConfig.from_pretrained(folder, **LOCAL).model_type
     if kind not in kinds:
         raise ValueError(
             f"The folder {folder.name} holds a model of type '{kind}'; needed is one of type "
             f"{', '.join(kinds)}. Choose another folder of the list."
         )
-    network = auto.from_pretrained(folder, use_safetensors=True, **local).to(dtype)
-    return network.eval(), AutoProcessor.from_pretrained(folder, **local)
+    # in half precision their positions and thresholds lose digits, and they are small
+    network = model.from_pretrained(folder, use_safetensors=True, **LOCAL)
+    return network.to(torch.float32).eval()
 
 
 @dataclass(frozen=True)
@@ -88,9 +101,9 @@ class ZeroShotDetector:
 
     Args:
         holder: Of a network of load_zero_shot.
-        processor: Its processor.
+        processor: That of load_processor.
         threshold: Least score of a box, 0 for the paper's 0.2.
-        segment: Holder and processor of load_sam, or None to go by boxes alone.
+        segment: Holder of load_sam's network and its processor, or None to go by boxes alone.
     """
 
     holder: Holder[nn.Module]

@@ -25,8 +25,9 @@ GAP = 12
 
 
 @cache
-def _photograph(name):
-    return Image.open(Path(skimage.__file__).parent / "data" / name).convert("RGB")
+def _photograph(name, box=None, size=None):
+    picture = Image.open(Path(skimage.__file__).parent / "data" / name).convert("RGB")
+    return picture.crop(box or (0, 0, *picture.size)).resize(size or picture.size)
 
 
 def _place(generator, taken, width, height):
@@ -49,16 +50,16 @@ def compose(generator, counts: Mapping[str, int], sizes=(180, 240)):
     while True:
         picture = Image.new("RGB", (SIDE, SIDE), plain)
         if choice < len(BACKGROUNDS):
-            picture = _photograph(BACKGROUNDS[choice]).resize((SIDE, SIDE))
+            picture = _photograph(BACKGROUNDS[choice], size=(SIDE, SIDE)).copy()
         taken = []
         for name in (name for name, count in counts.items() for _ in range(count)):
-            photograph, box = PIECES[name]
-            piece = _photograph(photograph).crop(box)
+            piece = _photograph(*PIECES[name])
             scale = generator.uniform(*sizes) / max(piece.size)
-            piece = piece.resize(tuple(round(side * scale) for side in piece.size))
-            corner = _place(generator, taken, *piece.size)
+            size = tuple(round(side * scale) for side in piece.size)
+            corner = _place(generator, taken, *size)
             if corner is None:
                 break
+            piece = piece.resize(size)
             if generator.random() < 0.5:
                 piece = piece.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
             picture.paste(piece, corner)

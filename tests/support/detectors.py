@@ -32,13 +32,14 @@ def grounding_dino():
         SwinConfig,
     )
 
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", *WORDS, "##affe"]
     # ids of the separators are fixed in the model's code: 101, 102, 1012, 1029
     ids = {word: i for i, word in enumerate(vocabulary)}
     ids |= {"[CLS]": 101, "[SEP]": 102, ".": 1012, "?": 1029}
     tokenizer = Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
+    tokenizer.decoder = decoders.WordPiece()
     tokenizer.normalizer = normalizers.BertNormalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", 102), ("[CLS]", 101))
@@ -59,7 +60,7 @@ def grounding_dino():
     with torch.random.fork_rng():
         torch.manual_seed(3)
         network = seeded(GroundingDinoForObjectDetection(config))
-    images = GroundingDinoImageProcessor(size={"shortest_edge": 64, "longest_edge": 96})
+    images = GroundingDinoImageProcessor(size={"shortest_edge": 96, "longest_edge": 144})
     return network, GroundingDinoProcessor(images, fast)
 
 
@@ -85,7 +86,8 @@ def owlv2():
     tokens += ["<|startoftext|>", "<|endoftext|>"]
     ids = {token: i for i, token in enumerate(dict.fromkeys(tokens))}
     start, end = ids["<|startoftext|>"], ids["<|endoftext|>"]
-    tokenizer = CLIPTokenizerFast(vocab=ids, merges=list(dict.fromkeys(merges)))
+    merges = list(dict.fromkeys(merges))
+    tokenizer = CLIPTokenizerFast(vocab=ids, merges=merges, model_max_length=16)
     shared = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1}
     config = Owlv2Config(
         text_config={
@@ -127,3 +129,9 @@ def sam():
         network = seeded(SamModel(config))
     sides = {"longest_edge": 64}, {"height": 64, "width": 64}
     return network, SamProcessor(SamImageProcessor(size=sides[0], pad_size=sides[1]))
+
+
+def save(name, folder):
+    """Save one of the above as transformers does, by its name here."""
+    for part in globals()[name]():
+        part.save_pretrained(folder)
