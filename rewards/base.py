@@ -14,7 +14,16 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-__all__ = ["Assessment", "Drawn", "Explained", "Reward", "RewardSpec", "assess", "check_images", "describe"]
+__all__ = [
+    "Assessment",
+    "Drawn",
+    "Explained",
+    "Reward",
+    "RewardSpec",
+    "assess",
+    "check_images",
+    "describe",
+]
 
 
 @dataclass(frozen=True)

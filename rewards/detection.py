@@ -112,8 +112,11 @@ def boxes_of(rows: Tensor, names: Sequence[str]) -> tuple[Box, ...]:
     Returns:
         The boxes, best score first.
     """
-    ordered = sorted(rows.tolist(), key=lambda row: -row[4])
-    return tuple(Box(*row[:5], names[int(row[5])]) for row in ordered)
+    ordered = rows[rows[:, 4].argsort(descending=True, stable=True)].cpu()
+    numbers = ([float(number) for number in row] for row in ordered)
+    return tuple(
+        Box(x0, y0, x1, y1, score, names[int(index)]) for x0, y0, x1, y1, score, index in numbers
+    )
 
 
 def draw_boxes(images: Tensor, found: Sequence[Sequence[Box]]) -> Tensor:

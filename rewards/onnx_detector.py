@@ -22,7 +22,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torchvision.ops import batched_nms, box_convert
+from torchvision.ops import batched_nms, box_convert  # pyright: ignore[reportMissingTypeStubs]
 
 from .detection import Box, boxes_of, coco
 from .holder import Holder
@@ -190,7 +190,7 @@ class OnnxDetector:
         if isinstance(entry.shape[0], int) and count < model.batch:
             y = torch.cat([y, y[-1:].expand(model.batch - count, -1, -1, -1)])
         output = model.session.run(None, {entry.name: y.contiguous().numpy()})[0]
-        rows = model.kind.decode(torch.from_numpy(output)[:count], len(model.names))
+        rows = model.kind.decode(torch.as_tensor(output)[:count], len(model.names))
         edges = (rows[..., :4] - rows.new_tensor(margin * 2)) / rows.new_tensor(scale * 2)
         most = rows.new_tensor([x.shape[3], x.shape[2]] * 2)
         rows = torch.cat([edges.clamp(min=0).minimum(most), rows[..., 4:]], dim=-1)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_iou
+from torchvision.ops import box_iou  # pyright: ignore[reportMissingTypeStubs]
 
 __all__ = ["cells", "confident", "distinct"]
 
@@ -46,11 +46,17 @@ def cells(boxes: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         Which cells lie in each box, shape (n, cells), and the cells' areas, shape (cells,).
     """
-    x, y = (boxes[:, i::2].flatten().unique() for i in (0, 1))
+    x, y = (_different(boxes[:, i::2]) for i in (0, 1))
     column = (x[:-1] >= boxes[:, :1]) & (x[1:] <= boxes[:, 2:3])
     row = (y[:-1] >= boxes[:, 1:2]) & (y[1:] <= boxes[:, 3:])
     inside = row[:, :, None] & column[:, None, :]
     return inside.flatten(1), (y.diff()[:, None] * x.diff()[None, :]).flatten()
+
+
+def _different(values: Tensor) -> Tensor:
+    """The different values, in ascending order."""
+    ordered = values.flatten().sort().values
+    return ordered[torch.cat([ordered.diff() > 0, ordered.new_ones(1, dtype=torch.bool)])]
 
 
 def distinct(boxes: Tensor, scores: Tensor, classes: Tensor, masks: Tensor | None) -> Tensor:
@@ -74,10 +80,10 @@ def distinct(boxes: Tensor, scores: Tensor, classes: Tensor, masks: Tensor | Non
         area = cover.new_ones(cover.shape[1], dtype=torch.float32)
     size = torch.stack([area[one].sum() for one in cover])
     keep = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
-    for i in size.argsort(stable=True).tolist():
+    for i in map(int, size.argsort(stable=True)):
         others = cover[keep & (classes == classes[i])].any(dim=0)
         keep[i] = area[cover[i] & ~others].sum() > HALF * size[i]
-    for i in scores.argsort(descending=True, stable=True).tolist():
+    for i in map(int, scores.argsort(descending=True, stable=True)):
         better = keep & (classes != classes[i]) & (scores > scores[i])
         if not keep[i] or not better.any():
             continue

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import box_convert
+from torchvision.ops import box_convert  # pyright: ignore[reportMissingTypeStubs]
 
 from .detection import Box, boxes_of
 from .holder import Holder, dtype_of
@@ -78,13 +78,15 @@ def load_processor(folder: Path) -> Any:
     """
     from transformers import AutoProcessor
 
-    return AutoProcessor.from_pretrained(folder, **LOCAL)
+    loader: Any = AutoProcessor
+    return loader.from_pretrained(folder, **LOCAL)
 
 
 def _load(folder: Path, model: Any, kinds: Sequence[str]) -> Any:
     from transformers import AutoConfig
 
-    kind = AutoConfig.from_pretrained(folder, **LOCAL).model_type
+    reader: Any = AutoConfig
+    kind = reader.from_pretrained(folder, **LOCAL).model_type
     if kind not in kinds:
         raise ValueError(
             f"The folder {folder.name} holds a model of type '{kind}'; needed is one of type "
@@ -110,7 +112,9 @@ class ZeroShotDetector:
     processor: Any
     threshold: float = 0.0
     segment: tuple[Holder[nn.Module], Any] | None = None
-    _texts: dict[tuple[str, ...], Any] = field(init=False, repr=False, default_factory=dict)
+    _texts: dict[tuple[str, ...], Any] = field(
+        init=False, repr=False, default_factory=dict[tuple[str, ...], Any]
+    )
 
     @property
     def vocabulary(self) -> tuple[str, ...]:
@@ -188,7 +192,7 @@ class ZeroShotDetector:
         def run(network: Any, rows: Tensor) -> Tensor:
             given = processor(
                 images=list(rows[..., :3].movedim(-1, 1).float()),
-                input_boxes=[boxes.tolist()],
+                input_boxes=[[[float(edge) for edge in box] for box in boxes]],
                 do_rescale=False,
                 return_tensors="pt",
             )
@@ -257,9 +261,7 @@ def grounded_text(tokenizer: Any, names: Sequence[str]) -> tuple[Text, Spans]:
     return text, spans
 
 
-def grounded(
-    network: Any, pixels: Tensor, text: Text, spans: Spans
-) -> tuple[Best, Tensor]:
+def grounded(network: Any, pixels: Tensor, text: Text, spans: Spans) -> tuple[Best, Tensor]:
     """Run Grounding DINO.
 
     Args:

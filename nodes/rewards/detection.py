@@ -79,9 +79,9 @@ class DetectorCountReward(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, weights: str, sam: str = NONE) -> str | Literal[True]:
         """Say where a missing file comes from."""
-        names = [name for name in (weights, sam) if name not in (CONNECTED, NONE)]
-        said = (complaint(name, KNOWN) for name in names)
-        return next((one for one in said if one is not True), True)
+        if weights != CONNECTED and (said := complaint(weights, KNOWN)) is not True:
+            return said
+        return sam == NONE or complaint(sam, KNOWN)
 
     @classmethod
     def execute(

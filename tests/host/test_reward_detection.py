@@ -167,19 +167,15 @@ def same(ours, theirs):
 class TestRTDetr:
     def test_it_finds_what_the_hosts_node_finds(self, rt_detr):
         images = pictures()
-        detector = host_detectors.host_detector(rt_detr, None, 0.0)
-        assert detector.vocabulary == coco()
         rows = nodes_rtdetr.RTDETR_detect.execute(rt_detr, images, 0.0, "all", 300).result[0]
         threshold = sorted(row["score"] for row in rows[0])[-40] - 1e-6
+        names = sorted({row["label"] for row in rows[0][:20]})[:2]
         detector = host_detectors.host_detector(rt_detr, None, threshold)
-        wanted = nodes_rtdetr.RTDETR_detect.execute(rt_detr, images, threshold, "all", 300).result[0]
-        found = detector.detect(images, coco())
-        assert len(found[0]) == 40
-        for ours, theirs in zip(found, wanted, strict=True):
-            same(ours, as_boxes(theirs))
-        name = found[0][0].name
-        only = detector.detect(images, (name,))[0]
-        assert list(only) == [box for box in found[0] if box.name == name]
+        assert detector.vocabulary == coco()
+        for ours, theirs in zip(detector.detect(images, names), rows, strict=True):
+            wanted = [b for b in theirs if b["score"] > threshold and b["label"] in names]
+            same(ours, as_boxes(wanted))
+        assert len(wanted) > 1
 
     def test_the_node_takes_it_at_its_socket(self, rt_detr, files):
         reward = make("connected_model", "dog: 1", model=rt_detr)

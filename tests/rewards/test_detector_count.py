@@ -51,9 +51,7 @@ class TestValue:
         ],
     )
     def test_it_is_the_sum_of_the_errors(self, rule, others, value):
-        own = reward(
-            {"cat": 5, "dog": 1, "person": 2}, "cat: 3, dog: 2", rule=rule, others=others
-        )
+        own = reward({"cat": 5, "dog": 1, "person": 2}, "cat: 3, dog: 2", rule=rule, others=others)
         assert own.score(PICTURE).tolist() == [value]
         assert str(reward({"cat": 3}, "cat: 3").score(PICTURE)[0].item()) == "0.0"
 

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from flowsearch.rewards import zero_shot
-
 from flowsearch.rewards.detection import Box
 from flowsearch.rewards.holder import Local
 from flowsearch.rewards.overlap import confident, distinct
@@ -161,7 +160,9 @@ class TestFiltering:
             keep = distinct(row[:, :4], row[:, 4], row[:, 5], masks)
             dropped += int((~keep).sum())
             assert set(found) == self.boxes(row[keep])
-            assert [box.score for box in found] == sorted((box.score for box in found), reverse=True)
+            assert [box.score for box in found] == sorted(
+                (box.score for box in found), reverse=True
+            )
         assert dropped > 0
 
     def test_masks_are_where_any_of_sams_three_is(self):
@@ -233,5 +234,3 @@ class TestFolders:
         torch.save(detectors.sam()[0].state_dict(), tmp_path / "pytorch_model.bin")
         with pytest.raises(OSError, match="safetensors"):
             load_sam(tmp_path)
-
-

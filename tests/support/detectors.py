@@ -22,6 +22,7 @@ def seeded(network, gain=1.0):
 @cache
 def grounding_dino():
     """Network and processor of a small Grounding DINO."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
     from transformers import (
         BertConfig,
         BertTokenizerFast,
@@ -31,8 +32,6 @@ def grounding_dino():
         GroundingDinoProcessor,
         SwinConfig,
     )
-
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", *WORDS, "##affe"]
     # ids of the separators are fixed in the model's code: 101, 102, 1012, 1029
