@@ -1,7 +1,7 @@
 """What finds objects in pictures: boxes with a name and a score, whoever finds them.
 
-A detector is any object with `vocabulary`, `holders` and `detect`. One with a vocabulary knows those
-classes and no others; one without takes any words.
+A detector is any object with `vocabulary`, `holders` and `detect`. One with a vocabulary knows
+those classes and no others; one without takes any words.
 """
 
 from __future__ import annotations

@@ -3,9 +3,8 @@
     absolute    reward = - sum over targets of | counted - wanted |
     squared     reward = - sum over targets of (counted - wanted)^2
 
-The squared rule is that of Kim et al. 2025, arXiv:2503.19385. Where others are wrong, each object of
-another class that the detector knows adds 1 to the sum, as a class of which none is wanted: its
-count, or that squared.
+The squared rule is that of Kim et al. 2025, arXiv:2503.19385. Where others are wrong, the objects
+of all other classes that the detector knows are one more target, of which none is wanted.
 """
 
 from __future__ import annotations

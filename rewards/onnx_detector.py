@@ -1,8 +1,8 @@
 """Objects found by a detector in an ONNX file, through onnxruntime (an optional package).
 
-What a file is, is read from it: FastestDet gives a map (1, 5 + classes, h, w), the YOLO family a list
-of boxes in one of three layouts. Names of the classes come from the file's metadata, where
-Ultralytics writes them, or are COCO's 80.
+What a file is, is read from it: FastestDet gives a map, the YOLO family a list of boxes in one of
+three layouts. Names of the classes come from the file's metadata, where Ultralytics writes them,
+or are COCO's 80.
 
     layout                       output                      score
     YOLOv8, YOLO11               (B, 4 + classes, boxes)     best class

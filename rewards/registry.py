@@ -50,6 +50,7 @@ DETECTORS = (
         "BSD-3-Clause",
         998169,
         "31cb14c017fce347cb4c846ec62fdf00d76bb3beecdf4be21e7116ac67feb880",
+        url="https://github.com/dog-qiuqiu/FastestDet/raw/main/example/onnx-runtime/FastestDet.onnx",
     ),
     Weights(
         "grounding-dino-base",

