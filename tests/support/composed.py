@@ -27,7 +27,8 @@ GAP = 12
 @cache
 def _photograph(name, box=None, size=None):
     picture = Image.open(Path(skimage.__file__).parent / "data" / name).convert("RGB")
-    return picture.crop(box or (0, 0, *picture.size)).resize(size or picture.size)
+    picture = picture.crop(box) if box else picture
+    return picture.resize(size) if size else picture
 
 
 def _place(generator, taken, width, height):
