@@ -21,6 +21,7 @@ from .measure import translated_oom
 __all__ = ["Managed", "kept", "weights_type"]
 
 N = TypeVar("N", bound=nn.Module)
+T = TypeVar("T")
 
 MOST_ROWS = 32
 
@@ -128,15 +129,15 @@ class Managed(Generic[N]):
 _KEPT: WeakValueDictionary[Hashable, Any] = WeakValueDictionary()
 
 
-def kept(key: Hashable, make: Callable[[], Managed[N]]) -> Managed[N]:
-    """Return the holder made for a key before, as long as somebody uses it, else make one.
+def kept(key: Hashable, make: Callable[[], T]) -> T:
+    """Return what was made for a key before, as long as somebody uses it, else make it.
 
     Args:
-        key: What identifies the network: its file with the time of its last change, its type.
-        make: Makes the holder.
+        key: What identifies it: its file with the time of its last change, its type.
+        make: Makes it: a holder, a processor, an open file.
 
     Returns:
-        The holder; keep it, the list of holders does not.
+        It; keep it, the list here does not.
     """
     found = _KEPT.get(key)
     if found is None:

@@ -12,7 +12,7 @@ from ...rewards.base import Reward
 from ...rewards.clip_preference import ClipPreference, clip_ids
 from ...rewards.image_reward import ImageReward, Judged, bert_ids
 from ...rewards.preference import network_from
-from ...rewards.registry import BERT_VOCABULARY, HPS, IMAGE_REWARD, PICK_SCORE
+from ...rewards.sources import BERT_VOCABULARY, HPS, IMAGE_REWARD, PICK_SCORE
 from ..host.reward_files import choices, clip_vocabulary, complaint, locate, read, stamp
 from ..host.reward_model import Managed, kept, weights_type
 from ..sockets import CATEGORY_REWARDS, FlowReward
