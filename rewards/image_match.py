@@ -110,5 +110,6 @@ class ImageMatch(Held):
             return Assessment(found.sum(dim=-1))
         each = (found @ self._directions.to(found.device).T).clamp(-1.0, 1.0)
         values = each.mean(dim=1) if self.rule == "mean" else each.amax(dim=1)
-        parts = [{f"reference {i}": float(v) for i, v in enumerate(row, 1)} for row in each]
+        rows = each.detach().cpu()
+        parts = [{f"reference {i}": float(v) for i, v in enumerate(row, 1)} for row in rows]
         return Assessment(values, parts)

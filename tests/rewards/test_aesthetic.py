@@ -19,7 +19,7 @@ from flowsearch.rewards.preprocess import CLIP_224
 
 KEYS = Path(__file__).resolve().parents[1] / "data" / "reward_keys"
 FILES = ("aesthetic_laion_v2", "aesthetic_laion_v1", "aesthetic_v2_5")
-PICTURES = encoders.pictures(3, 301, 447)
+PICTURES = encoders.pictures(3, 301, 445)  # the margin of its crop is halved up by torchvision
 REAL = ("sac+logos+ava1-l14-linearMSE.pth", "sa_0_4_vit_l_14_linear.pth")
 
 
@@ -158,7 +158,7 @@ def test_it_is_laions_pipeline(index):
         found = found / found.norm(dim=-1, keepdim=True)
         expected = reference(seeded(index))(found)[:, 0]
     ours = Aesthetic(encoders.encoder("clip_l").images, Local(head_from(seeded(index))))
-    assert torch.allclose(ours.score(PICTURES.float() / 255), expected, atol=1e-3)
+    assert torch.allclose(ours.score(PICTURES.float() / 255), expected, atol=2e-5)
     assert float(expected.std()) > 3e-3
 
 
