@@ -37,7 +37,7 @@ LENGTH = 16
 """Most tokens of a greedy answer."""
 
 FLOOR = 1e-30
-"""Least probability, so that a reward is finite."""
+"""Least probability, so that a reward is finite: its logarithm is -69.08."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class VLMCount:
                 if is_log
                 else "Minus the error of a vision-language model's counts."
             ),
-            low=count * log(FLOOR) if is_log else -float(count * MORE),
+            low=-70.0 * count if is_log else -float(count * MORE),
             high=0.0,
             quantum=1.0 if is_text else 0.0,
             scale=float(count) if is_text else 0.5 * count,

@@ -239,7 +239,7 @@ class Table:
     after: ClassVar = {(): {3: 0.6, 4: 0.3, 1: 0.05, 10: 0.05}, (1,): {2: 1.0}}
 
     def next_token(self, images, asks):
-        p = torch.full((len(asks), 11), 1e-12, dtype=torch.float64)
+        p = torch.zeros(len(asks), 11, dtype=torch.float64)
         for row, ask in zip(p, asks, strict=True):
             for token, value in self.after.get(ask.said, {10: 1.0}).items():
                 row[token] = value
