@@ -100,7 +100,9 @@ class Managed(Generic[N]):
         Returns:
             Shape (B, ...), float32, on the rows' device.
         """
-        batch = max(1, min(self._batch, rows.shape[0]))
+        if not rows.shape[0]:
+            return rows.new_zeros(0, dtype=torch.float32)
+        batch = min(self._batch, rows.shape[0])
         while True:
             try:
                 return self._run(function, rows, batch)
@@ -112,7 +114,8 @@ class Managed(Generic[N]):
 
     def _run(self, function: Callable[[Any, Tensor], Tensor], rows: Tensor, batch: int) -> Tensor:
         with translated_oom():
-            management.load_models_gpu([self.patcher], memory_required=batch * self._row_bytes)
+            row = self._row_bytes + 4 * rows[0].numel()  # a row itself comes along, in float32
+            management.load_models_gpu([self.patcher], memory_required=batch * row)
             return in_batches(
                 lambda piece: function(self.network, piece),
                 rows,
@@ -141,5 +144,6 @@ def kept(key: Hashable, make: Callable[[], T]) -> T:
     """
     found = _KEPT.get(key)
     if found is None:
-        found = _KEPT[key] = make()
+        with torch.inference_mode(False):  # in which the host runs nodes; no gradient passes there
+            found = _KEPT[key] = make()
     return found
