@@ -35,8 +35,10 @@ def grounding_dino():
 
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", *WORDS, "##affe"]
     # ids of the separators are fixed in the model's code: 101, 102, 1012, 1029
-    ids = {word: i for i, word in enumerate(vocabulary)}
-    ids |= {"[CLS]": 101, "[SEP]": 102, ".": 1012, "?": 1029}
+    fixed = {101: "[CLS]", 102: "[SEP]", 1012: ".", 1029: "?"}
+    words = [word for word in vocabulary if word not in fixed.values()]
+    by_id = {i: f"[unused{i}]" for i in range(1030)} | dict(enumerate(words)) | fixed
+    ids = {word: i for i, word in by_id.items()}
     tokenizer = Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
     tokenizer.decoder = decoders.WordPiece()
     tokenizer.normalizer = normalizers.BertNormalizer()
