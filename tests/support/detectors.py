@@ -113,15 +113,15 @@ def sam():
 
     config = SamConfig(
         vision_config={
-            "hidden_size": 16, "output_channels": 8, "num_hidden_layers": 1, "image_size": 64,
+            "hidden_size": 16, "output_channels": 32, "num_hidden_layers": 1, "image_size": 64,
             "num_attention_heads": 2, "patch_size": 16, "mlp_dim": 16, "window_size": 2,
-            "global_attn_indexes": [0], "num_pos_feats": 4,
+            "global_attn_indexes": [0], "num_pos_feats": 16,
         },
         prompt_encoder_config={
-            "hidden_size": 8, "image_size": 64, "patch_size": 16, "mask_input_channels": 4,
+            "hidden_size": 32, "image_size": 64, "patch_size": 16, "mask_input_channels": 4,
         },
         mask_decoder_config={
-            "hidden_size": 8, "mlp_dim": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+            "hidden_size": 32, "mlp_dim": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
             "iou_head_hidden_dim": 8,
         },
     )  # fmt: skip
