@@ -144,15 +144,15 @@ class TestFiltering:
         return {Box(*row[:5], NAMES[int(row[5])]) for row in rows.tolist()}
 
     @pytest.mark.parametrize("segmented", [False, True])
-    def test_detect_is_candidates_filtered_by_the_papers_rules(self, dino, segmented):
+    def test_detect_is_candidates_filtered_by_the_papers_rules(self, owl, segmented):
         images = pictures()
         sam = detectors.sam()
         segment = (Local(sam[0]), sam[1]) if segmented else None
-        detector = ZeroShotDetector(Local(dino[0]), dino[1], THRESHOLD, segment)
+        detector = ZeroShotDetector(Local(owl[0]), owl[1], 0.1, segment)
         dropped = 0
         rows = detector.candidates(images, NAMES)
         for image, row, found in zip(images, rows, detector.detect(images, NAMES), strict=True):
-            row = row[row[:, 4] > THRESHOLD]
+            row = row[row[:, 4] > 0.1]
             row = row[confident(row[:, 4], row[:, 5].long())]
             row = torch.cat([row[:, :4].clamp(min=0), row[:, 4:]], dim=1)
             row[:, :4] = row[:, :4].minimum(torch.tensor([96.0, 60.0, 96.0, 60.0]))

@@ -35,8 +35,10 @@ def grounding_dino():
 
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", *WORDS, "##affe"]
     # ids of the separators are fixed in the model's code: 101, 102, 1012, 1029
-    ids = {word: i for i, word in enumerate(vocabulary)}
-    ids |= {"[CLS]": 101, "[SEP]": 102, ".": 1012, "?": 1029}
+    fixed = {101: "[CLS]", 102: "[SEP]", 1012: ".", 1029: "?"}
+    words = [word for word in vocabulary if word not in fixed.values()]
+    by_id = {i: f"[unused{i}]" for i in range(1030)} | dict(enumerate(words)) | fixed
+    ids = {word: i for i, word in by_id.items()}
     tokenizer = Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
     tokenizer.decoder = decoders.WordPiece()
     tokenizer.normalizer = normalizers.BertNormalizer()
@@ -111,15 +113,15 @@ def sam():
 
     config = SamConfig(
         vision_config={
-            "hidden_size": 16, "output_channels": 8, "num_hidden_layers": 1, "image_size": 64,
+            "hidden_size": 16, "output_channels": 32, "num_hidden_layers": 1, "image_size": 64,
             "num_attention_heads": 2, "patch_size": 16, "mlp_dim": 16, "window_size": 2,
-            "global_attn_indexes": [0], "num_pos_feats": 4,
+            "global_attn_indexes": [0], "num_pos_feats": 16,
         },
         prompt_encoder_config={
-            "hidden_size": 8, "image_size": 64, "patch_size": 16, "mask_input_channels": 4,
+            "hidden_size": 32, "image_size": 64, "patch_size": 16, "mask_input_channels": 4,
         },
         mask_decoder_config={
-            "hidden_size": 8, "mlp_dim": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+            "hidden_size": 32, "mlp_dim": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
             "iou_head_hidden_dim": 8,
         },
     )  # fmt: skip
