@@ -126,10 +126,10 @@ def test_ancestors_before_an_earlier_finish_do_not_count():
 
 def test_thumbnails_are_shown_and_not_kept():
     trace = Trace()
-    trace(Finished(0, 5, Scores(1.0, thumbnail=object()), None, 10, True))
+    trace(Finished(0, 5, Scores(1.0, note="two dogs", thumbnail=object()), None, 10, True))
     json.dumps(trace.to_json())
     assert trace.record["finished"][0]["scores"] == {
-        "value": 1.0, "parts": {}, "held_out": {}, "held_out_seconds": 0.0,
+        "value": 1.0, "parts": {}, "note": "two dogs", "held_out": {}, "held_out_seconds": 0.0,
     }  # fmt: skip
 
 
