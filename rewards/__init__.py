@@ -1,1 +1,1 @@
-"""Rewards: what a good picture is. Standard library, torch, numpy, scipy; never the host."""
+"""Rewards: what a good picture is. Never the host; docs/REWARDS.md says how they are built."""
