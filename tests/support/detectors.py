@@ -1,7 +1,10 @@
 """Small detectors of the true architectures, seeded, with tokenizers made on the spot."""
 
+import json
 from functools import cache
+from pathlib import Path
 from string import ascii_lowercase
+from tempfile import TemporaryDirectory
 
 import torch
 
@@ -88,7 +91,12 @@ def owlv2():
     ids = {token: i for i, token in enumerate(dict.fromkeys(tokens))}
     start, end = ids["<|startoftext|>"], ids["<|endoftext|>"]
     merges = list(dict.fromkeys(merges))
-    tokenizer = CLIPTokenizerFast(vocab=ids, merges=merges, model_max_length=16)
+    with TemporaryDirectory() as folder:  # of files, which every transformers reads
+        names = (Path(folder) / "vocab.json", Path(folder) / "merges.txt")
+        names[0].write_text(json.dumps(ids), encoding="utf-8")
+        lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
+        names[1].write_text("\n".join(lines) + "\n", encoding="utf-8")
+        tokenizer = CLIPTokenizerFast.from_pretrained(folder, model_max_length=16)
     shared = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1}
     config = Owlv2Config(
         text_config={
