@@ -12,6 +12,7 @@ from . import (
     report,
     rewards,
     sampling,
+    scoring,
     search,
     strategy,
 )
@@ -30,6 +31,7 @@ MODULES = (
     likelihood,
     inspection,
     rewards,
+    scoring,
     demo,
 )
 

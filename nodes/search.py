@@ -41,7 +41,7 @@ ALIASES = [
 class Given(TypedDict, total=False):
     """The inputs that all three nodes have; searcher() refuses any other."""
 
-    vae: VAE
+    vae: VAE | None
     reward: Reward
     evaluations: int
     target: dict[str, Any]
@@ -59,7 +59,7 @@ class Given(TypedDict, total=False):
 def searcher(
     sampler: Sampler,
     *,
-    vae: VAE,
+    vae: VAE | None = None,
     reward: Reward,
     evaluations: int,
     target: dict[str, Any],
@@ -77,7 +77,7 @@ def searcher(
 
     Args:
         sampler: SAMPLER to be searched.
-        vae: VAE of the finished pictures.
+        vae: VAE of the finished pictures; None for a reward of latents.
         reward: FLOW_REWARD.
         evaluations: Budget of an item.
         target: See limits().
@@ -246,7 +246,7 @@ class Search(io.ComfyNode):
                     "latent_image",
                     tooltip="Where to start; each row of the batch is searched by itself.",
                 ),
-                *reward_inputs(),
+                *reward_inputs(needs_vae=False),
                 *budget_inputs(),
                 *advanced_inputs(),
             ],
@@ -305,7 +305,7 @@ class SearchSamplerNode(io.ComfyNode):
                         "search's. Any other: whole pictures only."
                     ),
                 ),
-                *reward_inputs(),
+                *reward_inputs(needs_vae=False),
                 *budget_inputs(),
                 *advanced_inputs(top_k=False),
             ],

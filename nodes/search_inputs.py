@@ -36,12 +36,20 @@ TOP_K = (
 )
 
 
-def reward_inputs() -> list[io.Input]:
-    """What scores."""
+def reward_inputs(needs_vae: bool = True) -> list[io.Input]:
+    """What scores.
+
+    Args:
+        needs_vae: Whether the VAE must be connected, which a reward of latents does without.
+
+    Returns:
+        The VAE and the reward.
+    """
+    tooltip = "Decodes the pictures that the reward scores, and the finished ones."
+    if not needs_vae:
+        tooltip += " Not connected: for rewards of latents, and the image output is blocked."
     return [
-        io.Vae.Input(
-            "vae", tooltip="Decodes the pictures that the reward scores, and the finished ones."
-        ),
+        io.Vae.Input("vae", optional=not needs_vae, tooltip=tooltip),
         FlowReward.Input(
             "reward",
             tooltip="What a good picture is: a number per picture, higher is better.",

@@ -7,14 +7,27 @@ may say beside its value, and the one check that all of them make on their input
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
 
-__all__ = ["Assessment", "Explained", "Reward", "RewardSpec", "assess", "check_images", "describe"]
+__all__ = [
+    "Assessment",
+    "Drawn",
+    "Explained",
+    "Reward",
+    "RewardSpec",
+    "assess",
+    "check_images",
+    "describe",
+    "models_of",
+    "named",
+    "spec_of",
+]
 
 
 @dataclass(frozen=True)
@@ -107,6 +120,22 @@ class Explained(Protocol):
         ...
 
 
+@runtime_checkable
+class Drawn(Protocol):
+    """A reward that can show on a picture what it saw, such as boxes."""
+
+    def draw(self, images: Tensor) -> Tensor:
+        """Draw on copies of pictures.
+
+        Args:
+            images: As for score.
+
+        Returns:
+            Pictures of the same shape.
+        """
+        ...
+
+
 def assess(reward: Reward, images: Tensor) -> Assessment:
     """Score pictures by any reward, with what it says of its values, if it says anything.
 
@@ -133,6 +162,66 @@ def assess(reward: Reward, images: Tensor) -> Assessment:
     if len(parts) != count or len(notes) != count:
         raise ValueError(f"it explained {len(parts)} and {len(notes)} of {count} pictures")
     return Assessment(values, parts, notes)
+
+
+def spec_of(reward: object) -> RewardSpec:
+    """Return the full description of a reward, whoever wrote it.
+
+    Args:
+        reward: An object with `score` and a `spec`; the spec is a RewardSpec, or any object with
+            a name and those other attributes of RewardSpec that its writer knows of.
+
+    Returns:
+        Its description. What is not said: any value may occur, in any step, of pictures.
+
+    Raises:
+        ValueError: It has no score, or no spec with a name.
+    """
+    spec = getattr(reward, "spec", None)
+    if isinstance(spec, RewardSpec):
+        return spec
+    names = [f.name for f in fields(RewardSpec)]
+    known: dict[str, Any] = {n: getattr(spec, n) for n in names if hasattr(spec, n)}
+    if not known.get("name") or not callable(getattr(reward, "score", None)):
+        raise ValueError(
+            f"a reward is an object with score(images) and a spec with a name; given was a "
+            f"{type(reward).__name__}. Connect the output of a reward node."
+        )
+    unsaid: dict[str, Any] = {"measures": known["name"], "low": -float("inf"), "high": float("inf")}
+    return RewardSpec(**{**unsaid, **known})
+
+
+def named(rewards: Iterable[Reward]) -> dict[str, Reward]:
+    """Give each of several rewards a name of its own.
+
+    Args:
+        rewards: Any number.
+
+    Returns:
+        The name in its spec to reward, in order; "name 2" for the second of a name.
+    """
+    seen: Counter[str] = Counter()
+    found: dict[str, Reward] = {}
+    for reward in rewards:
+        name = spec_of(reward).name
+        seen[name] += 1
+        found[name if seen[name] == 1 else f"{name} {seen[name]}"] = reward
+    return found
+
+
+def models_of(reward: object) -> list[Any]:
+    """Return what a memory manager knows a reward's networks by.
+
+    Args:
+        reward: Any; it says so by `get_models()`, or by `patcher` for a single one.
+
+    Returns:
+        Nothing for a reward that says nothing.
+    """
+    models = getattr(reward, "get_models", None)
+    if callable(models):
+        return [*cast("Sequence[Any]", models())]
+    return [getattr(reward, "patcher")] if hasattr(reward, "patcher") else []  # noqa: B009
 
 
 def describe(spec: RewardSpec) -> dict[str, Any]:

@@ -46,5 +46,7 @@ class Entry:
 REWARDS: Mapping[str, Entry] = {
     "shape_count": Entry("shape_count", "ShapeCount", "FlowSearchShapeCount"),
     "shape_fidelity": Entry("shape_fidelity", "ShapeFidelity", "FlowSearchShapeFidelity"),
+    "latent": Entry("latent", "LatentReward", "FlowSearchLatentReward"),
+    "combination": Entry("combination", "Combination", "FlowSearchCombineRewards"),
 }
 """Name in the spec to row, in the order of the menu."""

@@ -11,6 +11,7 @@ import comfy.samplers
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.samplers import CFGGuider
+from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
 
 from .judge import decode
@@ -20,6 +21,11 @@ from .search_sampler import SearchSampler
 Conditioning = list[list[Any]]
 
 __all__ = ["Conditioning", "Noise", "SeededNoise", "cfg_guider", "ksampler_sigmas", "search_latent"]
+
+NO_PICTURES = (
+    "the search has no pictures to put out, because no VAE is connected to it; connect one, or "
+    "decode its latent with VAE Decode"
+)
 
 
 class Noise(Protocol):
@@ -81,7 +87,7 @@ def search_latent(
     sigmas: Tensor,
     latent: dict[str, Any],
     search: SearchSampler,
-) -> tuple[dict[str, Any], Tensor, Report]:
+) -> tuple[dict[str, Any], Tensor | ExecutionBlocker, Report]:
     """Run a search as SamplerCustomAdvanced runs a SAMPLER.
 
     Args:
@@ -92,7 +98,8 @@ def search_latent(
         search: The search.
 
     Returns:
-        LATENT, IMAGE and FLOW_REPORT; top_k rows an item, best first.
+        LATENT, IMAGE and FLOW_REPORT; top_k rows an item, best first. Without a VAE the IMAGE
+        is what makes the host refuse its use, and nothing else.
 
     Raises:
         ValueError: Nothing to sample, or latents that are not pictures.
@@ -122,7 +129,9 @@ def search_latent(
         seed=noise.seed,
     )
     out = _with_rows(out, found.to(comfy.model_management.intermediate_device()))
-    return out, decode(search.judge.vae, out["samples"]), reports[0]
+    vae = search.judge.vae
+    pictures = ExecutionBlocker(NO_PICTURES) if vae is None else decode(vae, out["samples"])
+    return out, pictures, reports[0]
 
 
 def _with_rows(latent: dict[str, Any], found: Tensor) -> dict[str, Any]:

@@ -9,14 +9,13 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import comfy.model_management
 import torch
 from torch import Tensor
 
-from ...rewards.base import Reward
+from ...rewards.base import Reward, named, spec_of
 
 __all__ = ["HeldOut"]
 
@@ -36,34 +35,32 @@ class HeldOut:
         Args:
             rewards: Any number.
         """
-        self.rewards: dict[str, Reward] = {}
-        seen: Counter[str] = Counter()
-        for reward in rewards:
-            seen[reward.spec.name] += 1
-            number = seen[reward.spec.name]
-            self.rewards[reward.spec.name + (f" {number}" if number > 1 else "")] = reward
+        self.rewards = named(rewards)
 
-    def score(self, pictures: Tensor) -> tuple[list[dict[str, float | str]], float]:
+    def score(self, seen: Mapping[str, Tensor]) -> tuple[list[dict[str, float | str]], float]:
         """Score finished pictures by every reward.
 
         Args:
-            pictures: Shape (B, H, W, C), 0 to 1. Not modified.
+            seen: Domain of a reward to what it scores: pictures (B, H, W, C), 0 to 1, under
+                "image", the same as LATENT holds them under "latent". Not modified.
 
         Returns:
             For each picture name to value, or to why there is none; and the seconds of one picture.
         """
         begun = time.perf_counter()
-        found: list[dict[str, float | str]] = [{} for _ in pictures]
+        count = len(next(iter(seen.values())))
+        found: list[dict[str, float | str]] = [{} for _ in range(count)]
         for name, reward in self.rewards.items():
+            pictures = seen[spec_of(reward).domain]
             values = _values(reward, pictures)
-            if len(pictures) > 1 and any(isinstance(value, str) for value in values):
+            if count > 1 and any(isinstance(value, str) for value in values):
                 # one picture that cannot be scored does not cost the others their values
                 values = [_values(reward, picture[None])[0] for picture in pictures]
             for place, value in enumerate(values):
                 found[place][name] = value
                 if isinstance(value, str):
                     _LOG.warning("held-out reward %s gave no value: %s", name, value)
-        return found, (time.perf_counter() - begun) / max(1, len(pictures))
+        return found, (time.perf_counter() - begun) / max(1, count)
 
 
 def _values(reward: Reward, pictures: Tensor) -> list[float | str]:

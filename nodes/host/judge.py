@@ -8,7 +8,7 @@ again after, once a request, whatever happens in between.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 import comfy.model_management
@@ -18,12 +18,14 @@ from comfy.samplers import CFGGuider
 from comfy.sd import VAE
 from torch import Tensor
 
-from ...rewards.base import Reward, assess
+from ...rewards.base import Reward, assess, models_of, named, spec_of
 from ...samplers.search.protocol import DecodeError, Scores
 from .held_out import HeldOut
 from .measure import translated_oom
 
 __all__ = ["Judge", "decode", "models_kept"]
+
+SEEN = ("image", "latent")
 
 
 @contextmanager
@@ -87,16 +89,18 @@ def _decoded(vae: VAE, latents: Tensor) -> Tensor:
 class Judge:
     """A VAE, perhaps a cheaper one, and a reward.
 
+    A reward of latents is given the latents and nothing is decoded for it.
+
     Attributes:
         reward: The reward.
-        vae: Decodes finished pictures.
+        vae: Decodes finished pictures; None where only latents are scored.
         held_out: Rewards of finished pictures that are only reported.
     """
 
     def __init__(
         self,
         reward: Reward,
-        vae: VAE,
+        vae: VAE | None,
         scoring_vae: VAE | None = None,
         score_size: int = 0,
         held_out: Sequence[Reward] = (),
@@ -104,17 +108,25 @@ class Judge:
         """Keep them.
 
         Args:
-            reward: Scores pictures.
+            reward: Scores pictures, or latents.
             vae: Decodes finished pictures, and the others where there is no scoring_vae.
             scoring_vae: Decodes unfinished pictures; None for the same as vae.
             score_size: Longer side of unfinished pictures for the reward; 0 leaves them.
             held_out: Score finished pictures for the report.
+
+        Raises:
+            ValueError: A reward of something else, or of pictures where no VAE is connected.
         """
         self.reward = reward
         self.vae = vae
         self.held_out = HeldOut(held_out)
+        self._domain = spec_of(reward).domain
         self._scoring_vae = scoring_vae or vae
         self._score_size = score_size
+        rewards = [reward, *held_out]
+        _require_scorable(rewards, vae)
+        self._looks = {spec_of(other).domain for other in held_out}
+        self._loads = any(spec_of(r).domain == "image" or models_of(r) for r in rewards)
 
     def score(self, guider: CFGGuider, clean: Tensor, sigmas: Sequence[float]) -> list[Scores]:
         """Score predictions of the clean latent.
@@ -125,12 +137,13 @@ class Judge:
             sigmas: Where each candidate is; 0 for a finished one.
 
         Returns:
-            One Scores a row, with the picture the reward saw as its thumbnail.
+            One Scores a row, with the picture the reward saw, if it saw one, as its thumbnail.
         """
         finished = [sigma == 0.0 for sigma in sigmas]
         latents = guider.inner_model.process_latent_out(clean.float())
         scores: dict[int, Scores] = {}
-        with models_kept(guider.inner_model.memory_required([2, *clean.shape[1:]])):
+        memory = guider.inner_model.memory_required([2, *clean.shape[1:]])
+        with models_kept(memory) if self._loads else nullcontext():
             for kind in (True, False):
                 rows = [i for i, is_kind in enumerate(finished) if is_kind == kind]
                 if rows:
@@ -140,11 +153,10 @@ class Judge:
 
     def _score(self, latents: Tensor, finished: bool) -> list[Scores]:
         comfy.model_management.throw_exception_if_processing_interrupted()
-        pictures = _decoded(self.vae if finished else self._scoring_vae, latents)
-        if not finished and self._score_size:
-            pictures = shrink(pictures, self._score_size)
+        seen = self._seen(latents, finished)
         comfy.model_management.throw_exception_if_processing_interrupted()
-        found = assess(self.reward, pictures)
+        found = assess(self.reward, seen[self._domain])
+        pictures = seen.get("image", [None] * len(latents))
         scores = [
             Scores(value, parts=dict(parts), thumbnail=picture)
             for value, parts, picture in zip(
@@ -153,11 +165,36 @@ class Judge:
         ]
         if not finished or not self.held_out.rewards:
             return scores
-        held_out, seconds = self.held_out.score(pictures)
+        held_out, seconds = self.held_out.score(seen)
         return [
             replace(score, held_out=found, held_out_seconds=seconds)
             for score, found in zip(scores, held_out, strict=True)
         ]
+
+    def _seen(self, latents: Tensor, finished: bool) -> dict[str, Tensor]:
+        """By domain what rewards score: pictures only where one looks at them."""
+        domains = {self._domain, *(self._looks if finished else ())}
+        vae = self.vae if finished else self._scoring_vae
+        if "image" not in domains or vae is None:
+            return {"latent": latents}
+        pictures = _decoded(vae, latents)
+        if not finished and self._score_size:
+            pictures = shrink(pictures, self._score_size)
+        return {"latent": latents, "image": pictures}
+
+
+def _require_scorable(rewards: Sequence[Reward], vae: VAE | None) -> None:
+    """Refuse rewards to which a search has nothing to show."""
+    domains = {name: spec_of(reward).domain for name, reward in named(rewards).items()}
+    other = [f"{name} scores {domain}s" for name, domain in domains.items() if domain not in SEEN]
+    if other:
+        raise ValueError(f"{', '.join(other)}; a search shows rewards an image or a latent")
+    looking = [name for name, domain in domains.items() if domain == "image"]
+    if looking and vae is None:
+        raise ValueError(
+            f"no VAE is connected, and {', '.join(looking)} can only score decoded pictures. "
+            "Connect the model's VAE, or a reward of latents, such as Latent Reward."
+        )
 
 
 def shrink(pictures: Tensor, size: int) -> Tensor:

@@ -19,6 +19,7 @@ import torch
 from comfy.samplers import CFGGuider, Sampler
 from torch import Tensor
 
+from ...rewards.base import spec_of
 from ...samplers.interpolant import r_from_sigma, sigma_from_r
 from ...samplers.noise import digest, keyed_normal
 from ...samplers.search.memory import moved
@@ -101,7 +102,7 @@ class HostProblem:
     @property
     def reward_name(self) -> str:
         """Name of the reward."""
-        return self.judge.reward.spec.name
+        return spec_of(self.judge.reward).name
 
     def identity(self, item: int) -> int:
         """64-bit key of a batch row's own noise."""

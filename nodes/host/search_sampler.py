@@ -18,7 +18,7 @@ import torch
 from comfy.samplers import CFGGuider, Sampler
 from torch import Tensor
 
-from ...rewards.base import Reward
+from ...rewards.base import Reward, spec_of
 from ...samplers.search import (
     BestOfN,
     Budget,
@@ -84,7 +84,7 @@ def limits(
     Returns:
         The budget.
     """
-    high = float(reward.spec.high)
+    high = float(spec_of(reward).high)
     highest = high if math.isfinite(high) else None
     kind = target["target"]
     value = {"highest": highest, "value": target.get("value"), "top": None, "never": None}[kind]
@@ -219,13 +219,14 @@ class SearchSampler(Sampler):
     ) -> list[Callable[[], Tensor]]:
         """What gives each item's best finished picture, decoded again only if it must be."""
         pictures: list[Callable[[], Tensor]] = []
+        vae = self.judge.vae
         for item in range(items):
             best = search.best(item)
             if item in progress.best:
                 pictures.append(partial(progress.best.__getitem__, item))
-            elif best is not None:
+            elif best is not None and vae is not None:
                 latent = guider.inner_model.process_latent_out(best.state["x"].float())
-                pictures.append(lambda latent=latent: decode(self.judge.vae, latent)[0])
+                pictures.append(lambda latent=latent: decode(vae, latent)[0])
         return pictures
 
 

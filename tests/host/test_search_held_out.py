@@ -71,7 +71,8 @@ def test_a_search_is_bit_identical_with_and_without(choice):
 
 def test_the_random_state_is_left_alone():
     before = torch.get_rng_state()
-    HeldOut([Second(rude)]).score(torch.rand(1, 8, 8, 3, generator=torch.Generator()))
+    pictures = torch.rand(1, 8, 8, 3, generator=torch.Generator())
+    HeldOut([Second(rude)]).score({"image": pictures})
     assert torch.equal(torch.get_rng_state(), before)
 
 

@@ -38,7 +38,7 @@ class TestReward:
 
     def images(self, reward, count=3):
         images = pictures(count)
-        return images.movedim(-1, 1) if reward.spec.domain == "latent" else images
+        return images.movedim(-1, 1).contiguous() if reward.spec.domain == "latent" else images
 
     def test_it_is_a_reward_with_a_full_description(self, reward, request):
         assert isinstance(reward, Reward)

@@ -1,0 +1,292 @@
+"""The Score Images node: what a reward says of pictures, without any search."""
+
+from __future__ import annotations
+
+import json
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.model_management
+import comfy.utils
+import torch
+from comfy_api.latest import io
+from comfy_execution.graph_utils import ExecutionBlocker
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from ..rewards.base import Assessment, Drawn, Reward, assess, spec_of
+from .host.progress import say
+from .plot import as_image, font
+from .sockets import CATEGORY_REWARDS, FlowReward
+
+__all__ = ["NODES", "Ranking", "ScoreImages", "labelled", "scored"]
+
+CHUNK = 16  # pictures between two looks at the cancel button; networks split them further
+QUANTILES = (0, 5, 25, 50, 75, 95, 100)
+LISTED = 8  # best pictures that are named on the node
+
+
+def scored(images: Tensor, reward: Reward) -> Assessment:
+    """Score pictures chunk by chunk, with a progress bar.
+
+    Args:
+        images: IMAGE of any number. Not modified, whatever the reward does.
+        reward: FLOW_REWARD.
+
+    Returns:
+        Values, parts and notes of all.
+
+    Raises:
+        ValueError: No pictures, a reward of something else, or a value that is not finite.
+    """
+    spec, count = spec_of(reward), len(images)
+    if spec.domain != "image":
+        raise ValueError(f"{spec.name} scores {spec.domain}s, and these are pictures")
+    if not count:
+        raise ValueError("there are no pictures to score; connect an IMAGE that holds some")
+    bar = comfy.utils.ProgressBar(count)
+    values: list[Tensor] = []
+    parts: list[dict[str, float]] = []
+    notes: list[str] = []
+    for start in range(0, count, CHUNK):
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        found = assess(reward, images[start : start + CHUNK].clone())
+        values.append(found.values.detach().float().cpu())
+        parts += [dict(each) for each in found.parts]
+        notes += found.notes
+        bar.update_absolute(min(start + CHUNK, count), count)
+    together = torch.cat(values)
+    if not bool(together.isfinite().all()):
+        bad = int((~together.isfinite()).nonzero()[0])
+        raise ValueError(f"{spec.name} returned {float(together[bad])} for picture {bad} of {count}")
+    return Assessment(together, parts, notes)
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """Pictures in the order of a reward.
+
+    Args:
+        name: Of the reward.
+        found: What it said.
+        keep: Most pictures to keep, 0 for all.
+        at_least: Lowest value to keep; None for any.
+        best_first: Whether kept pictures are put in order; else they stay as given.
+    """
+
+    name: str
+    found: Assessment
+    keep: int = 0
+    at_least: float | None = None
+    best_first: bool = False
+
+    @property
+    def values(self) -> list[float]:
+        """One value a picture."""
+        return self.found.values.tolist()
+
+    @property
+    def ranks(self) -> list[int]:
+        """1 for the best; equal values have equal ranks."""
+        values = self.values
+        rising = sorted(values)
+        return [1 + len(rising) - bisect_right(rising, value) for value in values]
+
+    def order(self) -> list[int]:
+        """Return the places of all pictures, best first; of equal ones the earlier first."""
+        values = self.values
+        return sorted(range(len(values)), key=lambda place: -values[place])
+
+    def kept(self) -> list[int]:
+        """Return the places of the pictures to keep."""
+        low = -math.inf if self.at_least is None else self.at_least
+        low = float(torch.tensor(low, dtype=torch.float32))  # as values are, so that 0.7 is 0.7
+        values = self.values
+        good = [place for place in self.order() if values[place] >= low]
+        good = good[: self.keep] if self.keep else good
+        return good if self.best_first else sorted(good)
+
+    def quantiles(self) -> dict[str, float]:
+        """Return percent to the value below which so many of the pictures are."""
+        shares = torch.tensor(QUANTILES, dtype=torch.float64) / 100.0
+        found = torch.quantile(self.found.values.double(), shares)
+        return {str(percent): float(v) for percent, v in zip(QUANTILES, found, strict=True)}
+
+    def table(self) -> dict[str, Any]:
+        """Return everything as JSON types."""
+        kept = {*self.kept()}
+        rows = zip(self.values, self.ranks, self.found.parts, self.found.notes, strict=True)
+        return {
+            "reward": self.name,
+            "quantiles": self.quantiles(),
+            "kept": self.kept(),
+            "pictures": [
+                {
+                    "index": index,
+                    "value": value,
+                    "rank": rank,
+                    "kept": index in kept,
+                    "parts": dict(parts),
+                    "note": note,
+                }
+                for index, (value, rank, parts, note) in enumerate(rows)
+            ],
+        }
+
+    def sentences(self) -> str:
+        """Return what the node shows."""
+        count, kept, values = len(self.values), len(self.kept()), self.values
+        shown = ", ".join(f"{percent} % {v:.4g}" for percent, v in self.quantiles().items())
+        best = [f"picture {place}: {values[place]:.4g}" for place in self.order()[:LISTED]]
+        lines = [f"{self.name} of {count} pictures, {kept} kept", f"quantiles: {shown}"]
+        if not kept:
+            lines[0] += f": none reaches {self.at_least:g}, and what comes after is not run"
+        return "\n".join([*lines, *best, *(["..."] if count > LISTED else [])])
+
+
+def labelled(images: Tensor, places: Sequence[int], ranking: Ranking, reward: Reward) -> Tensor:
+    """Draw on copies of pictures what a reward saw, their ranks and their values.
+
+    Args:
+        images: IMAGE, all of the ranking's.
+        places: Which to draw.
+        ranking: Their values.
+        reward: Draws its own things if it can.
+
+    Returns:
+        IMAGE, one a place.
+    """
+    pictures: list[Tensor] = []
+    ranks, values = ranking.ranks, ranking.values
+    for place in places:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        picture = images[place : place + 1].clone()
+        if isinstance(reward, Drawn):
+            picture = reward.draw(picture).to(picture).clone()
+        lines = [f"#{ranks[place]}  {values[place]:.4g}"]
+        lines += [f"{name} {value:.4g}" for name, value in ranking.found.parts[place].items()]
+        label = _label(lines, picture.shape[2], picture.shape[1] // 2)
+        picture[0, : label.shape[0], : label.shape[1], :3] = label.to(picture)
+        pictures.append(picture)
+    return torch.cat(pictures)
+
+
+def _label(lines: Sequence[str], width: int, height: int) -> Tensor:
+    """Lines of text as a picture, as many as fit, at least one."""
+    size = max(10, width // 36)
+    lines = lines[: max(1, height // (size + 4))]
+    used = max(int(font(size).getlength(line)) for line in lines) + 6
+    picture = Image.new("RGB", (min(used, width), min(2 * height, len(lines) * (size + 4))))
+    draw = ImageDraw.Draw(picture)
+    for row, line in enumerate(lines):
+        draw.text((3, row * (size + 4) + 1), line, (255, 255, 255), font(size))
+    return as_image(picture)[0]
+
+
+class ScoreImages(io.ComfyNode):
+    """Scores, ranks and sifts pictures."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """See the help page."""
+        value = io.Float.Input(
+            "value",
+            default=0.0,
+            min=-1e9,
+            max=1e9,
+            step=0.01,
+            round=False,
+            tooltip=(
+                "Lowest value to keep, in the reward's own unit. Low keeps all; when none reaches "
+                "it, the nodes after the image output are not run."
+            ),
+        )
+        return io.Schema(
+            node_id="FlowSearchScoreImages",
+            display_name="Score Images",
+            category=CATEGORY_REWARDS,
+            description=(
+                "Scores pictures with a reward, whatever made them: ranks, keeps the best, draws "
+                "the scores on, and says what values are usual, to choose a search's target by."
+            ),
+            search_aliases=["rank", "filter", "best of n", "select best", "rate", "sort", "top k"],
+            is_output_node=True,
+            inputs=[
+                io.Image.Input("images", tooltip="Any number of pictures, from anywhere."),
+                FlowReward.Input("reward", tooltip="What a good picture is."),
+                io.Int.Input(
+                    "keep",
+                    default=0,
+                    min=0,
+                    max=100_000,
+                    tooltip="Most pictures to put out, the best ones. 0: all; 1: only the best.",
+                ),
+                io.DynamicCombo.Input(
+                    "threshold",
+                    options=[
+                        io.DynamicCombo.Option("none", []),
+                        io.DynamicCombo.Option("at_least", [value]),
+                    ],
+                    tooltip="none: any value is kept. at_least: only this value and above.",
+                ),
+                io.Combo.Input(
+                    "order",
+                    options=["best_first", "as_given"],
+                    default="best_first",
+                    tooltip="Order of the pictures that come out. as_given: as they came in.",
+                ),
+                io.Boolean.Input(
+                    "draw",
+                    default=False,
+                    tooltip=(
+                        "Draw rank, value and parts on the pictures that come out, and what the "
+                        "reward shows of itself, such as boxes. Off: they come out unchanged."
+                    ),
+                ),
+            ],
+            outputs=[
+                io.Image.Output(id="image", tooltip="The pictures that are kept."),
+                io.Float.Output(
+                    id="scores",
+                    is_output_list=True,
+                    tooltip="The value of every picture, in the order given.",
+                ),
+                io.String.Output(
+                    id="table",
+                    tooltip="JSON: value, rank, parts and note of every picture, and quantiles.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, images: Tensor, reward: Reward, keep: int, threshold: dict[str, Any], order: str,
+        draw: bool,
+    ) -> io.NodeOutput:  # fmt: skip
+        """Score.
+
+        Args:
+            images: IMAGE.
+            reward: FLOW_REWARD.
+            keep: See Ranking.
+            threshold: "none" or "at_least" (with the key value) under "threshold".
+            order: "best_first" or "as_given".
+            draw: Whether to draw on the pictures.
+
+        Returns:
+            IMAGE, FLOAT list, STRING; the text and the table go into the history too.
+        """
+        found, low = scored(images, reward), threshold.get("value")
+        ranking = Ranking(spec_of(reward).name, found, keep, low, order == "best_first")
+        kept = ranking.kept()
+        out = labelled(images, kept, ranking, reward) if draw and kept else images[kept]
+        text, table = ranking.sentences(), json.dumps(ranking.table(), indent=1)
+        say(text)
+        image = out if kept else ExecutionBlocker(None)
+        return io.NodeOutput(image, ranking.values, table, ui={"text": (text, table)})
+
+
+NODES = [ScoreImages]

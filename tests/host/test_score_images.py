@@ -1,0 +1,171 @@
+"""Score Images: what is kept, in which order, what is told, and that it can be cancelled."""
+
+import json
+from types import SimpleNamespace
+
+import comfy.model_management
+import pytest
+import torch
+from comfy_execution.graph_utils import ExecutionBlocker
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowsearch.nodes.scoring import CHUNK, Ranking, ScoreImages, scored
+from flowsearch.rewards.base import Assessment
+from flowsearch.rewards.latent import LatentReward
+
+
+class Corner:
+    """The red of the first pixel; remembers what it was given."""
+
+    def __init__(self):
+        self.spec = SimpleNamespace(name="corner")
+        self.batches = []
+
+    def score(self, images):
+        self.batches.append(len(images))
+        values = images[:, 0, 0, 0].clone()
+        images.zero_()  # as a rude reward does
+        return values
+
+
+class Boxed(Corner):
+    """One that says why and draws."""
+
+    def assess(self, images):
+        values = self.score(images)
+        return Assessment(values, [{"boxes": 2.0}] * len(values), ["two boxes"] * len(values))
+
+    def draw(self, images):
+        images[:, -1] = 1.0
+        return images
+
+
+def pictures(*values, size=64):
+    images = torch.full((len(values), size, size, 3), 0.5)
+    images[:, 0, 0, 0] = torch.tensor(values)
+    return images
+
+
+def run(images, keep=0, at_least=None, order="best_first", draw=False, reward=None):
+    threshold = {"threshold": "none"} if at_least is None else {"threshold": "at_least"}
+    threshold |= {} if at_least is None else {"value": at_least}
+    return ScoreImages.execute(images, reward or Corner(), keep, threshold, order, draw)
+
+
+def reds(images):
+    return [round(float(v), 4) for v in images[:, 0, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ({}, [0.9, 0.7, 0.7, 0.1]),
+        ({"order": "as_given"}, [0.7, 0.1, 0.9, 0.7]),
+        ({"keep": 2}, [0.9, 0.7]),
+        ({"keep": 2, "order": "as_given"}, [0.7, 0.9]),
+        ({"at_least": 0.7}, [0.9, 0.7, 0.7]),
+        ({"at_least": 0.7, "keep": 1}, [0.9]),
+        ({"keep": 100}, [0.9, 0.7, 0.7, 0.1]),
+    ],
+)
+def test_what_is_kept(given, kept):
+    images = pictures(0.7, 0.1, 0.9, 0.7)
+    image, scores, table = run(images, **given).result
+    assert reds(image) == kept
+    assert scores == images[:, 0, 0, 0].tolist(), "the scores are those of all, as given"
+    rows = json.loads(table)["pictures"]
+    assert [row["rank"] for row in rows] == [2, 4, 1, 2]
+    assert sorted(reds(images)[row["index"]] for row in rows if row["kept"]) == sorted(kept)
+
+
+def test_the_history_carries_the_table():
+    out = run(pictures(0.2, 0.4))
+    text, table = out.ui["text"]
+    assert "corner of 2 pictures, 2 kept" in text
+    assert table == out.result[2]
+    assert json.loads(table)["quantiles"]["50"] == pytest.approx(0.3)
+
+
+def test_none_good_enough_stops_what_comes_after_and_still_tells():
+    image, scores, table = run(pictures(0.2, 0.4), at_least=0.5).result
+    assert isinstance(image, ExecutionBlocker)
+    assert image.message is None
+    assert len(scores) == 2
+    assert json.loads(table)["kept"] == []
+    assert "none reaches 0.5" in run(pictures(0.2, 0.4), at_least=0.5).ui["text"][0]
+
+
+@given(st.lists(st.floats(-10, 10, width=32), min_size=1, max_size=30), st.integers(0, 30))
+def test_the_kept_are_the_best(values, keep):
+    ranking = Ranking("x", Assessment(torch.tensor(values)), keep)
+    kept = ranking.kept()
+    assert len(kept) == (min(keep, len(values)) or len(values))
+    left = [values[i] for i in range(len(values)) if i not in kept]
+    assert not left or min(values[i] for i in kept) >= max(left)
+    quantiles = [*ranking.quantiles().values()]
+    assert quantiles == sorted(quantiles)
+    assert (quantiles[0], quantiles[-1]) == (min(values), max(values))
+
+
+def test_any_number_of_pictures_in_chunks_and_left_alone():
+    images = pictures(*torch.linspace(0, 1, 2 * CHUNK + 3).tolist(), size=8)
+    before, reward = images.clone(), Corner()
+    _, scores, _ = run(images, reward=reward).result
+    assert reward.batches == [CHUNK, CHUNK, 3]
+    assert scores == before[:, 0, 0, 0].tolist()
+    assert torch.equal(images, before)
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_drawings_change_only_what_they_cover(channels):
+    images = torch.full((2, 64, 64, channels), 0.5)
+    drawn = run(images, draw=True, reward=Boxed()).result[0]
+    assert drawn.shape == images.shape
+    changed = (drawn != 0.5).any(dim=-1)
+    assert bool(changed[:, -1].all()), "what the reward draws is missing"
+    assert bool(changed[:, :10, :20].any()), "there is no label"
+    assert not bool(changed[:, 34:-1].any())
+    assert not bool((images != 0.5).any())
+
+
+def test_labels_of_different_scores_differ():
+    images = pictures(0.2, 0.4)
+    images = torch.cat([images, pictures(0.2)])
+    one, two, again = run(images, order="as_given", draw=True).result[0]
+    assert not torch.equal(one, two)
+    assert torch.equal(one[1:], again[1:])
+
+
+def test_tiny_pictures_can_be_drawn_on():
+    assert run(pictures(0.5, size=4), draw=True).result[0].shape == (1, 4, 4, 3)
+
+
+def test_a_cancel_is_obeyed_between_chunks():
+    class Cancelling(Corner):
+        def score(self, images):
+            comfy.model_management.interrupt_current_processing()
+            return super().score(images)
+
+    reward = Cancelling()
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        scored(torch.zeros(3 * CHUNK, 4, 4, 3), reward)
+    assert reward.batches == [CHUNK]
+
+
+class Lost(Corner):
+    def score(self, images):
+        return super().score(images) / 0.0
+
+
+@pytest.mark.parametrize(
+    ("images", "reward", "why"),
+    [
+        (torch.zeros(0, 4, 4, 3), Corner(), "no pictures"),
+        (torch.zeros(1, 4, 4, 3), LatentReward("mean"), "latent scores latents"),
+        (pictures(0.5), Lost(), "corner returned inf for picture 0 of 1"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused(images, reward, why):
+    with pytest.raises(ValueError, match=why):
+        scored(images, reward)
