@@ -30,6 +30,7 @@ from ..flow_sampler import STEP
 from .conditioning import guider_of_row, row_of
 from .judge import Judge
 from .measure import CallCounter, RowCounter, translated_oom
+from .packed import packed_shapes, unpacked
 
 __all__ = ["HostProblem"]
 
@@ -46,6 +47,7 @@ class HostProblem:
         judge: Decodes and scores.
         latent: Clean latents of the batch in the model's space, zeros for none.
         linear_sigmas: The run's sigmas on the linear path.
+        parts: Shapes of the latents that lie one after another in a row; empty for one latent.
     """
 
     shares_calls = False
@@ -88,6 +90,7 @@ class HostProblem:
         self._keys = batch_keys(noise, latent, extra_args.get("seed"))
         self._whole_costs: dict[tuple[float, ...], int] = {}
         self._counter = RowCounter()
+        self.parts = packed_shapes(guider)
         # exactly the host's where a linear sigma is one of the run's
         own = sigmas.tolist()
         self.linear_sigmas = [sigma_from_r(self._path, s) for s in own]
@@ -158,9 +161,13 @@ class HostProblem:
         """What makes a batch row's noise its own."""
         return tuple(self._keys[item])
 
-    def mask_row(self, item: int) -> Tensor | None:
-        """The item's mask, one row and channel on the CPU, as LATENT holds it."""
-        return None if self._mask is None else row_of(self._mask, item)[:, :1].cpu()
+    def mask_row(self, item: int) -> Any:
+        """The item's mask, one row and channel on the CPU, as LATENT holds it; None for none."""
+        return None if self._mask is None else self.unpacked(row_of(self._mask, item), 1)
+
+    def unpacked(self, rows: Tensor, channels: int | None = None) -> Any:
+        """Rows on the CPU as LATENT holds them; see unpacked() in packed.py."""
+        return unpacked(rows.cpu(), self.parts, channels)
 
     def start_of(self, item: int, key: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """Noise and latent, one row each, that a whole run of a key starts from."""

@@ -35,6 +35,7 @@ from .conditioning import cond_tensors
 from .judge import Judge, decode
 from .measure import memory_needed, rows_that_fit
 from .outcome import Report
+from .packed import packed_shapes
 from .path import origins
 from .problem import HostProblem
 from .progress import Progress, show_rescued
@@ -148,7 +149,8 @@ class SearchSampler(Sampler):
         """
         del disable_pbar
         latent = torch.zeros_like(noise) if latent_image is None else latent_image
-        _require_pictures(model_wrap, noise)
+        if self.judge.looks:
+            _require_pictures(model_wrap, noise)
         given = (model_wrap, sigmas, extra_args, noise, latent, denoise_mask)
         problem = HostProblem(*given, judge=self.judge, inner=self.inner)
         search, trace, progress = self._search(problem, model_wrap, sigmas, noise, extra_args)
@@ -266,11 +268,10 @@ def usual_strategy(sampler: Sampler) -> Strategy:
 
 def _require_pictures(guider: CFGGuider, noise: Tensor) -> None:
     """Refuse latents that do not decode to one picture a row."""
-    shapes = getattr(guider.inner_model, "latent_shapes", None) or ()
     frames = noise.shape[2] if noise.ndim == 5 else 1
-    if noise.ndim not in (4, 5) or frames != 1 or len(shapes) > 1:
+    if noise.ndim not in (4, 5) or frames != 1 or packed_shapes(guider):
         raise ValueError(
-            f"the latents have shape {tuple(noise.shape)}, which is a video or sound; rewards "
-            "score single pictures, so a search needs latents (batch, channels, height, width), "
-            "or of one frame"
+            f"the latents have shape {tuple(noise.shape)}, which is a video or sound, and a reward "
+            "of single pictures is connected; it needs latents (batch, channels, height, width), "
+            "or of one frame. For others connect a reward of latents, such as Latent Reward"
         )
