@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 import comfy.model_management
@@ -29,7 +30,7 @@ from ..field import batch_keys, coordinates_of
 from ..flow_sampler import STEP
 from .conditioning import guider_of_row, row_of
 from .judge import Judge
-from .measure import CallCounter, RowCounter, translated_oom
+from .measure import CallCounter, RowCounter, is_oom, translated_oom
 from .packed import packed_shapes, unpacked
 
 __all__ = ["HostProblem"]
@@ -263,7 +264,7 @@ class HostProblem:
         model.noise = self._noise[item].expand_as(x) if mask_noise is None else mask_noise
         mask = None if mask is None else mask.expand_as(x)
         per_row = x.new_full((x.shape[0],), sigma)
-        with self._counter as counted, translated_oom():
+        with self._counter as counted, translated_oom(), _blamed(x.shape[0]):
             seed = self._extra_args.get("seed")
             denoised = model(x, per_row, mask, model_options=options, seed=seed)
         return denoised, counted.rows // x.shape[0]
@@ -346,6 +347,22 @@ class HostProblem:
             "evaluations": torch.tensor([calls.calls]),
             "rows": torch.tensor([counted.rows]),
         }
+
+
+@contextmanager
+def _blamed(rows: int) -> Iterator[None]:
+    """Say what may help where a model fails: some take one row at a time (MiniMax H3)."""
+    try:
+        yield
+    except HostProblem.interrupts:
+        raise
+    except Exception as error:
+        if rows == 1 or is_oom(error):
+            raise
+        raise RuntimeError(
+            f"the model failed in a call of {rows} candidates: {type(error).__name__}: {error}; if "
+            "it takes only one at a time, set rows_per_call to 1 in Search Strategy"
+        ) from error
 
 
 class LazyNoise(Mapping[str, Tensor]):

@@ -101,13 +101,9 @@ def exchanged(
         The mixed latents, shape of first.
     """
     if parts:
-        sizes = [math.prod(shape) for shape in parts]
-        split = [
-            [piece.reshape(-1, *shape) for piece, shape in zip(pieces, parts, strict=True)]
-            for pieces in (t.flatten(1).split(sizes, dim=1) for t in (first, second, noise))
-        ]
-        mixed = [exchanged(*three, share) for three in zip(*split, strict=True)]
-        return torch.cat([part.flatten(1) for part in mixed], dim=1).reshape(first.shape)
+        apart = (_split(rows, parts) for rows in (first, second, noise))
+        mixed = [exchanged(a, b, z, share).flatten(1) for a, b, z in zip(*apart, strict=True)]
+        return torch.cat(mixed, dim=1).reshape(first.shape)
     field = (noise.mean(1) if noise.ndim > 2 else noise).to(torch.float64)
     taken: list[Tensor] = []
     labels = regions(first[:1], second[:1])[0]
@@ -119,6 +115,16 @@ def exchanged(
     mask = torch.stack(taken)
     mask = mask.unsqueeze(1) if noise.ndim > 2 else mask
     return torch.where(mask, second, first)
+
+
+def _split(rows: Tensor, parts: Sequence[tuple[int, ...]]) -> list[Tensor]:
+    """Cut rows into the latents that lie in them one after another."""
+    flat, out, begin = rows.flatten(1), list[Tensor](), 0
+    for shape in parts:
+        size = math.prod(shape)
+        out.append(flat.narrow(1, begin, size).reshape(-1, *shape))
+        begin += size
+    return out
 
 
 def _taken(labels: Tensor, field: Tensor, share: float) -> Tensor:

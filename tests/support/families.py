@@ -1,7 +1,7 @@
 """Small models with random weights of the families that ComfyUI knows (family_rows.py).
 
 A family's network is made by the host's own classes, and recognised by the host's own detection:
-a network of the row's sizes is laid out on the meta device, its keys and shapes go through
+a network of the row's sizes is laid out, its keys and shapes go through
 comfy.model_detection as a file's would, and the model is made of what came out, with the row's
 sizes in place of those that the host writes down for the published weights.
 """
@@ -19,24 +19,28 @@ import torch
 from family_rows import FAMILIES, Family
 from torch import Tensor, nn
 
+
 def _model(kind: type, sizes: Mapping[str, Any], state: dict[str, Tensor], device: str) -> Any:
     config = kind(dict(sizes))
     config.set_inference_dtype(torch.float32, None)
     return config.get_model(state, "", device=torch.device(device))
 
 
-def detect(family: Family) -> Any:
+@cache
+def detect(name: str) -> Any:
     """What the host's detection makes of the keys and shapes of a family's network.
 
     Args:
-        family: The family.
+        name: Name of the family.
 
     Returns:
         The host's model config.
     """
+    family = BY_NAME[name]
     extra = {key: torch.zeros(shape) for key, shape in family.state.items()}
     kind = getattr(comfy.supported_models, family.kind)
-    network = _model(kind, {**family.sizes, **family.marks}, extra, "meta").diffusion_model
+    device = "meta" if family.marks else "cpu"  # published widths are laid out only
+    network = _model(kind, {**family.sizes, **family.marks}, extra, device).diffusion_model
     return comfy.model_detection.model_config_from_unet({**network.state_dict(), **extra}, "")
 
 
@@ -62,7 +66,7 @@ def model(family_name: str, seed: int = 0) -> comfy.model_patcher.ModelPatcher:
         What a loader node outputs as MODEL; do not patch it, patch a clone.
     """
     family = BY_NAME[family_name]
-    config = detect(family)
+    config = detect(family_name)
     extra = {key: torch.zeros(shape) for key, shape in family.state.items()}
     made = _model(type(config), {**config.unet_config, **family.sizes}, extra, "cpu")
     for name, length in family.cut.items():

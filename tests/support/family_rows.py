@@ -1,6 +1,7 @@
-"""The families of models that ComfyUI knows, one row of data each; families.py makes models of them.
+"""The families of models that ComfyUI knows, one row of data each.
 
-Sizes are a layer or two and the smallest widths that the networks' own rules allow.
+families.py makes models of them. Sizes are a layer or two and the smallest widths that the
+networks' own rules allow.
 """
 
 from collections.abc import Mapping
@@ -28,6 +29,8 @@ class Family:
         state: Shapes of what a checkpoint holds beside the network.
         cut: Lists of layers, by name, whose length the class fixes, to how many are left of them.
         of: What one latent is.
+        rows: How many rows of a batch the host takes in one call: 1, or 2 for any number.
+        alone: Whether the host's network gives a row in a batch what it gives it alone.
     """
 
     name: str
@@ -40,6 +43,8 @@ class Family:
     state: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     cut: Mapping[str, int] = field(default_factory=dict)
     of: str = "pictures"
+    rows: int = 2
+    alone: bool = True
 
     @property
     def nested(self) -> bool:
@@ -173,6 +178,70 @@ SDXL = {
     **UNET, "num_head_channels": 32, "use_linear_in_transformer": True, "adm_in_channels": 2816,
     "num_classes": "sequential",
 }  # fmt: skip
+KANDINSKY = {
+    "model_dim": 64, "ff_dim": 64, "time_dim": 32, "in_text_dim": WIDTH, "in_text_dim2": 16,
+    "num_text_blocks": 1, "num_visual_blocks": 1, "visual_embed_dim": 132,
+    "axes_dims": (16, 24, 24),
+}  # fmt: skip
+MOCHI = {
+    "depth": 1, "num_heads": 1, "hidden_size_x": 48, "hidden_size_y": 48, "mlp_ratio_x": 256.0,
+    "mlp_ratio_y": 1.0, "in_channels": 12, "t5_feat_dim": WIDTH, "t5_token_length": 8,
+    "use_t5": True, "learn_sigma": False, "qkv_bias": False, "qk_norm": True,
+    "timestep_scale": 1000.0,
+}  # fmt: skip
+KREA2 = {
+    "features": 128, "tdim": 32, "txtdim": WIDTH, "heads": 1, "kvheads": 1, "layers": 1,
+    "channels": 16, "txtlayers": 2, "txtheads": 1, "txtkvheads": 1,
+}  # fmt: skip
+LENS = {
+    "num_layers": 1, "num_attention_heads": 1, "enc_hidden_dim": WIDTH,
+    "multi_layer_encoder_feature": False, "selected_layer_index": (0,),
+}  # fmt: skip
+ERNIE = {
+    "hidden_size": 128, "num_attention_heads": 1, "num_layers": 1, "ffn_hidden_size": 64,
+    "text_in_dim": WIDTH,
+}  # fmt: skip
+HIDREAM_O1 = {
+    "text_config_overrides": {
+        "hidden_size": 128, "intermediate_size": 64, "num_hidden_layers": 1,
+        "num_attention_heads": 1, "num_key_value_heads": 1,
+    },
+    "vision_config_overrides": {
+        "hidden_size": 32, "num_heads": 1, "intermediate_size": 32, "depth": 1,
+        "num_position_embeddings": 16, "deepstack_visual_indexes": (),
+    },
+}  # fmt: skip
+HYDIT = {
+    "hidden_size": 64, "depth": 2, "num_heads": 1, "text_states_dim": WIDTH, "mlp_ratio": 1.0,
+    "text_states_dim_t5": WIDTH, "text_len": 5, "text_len_t5": 5,
+}  # fmt: skip
+PIXART = {
+    "hidden_size": 64, "depth": 1, "num_heads": 1, "caption_channels": WIDTH, "input_size": 64,
+    "micro_condition": False,
+}  # fmt: skip
+COGVIDEO = {
+    "num_attention_heads": 1, "time_embed_dim": 32, "num_layers": 1, "text_embed_dim": WIDTH,
+    "use_rotary_positional_embeddings": True,
+}  # fmt: skip
+STABLE_AUDIO3 = {
+    **STABLE_AUDIO, "io_channels": 256, "global_cond_dim": 768, "global_cond_shared_embed": True,
+    "global_cond_type": "adaLN", "local_add_cond_dim": 257, "timestep_features_type": "expo",
+}  # fmt: skip
+SECONDS3 = {
+    "conditioner.conditioners.seconds_total.embedder.embedding.1.weight": (768, 256),
+    "conditioner.conditioners.seconds_total.embedder.embedding.1.bias": (768,),
+}
+ACE15 = {
+    "hidden_size": 128, "text_hidden_dim": WIDTH, "num_dit_layers": 1, "num_lyric_layers": 1,
+    "num_timbre_layers": 1, "num_tokenizer_layers": 1, "num_heads": 1, "num_kv_heads": 1,
+    "intermediate_size": 64, "encoder_hidden_size": 128, "encoder_intermediate_size": 64,
+    "encoder_num_heads": 1, "fsq_dim": 128,
+}  # fmt: skip
+MINIMAX = {
+    "hidden_size": 128, "num_layers": 1, "token_refiner_num_layers": 1, "num_attention_heads": 1,
+    "ffn_hidden_size": 64, "text_dim": WIDTH, "timestep_input_dim": 32, "time_embed_dim": 32,
+    "time_embed_hidden_size": 32,
+}  # fmt: skip
 
 FAMILIES = [
     Family("Flux", "Flux", FLUX, PICTURE, options={**POOLED, "guidance": 3.5}),
@@ -185,8 +254,10 @@ FAMILIES = [
     Family("Z-Image", "ZImage", Z_IMAGE, PICTURE,
            marks={"dim": 3840, "n_heads": 30, "n_kv_heads": 30}),
     Family("Wan 2.1", "WAN21_T2V", WAN, VIDEO, of="video"),
-    Family("Wan 2.1 image to video", "WAN21_I2V", {**WAN, "model_type": "i2v", "in_dim": 36}, VIDEO, of="video"),
-    Family("Wan 2.2 5B", "WAN22_T2V", {**WAN, "in_dim": 48, "out_dim": 48}, ((48, 3, 8, 8),), of="video"),
+    Family("Wan 2.1 image to video", "WAN21_I2V", {**WAN, "model_type": "i2v", "in_dim": 36}, VIDEO,
+           of="video"),
+    Family("Wan 2.2 5B", "WAN22_T2V", {**WAN, "in_dim": 48, "out_dim": 48}, ((48, 3, 8, 8),),
+           of="video"),
     Family("Chroma", "Chroma", CHROMA, PICTURE),
     Family("Chroma Radiance", "ChromaRadiance", RADIANCE, ((3, 32, 32),)),
     Family("AuraFlow", "AuraFlow", AURA, ((4, 8, 8),), width=2048),
@@ -207,9 +278,33 @@ FAMILIES = [
     Family("ACE-Step", "ACEStep", ACE, ((8, 16, 12),),
            options={"conditioning_lyrics": [3, 1, 4, 1, 5, 9, 2]}, of="sound",
            cut={"lyric_encoder.encoders": 1}),
-    Family("Stable Audio", "StableAudio", STABLE_AUDIO, ((64, 12),), width=768, state=SECONDS, of="sound"),
+    Family("Stable Audio", "StableAudio", STABLE_AUDIO, ((64, 12),), width=768,
+           state=SECONDS, of="sound"),
     Family("SD 1.5", "SD15", SD15, ((4, 8, 8),),
            marks={"model_channels": 320, "context_dim": 768}),
     Family("SDXL", "SDXL", SDXL, ((4, 8, 8),), options={"pooled_output": (1280,)},
            marks=UNET_MARKS),
+    Family("Kandinsky 5", "Kandinsky5", KANDINSKY, VIDEO, options=POOLED, of="video"),
+    Family("Kandinsky 5 Image", "Kandinsky5Image", {**KANDINSKY, "visual_embed_dim": 64}, PICTURE,
+           options=POOLED, marks={"model_dim": 2560, "axes_dims": (32, 48, 48)}),
+    Family("Mochi", "GenmoMochi", MOCHI, ((12, 3, 8, 8),), options=MASK, of="video"),
+    Family("Anima", "Anima", {**COSMOS, "crossattn_emb_channels": 1024}, DEEP_PICTURE, width=1024,
+           cut={"llm_adapter.blocks": 1}),
+    Family("Krea 2", "Krea2", KREA2, DEEP_PICTURE, width=2 * WIDTH),
+    Family("Lens", "Lens", LENS, ((128, 4, 4),)),
+    Family("ERNIE-Image", "ErnieImage", ERNIE, ((128, 4, 4),)),
+    Family("HiDream O1", "HiDreamO1", HIDREAM_O1, ((3, 64, 64),),
+           options={"text_input_ids": [3, 1, 4, 1, 5]}),
+    Family("HunyuanDiT", "HunyuanDiT", HYDIT, ((4, 8, 8),),
+           options={**MASK, "conditioning_mt5xl": (5, WIDTH), "attention_mask_mt5xl": [1] * 5}),
+    Family("PixArt Sigma", "PixArtSigma", PIXART, ((4, 40, 40),)),
+    Family("Wan 2.1 VACE", "WAN21_Vace",
+           {**WAN, "model_type": "vace", "vace_layers": 1, "vace_in_dim": 96}, VIDEO, of="video"),
+    Family("CogVideoX", "CogVideoX_T2V", COGVIDEO, VIDEO, of="video"),
+    Family("Stable Audio 3", "StableAudio3", STABLE_AUDIO3, ((256, 12),), width=768,
+           state=SECONDS3, of="sound"),
+    Family("ACE-Step 1.5", "ACEStep15", ACE15, ((64, 12),),
+           options={"conditioning_lyrics": (5, WIDTH)}, of="sound", alone=False),
+    Family("MiniMax H3", "MiniMaxH3", MINIMAX, ((24, 3, 4, 4), (32, 2, 6)), rows=1,
+           of="video with sound"),
 ]  # fmt: skip
