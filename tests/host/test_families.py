@@ -12,18 +12,23 @@ from pathlib import Path
 
 import comfy.nested_tensor
 import comfy.samplers
+import comfy.sd
 import families as f
 import host_models as hm
 import pytest
 import searching as s
 import torch
+from comfy.taesd.taehv import TAEHV
 from comfy_execution.graph_utils import ExecutionBlocker
 from comfy_extras.nodes_custom_sampler import SamplerCustomAdvanced
 
 from flowsearch.nodes.conversion import convert
+from flowsearch.nodes.field import FunctionSampler
 from flowsearch.nodes.flow_sampler import FlowSampler
+from flowsearch.nodes.host.packed import packed_shapes, unpacked
 from flowsearch.nodes.host.search_sampler import StrategyChoice
 from flowsearch.nodes.replay import Replay
+from flowsearch.nodes.rewards.latent import LatentRewardNode
 from flowsearch.nodes.search import searcher
 from flowsearch.rewards.latent import LatentReward
 from flowsearch.samplers.noise_law import noise_law
@@ -275,7 +280,7 @@ def test_a_model_of_one_row_a_call_is_told_the_remedy():
         )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["Wan 2.1", "LTX 2", "Stable Audio"])
+@pytest.mark.parametrize("name", ["Wan 2.1, 2.2 14B", "LTX 2", "Stable Audio"])
 def test_what_is_no_picture_is_refused_to_a_reward_of_pictures(name):
     family = f.BY_NAME[name]
     best = searcher(
@@ -306,6 +311,58 @@ def test_video_and_sound_come_back_from_a_search_as_they_went_in():
         found = flat(again["samples"])[0]
         # what the mask keeps is the prediction there; the rest is what was found
         assert (found - flat(latent["samples"])[row]).abs().max() < 1e-4
+
+
+def test_the_parts_of_a_row_are_known_to_a_search():
+    for name, expected in (("LTX 2", f.BY_NAME["LTX 2"].latents), ("Wan 2.1, 2.2 14B", ())):
+        seen = []
+
+        def look(field, seen=seen):
+            seen.append(packed_shapes(field.guider))
+            shapes = seen[-1] or [field.noise.shape[1:]]
+            back = unpacked(field.noise, seen[-1])
+            assert [tuple(part.shape[1:]) for part in parts(back)] == [tuple(s) for s in shapes]
+            packed = [part.flatten(1) for part in parts(back)]
+            assert torch.equal(torch.cat(packed, 1), field.noise.flatten(1))
+            return field.noise
+
+        run(f.BY_NAME[name], FunctionSampler(look))
+        assert tuple(seen[0]) == expected
+
+
+def test_a_video_found_by_its_latent_is_shown_by_its_frames():
+    family = f.BY_NAME["Wan 2.1, 2.2 14B"]
+    vae = comfy.sd.VAE(sd=TAEHV(latent_channels=16).state_dict())
+    _, picture, _ = s.search(
+        guider(family), FlowSampler(ODE), f.latent(family, 2), vae=vae, evaluations=4,
+        reward=LatentReward("mean"), sigmas=sigmas_of(f.model(family.name)),
+    )  # fmt: skip
+    assert picture.shape == (2 * 9, 64, 64, 3)  # each latent frame but the first makes four
+
+
+def test_what_a_vae_decodes_to_sound_is_no_picture():
+    family = f.BY_NAME["Stable Audio"]
+    vae = comfy.sd.VAE(sd={"decoder.layers.1.layers.0.beta": torch.zeros(2048)})  # has no weights
+    start = {"samples": torch.zeros(1, 64, 2)}
+    _, picture, _ = s.search(
+        guider(family), FlowSampler(ODE), start, vae=vae, evaluations=4,
+        reward=LatentReward("mean"), sigmas=sigmas_of(f.model(family.name)),
+    )  # fmt: skip
+    assert isinstance(picture, ExecutionBlocker)
+    assert "VAE Decode Audio" in picture.message
+
+
+def test_video_and_sound_can_be_like_a_reference():
+    family = f.BY_NAME["LTX 2"]
+    like = f.latent(family, empty=False)
+    reward = LatentRewardNode.execute({"statistic": "cosine", "reference": like}).result[0]
+    latent, _, report = s.search(
+        guider(family, 1.0), FlowSampler(SDE), f.latent(family), vae=None, reward=reward,
+        evaluations=8, sigmas=sigmas_of(f.model(family.name)),
+    )  # fmt: skip
+    found, wanted = flat(latent["samples"]), flat(like["samples"])
+    cosine = torch.nn.functional.cosine_similarity(found, wanted)
+    assert float(cosine) == pytest.approx(report.best(0), abs=1e-4)
 
 
 @pytest.mark.parametrize("name", f.BY_NAME)
