@@ -305,11 +305,12 @@ def test_video_and_sound_come_back_from_a_search_as_they_went_in():
     assert isinstance(picture, ExecutionBlocker)
     for row in range(4):
         noise, rest, begin, sampler = Replay.execute(report, row, 1.0).result
+        of_mask = [tuple(part.shape) for part in parts(begin["noise_mask"])]
+        assert of_mask == [(1, 1, *shape[1:]) for shape in family.latents]
         again, _ = SamplerCustomAdvanced.execute(
             noise=noise, guider=guider(family), sampler=sampler, sigmas=rest, latent_image=begin
         ).result
         found = flat(again["samples"])[0]
-        # what the mask keeps is the prediction there; the rest is what was found
         assert (found - flat(latent["samples"])[row]).abs().max() < 1e-4
 
 
