@@ -61,7 +61,9 @@ def scored(images: Tensor, reward: Reward) -> Assessment:
     together = torch.cat(values)
     if not bool(together.isfinite().all()):
         bad = int((~together.isfinite()).nonzero()[0])
-        raise ValueError(f"{spec.name} returned {float(together[bad])} for picture {bad} of {count}")
+        raise ValueError(
+            f"{spec.name} returned {float(together[bad])} for picture {bad} of {count}"
+        )
     return Assessment(together, parts, notes)
 
 

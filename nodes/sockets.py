@@ -8,6 +8,8 @@ __all__ = [
     "CATEGORY_REWARDS",
     "CATEGORY_SAMPLING",
     "CATEGORY_SEARCH",
+    "FlowEncoder",
+    "FlowLanguageModel",
     "FlowNoiseLaw",
     "FlowReport",
     "FlowReward",
@@ -15,6 +17,8 @@ __all__ = [
 ]
 
 FlowReward = io.Custom("FLOW_REWARD")
+FlowEncoder = io.Custom("FLOW_ENCODER")
+FlowLanguageModel = io.Custom("FLOW_LANGUAGE_MODEL")
 FlowNoiseLaw = io.Custom("FLOW_NOISE_LAW")
 FlowStrategy = io.Custom("FLOW_STRATEGY")
 FlowReport = io.Custom("FLOW_REPORT")

@@ -30,7 +30,6 @@ from .lexicographic import InOrder
 __all__ = ["NORMALISATIONS", "RULES", "Combination", "Unit", "combine", "units"]
 
 RULES = ("weighted_sum", "minimum", "product", "lexicographic")
-
 NORMALISATIONS = ("spec", "calibration", "none")
 
 ROUNDING = 1e-5
@@ -98,8 +97,7 @@ class Combination:
             with _blaming(name, [*self.members]):
                 found = assess(reward, images)
                 rows.append(_within(found.values.to("cpu", torch.float64), spec_of(reward)))
-            values: list[float] = rows[-1].tolist()  # pyright: ignore[reportUnknownMemberType]
-            for place, value in enumerate(values):
+            for place, value in enumerate(map(float, rows[-1].detach())):
                 inner = {f"{name}.{key}": float(part) for key, part in found.parts[place].items()}
                 parts[place] |= {name: value, **inner}
                 notes[place] += [f"{name}: {found.notes[place]}"] if found.notes[place] else []
@@ -118,7 +116,7 @@ class Combination:
         drawn = images.clone()
         for reward in self.members.values():
             if isinstance(reward, Drawn):
-                own = reward.draw(images).to(images)
+                own = reward.draw(images.clone()).to(images)
                 drawn = torch.where((own != images).any(dim=-1, keepdim=True), own, drawn)
         return drawn
 
@@ -138,10 +136,13 @@ def _blaming(name: str, names: Sequence[str]) -> Generator[None]:
         raise
 
 
+def _widened(bound: float, side: float) -> float:
+    return bound + side * ROUNDING * (1.0 + abs(bound)) if math.isfinite(bound) else bound
+
+
 def _within(values: Tensor, spec: RewardSpec) -> Tensor:
     """Refuse values that are not finite or outside the range on which the rules rely."""
-    low, high = (b - side * ROUNDING * (1.0 + abs(b)) if math.isfinite(b) else b
-                 for b, side in ((spec.low, 1.0), (spec.high, -1.0)))  # fmt: skip
+    low, high = _widened(spec.low, -1.0), _widened(spec.high, 1.0)
     wrong = ~(values.isfinite() & (values >= low) & (values <= high))
     if bool(wrong.any()):
         place = int(wrong.nonzero()[0])
@@ -320,9 +321,8 @@ def _product(members: Mapping[str, Reward]) -> Combination:
         rows = zip(ends.values(), values, strict=True)
         return reduce(torch.mul, [(row - low) / (high - low) for (low, high), row in rows])
 
-    return _made(
-        members, rule, f"the product of {', '.join(members)}, each from 0 to 1 by its range"
-    )
+    measures = f"the product of {', '.join(members)}, each from 0 to 1 by its range"
+    return _made(members, rule, measures)
 
 
 def _lexicographic(members: Mapping[str, Reward]) -> Combination:

@@ -25,7 +25,7 @@ STATISTICS = {
     "mean": ("mean of the latent's values", -float("inf"), float("inf")),
     "std": ("standard deviation of the latent's values", 0.0, float("inf")),
     "cosine": ("cosine of the angle between the latent and the nearest reference", -1.0, 1.0),
-    "negative_mse": ("minus the mean square difference to the nearest reference", -float("inf"), 0.0),
+    "negative_mse": ("minus the mean square difference to the nearest one", -float("inf"), 0.0),
 }  # fmt: skip
 """Name to what it measures, its lowest and its highest value."""
 
@@ -84,7 +84,8 @@ class LatentReward:
         if self.statistic in TO_REFERENCE:
             if self.reference is None or not self.reference.shape[0]:
                 raise ValueError(
-                    f"{self.statistic} compares with a reference and there is none; connect a LATENT"
+                    f"{self.statistic} compares with a reference, and there is none; connect a "
+                    "LATENT"
                 )
             check_latents(self.reference, "Latent Reward's reference")
 

@@ -67,7 +67,8 @@ class InOrder:
         """
         for (name, spec), row in zip(self._firsts.items(), values, strict=False):
             quanta = row / spec.quantum
-            wrong = ((quanta - quanta.round()).abs() > 0.01) | (quanta.abs() > MOST_QUANTA)
+            whole = quanta.round()
+            wrong = ((quanta - whole).abs() > 0.01) | (whole.abs() > MOST_QUANTA)
             if bool(wrong.any()):
                 place = int(wrong.nonzero()[0])
                 raise ValueError(

@@ -11,6 +11,16 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+from .sources import (
+    AESTHETIC,
+    BERT_VOCABULARY,
+    DETECTORS,
+    FOLDERS,
+    HPS,
+    IMAGE_REWARD,
+    LANGUAGE_MODELS,
+    PICK_SCORE,
+)
 from .weights import Weights
 
 __all__ = ["REWARDS", "Entry"]
@@ -43,7 +53,30 @@ class Entry:
         return getattr(import_module(f".{self.module}", __package__), self.cls)
 
 
+_PREFERENCE = "FlowSearchPreference"
+
 REWARDS: Mapping[str, Entry] = {
+    "clip_score": Entry("clip_score", "ClipScore", "FlowSearchClipScore", FOLDERS),
+    "aesthetic": Entry("aesthetic", "Aesthetic", "FlowSearchAesthetic", AESTHETIC),
+    "image_match": Entry("image_match", "ImageMatch", "FlowSearchImageMatch", FOLDERS),
+    "pick_score": Entry("clip_preference", "ClipPreference", _PREFERENCE, (PICK_SCORE,)),
+    "hps": Entry("clip_preference", "ClipPreference", _PREFERENCE, (HPS,)),
+    "image_reward": Entry(
+        "image_reward", "ImageReward", _PREFERENCE, (IMAGE_REWARD, BERT_VOCABULARY)
+    ),
+    "vqa_score": Entry("vqa_score", "VQAScore", "FlowSearchVQAScore", LANGUAGE_MODELS),
+    "vlm_count": Entry("vlm_count", "VLMCount", "FlowSearchVLMCount", LANGUAGE_MODELS),
+    "detector_count": Entry(
+        "detector_count", "DetectorCount", "FlowSearchDetectorCount", DETECTORS, ("onnxruntime",)
+    ),
+    "text_in_image": Entry(
+        "text_in_image",
+        "TextInImage",
+        "FlowSearchTextInImage",
+        packages=("rapidocr-onnxruntime",),
+    ),
+    "judge": Entry("judge", "Judge", "FlowSearchJudge"),
+    "image_statistic": Entry("image_statistic", "ImageStatistic", "FlowSearchImageStatistic"),
     "shape_count": Entry("shape_count", "ShapeCount", "FlowSearchShapeCount"),
     "shape_fidelity": Entry("shape_fidelity", "ShapeFidelity", "FlowSearchShapeFidelity"),
     "latent": Entry("latent", "LatentReward", "FlowSearchLatentReward"),

@@ -245,6 +245,7 @@ class ShapeCount:
             low=-float("inf"),
             high=0.0,
             quantum=1.0,
+            scale=4.0,  # 5 % to 95 % of plain samples of the embedded model
             input_size=(64, 64),
         )
 

@@ -185,6 +185,7 @@ class ShapeFidelity:
             measures="how nearly every coloured patch is a true circle, square or triangle",
             low=0.0,
             high=1.0,
+            scale=0.1,  # 5 % to 95 % of plain samples of the embedded model
             input_size=(64, 64),
         )
 

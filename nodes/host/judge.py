@@ -54,7 +54,7 @@ def decode(vae: VAE, latents: Tensor) -> Tensor:
         latents: As LATENT holds them, shape (B, C, H, W) or (B, C, 1, H, W).
 
     Returns:
-        Pictures (B, H, W, C), float32, 0 to 1, on the CPU.
+        Pictures (B, H, W, C), float32, 0 to 1, where the host keeps what is between models.
 
     Raises:
         ValueError: The VAE makes something else than one picture a latent.
@@ -67,7 +67,7 @@ def decode(vae: VAE, latents: Tensor) -> Tensor:
             f"the VAE turned latents of shape {tuple(latents.shape)} into {tuple(pictures.shape)}; "
             "rewards score single pictures, so a search needs latents of one frame each"
         )
-    return pictures.float().cpu().clamp(0.0, 1.0)
+    return pictures.float().clamp(0.0, 1.0)
 
 
 def shown(vae: VAE, samples: Any) -> Tensor | None:
@@ -178,9 +178,9 @@ class Judge:
         found = assess(self.reward, seen[self._domain])
         pictures = seen.get("image", [None] * len(latents))
         scores = [
-            Scores(value, parts=dict(parts), thumbnail=picture)
-            for value, parts, picture in zip(
-                found.values.tolist(), found.parts, pictures, strict=True
+            Scores(value, dict(parts), note, thumbnail=None if picture is None else picture.cpu())
+            for value, parts, note, picture in zip(
+                found.values.tolist(), found.parts, found.notes, pictures, strict=True
             )
         ]
         if not finished or not self.held_out.rewards:

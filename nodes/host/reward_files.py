@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Literal, cast
 
+import comfy.sd1_clip
 import comfy.utils
 import folder_paths
 from torch import Tensor
 
 from ...rewards.weights import FOLDER, Weights, missing
 
-__all__ = ["choices", "complaint", "locate", "read", "register", "stamp"]
+__all__ = ["choices", "clip_vocabulary", "complaint", "locate", "read", "register", "stamp"]
 
 FILES = {".safetensors", ".pt", ".pth", ".bin", ".onnx"}
 
@@ -25,6 +27,15 @@ def register() -> None:
     """Tell the host of the folder for rewards, models/flowsearch_rewards."""
     folder_paths.add_model_folder_path(FOLDER, str(Path(folder_paths.models_dir) / FOLDER))
     folder_paths.folder_names_and_paths[FOLDER][1].update({*FILES, ".json", ".txt"})
+
+
+def clip_vocabulary() -> Path:
+    """Find CLIP's vocabulary, which the host brings.
+
+    Returns:
+        A folder as transformers saves tokenizers.
+    """
+    return Path(str(comfy.sd1_clip.__file__)).parent / "sd1_tokenizer"
 
 
 def _found(folder: str, folders: bool) -> list[str]:
@@ -108,8 +119,17 @@ def read(path: Path) -> dict[str, Tensor]:
 
     Returns:
         Name to tensor, on the CPU.
+
+    Raises:
+        ValueError: A pickled file holds more than tensors.
     """
-    return cast("dict[str, Tensor]", comfy.utils.load_torch_file(str(path), safe_load=True))
+    try:
+        return cast("dict[str, Tensor]", comfy.utils.load_torch_file(str(path), safe_load=True))
+    except UnpicklingError as cause:
+        raise ValueError(
+            f"{path.name} is not read: it holds more than weights, and such a file can run code; "
+            "or it was cut short. Get the published file again, or one in .safetensors."
+        ) from cause
 
 
 def stamp(path: Path) -> tuple[str, int, int]:

@@ -12,7 +12,7 @@ from weakref import WeakValueDictionary
 
 import comfy.model_management as management
 import torch
-from comfy.model_patcher import CoreModelPatcher
+from comfy.model_patcher import CoreModelPatcher, ModelPatcher
 from torch import Tensor, nn
 
 from ...rewards.holder import in_batches
@@ -21,6 +21,7 @@ from .measure import translated_oom
 __all__ = ["Managed", "kept", "weights_type"]
 
 N = TypeVar("N", bound=nn.Module)
+T = TypeVar("T")
 
 MOST_ROWS = 32
 
@@ -58,17 +59,25 @@ class Managed(Generic[N]):
         patcher: The host's handle of the network.
     """
 
-    def __init__(self, network: N, row_bytes: int = 0, batch: int = MOST_ROWS) -> None:
+    def __init__(
+        self,
+        network: N,
+        row_bytes: int = 0,
+        batch: int = MOST_ROWS,
+        patcher: ModelPatcher | None = None,
+    ) -> None:
         """Hand a network over.
 
         Args:
             network: On the CPU, in the type it shall have.
             row_bytes: What one row's activations take at most, about; 0 when it is not known.
             batch: Most rows at once.
+            patcher: The host's handle, where a loader of the host made the network (or one that it
+                is a part of); it then stays the host's, and there is no second copy.
         """
         self._shell = _Shell(network.eval().requires_grad_(False))
         self._row_bytes, self._batch = row_bytes, batch
-        self.patcher = CoreModelPatcher(
+        self.patcher = patcher or CoreModelPatcher(
             self._shell,
             load_device=management.get_torch_device(),
             offload_device=management.text_encoder_offload_device(),
@@ -91,7 +100,9 @@ class Managed(Generic[N]):
         Returns:
             Shape (B, ...), float32, on the rows' device.
         """
-        batch = max(1, min(self._batch, rows.shape[0]))
+        if not rows.shape[0]:
+            return rows.new_zeros(0, dtype=torch.float32)
+        batch = min(self._batch, rows.shape[0])
         while True:
             try:
                 return self._run(function, rows, batch)
@@ -103,7 +114,8 @@ class Managed(Generic[N]):
 
     def _run(self, function: Callable[[Any, Tensor], Tensor], rows: Tensor, batch: int) -> Tensor:
         with translated_oom():
-            management.load_models_gpu([self.patcher], memory_required=batch * self._row_bytes)
+            row = self._row_bytes + 4 * rows[0].numel()  # a row itself comes along, in float32
+            management.load_models_gpu([self.patcher], memory_required=batch * row)
             return in_batches(
                 lambda piece: function(self.network, piece),
                 rows,
@@ -120,17 +132,18 @@ class Managed(Generic[N]):
 _KEPT: WeakValueDictionary[Hashable, Any] = WeakValueDictionary()
 
 
-def kept(key: Hashable, make: Callable[[], Managed[N]]) -> Managed[N]:
-    """Return the holder made for a key before, as long as somebody uses it, else make one.
+def kept(key: Hashable, make: Callable[[], T]) -> T:
+    """Return what was made for a key before, as long as somebody uses it, else make it.
 
     Args:
-        key: What identifies the network: its file with the time of its last change, its type.
-        make: Makes the holder.
+        key: What identifies it: its file with the time of its last change, its type.
+        make: Makes it: a holder, a processor, an open file.
 
     Returns:
-        The holder; keep it, the list of holders does not.
+        It; keep it, the list here does not.
     """
     found = _KEPT.get(key)
     if found is None:
-        found = _KEPT[key] = make()
+        with torch.inference_mode(False):  # in which the host runs nodes; no gradient passes there
+            found = _KEPT[key] = make()
     return found

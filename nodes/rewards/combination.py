@@ -100,7 +100,6 @@ class CombineRewards(io.ComfyNode):
                     "calibration", types=[io.Image, io.Latent], optional=True, tooltip=CALIBRATION
                 ),
             ],
-            # an output of the same id as an input is refused by older hosts
             outputs=[FlowReward.Output(id="reward", tooltip="The combination; higher is better.")],
         )
 

@@ -184,6 +184,7 @@ def _json_of(scores: Scores | None) -> dict[str, Any] | None:
     return {
         "value": scores.value,
         "parts": dict(scores.parts),
+        "note": scores.note,
         "held_out": dict(scores.held_out),
         "held_out_seconds": scores.held_out_seconds,
     }

@@ -48,6 +48,7 @@ class Trace:
             row["scores"] = {
                 "value": scores.value,
                 "parts": dict(scores.parts),
+                "note": scores.note,
                 "held_out": dict(scores.held_out),
                 "held_out_seconds": scores.held_out_seconds,
             }

@@ -64,7 +64,7 @@ def test_it_is_the_same_search_as_by_the_picture():
 
 
 def test_it_is_given_the_latents_that_a_latent_holds():
-    """The demo of a format with a scale: what comes out scores what the report says."""
+    """What comes out scores what the report says."""
     seen = []
 
     class Seeing(LatentReward):
@@ -90,9 +90,9 @@ def test_a_reward_of_pictures_needs_the_vae():
         run(reward=s.Brightness(), vae=None)
     with pytest.raises(ValueError, match=r"no VAE is connected, and brightness can only"):
         run(reward=reward(), vae=None, held_out={"reward0": s.Brightness()})
+    other = s.Brightness()
+    other.spec = RewardSpec("loudness", "x", 0.0, 1.0, domain="sound")
     with pytest.raises(ValueError, match="scores sounds"):
-        other = s.Brightness()
-        other.spec = RewardSpec("loudness", "x", 0.0, 1.0, domain="sound")
         run(reward=other)
 
 

@@ -164,7 +164,7 @@ def test_what_float32_cannot_tell_apart_is_equal_and_never_reversed(values):
 def test_values_off_the_quantum_are_refused_and_noise_on_it_is_not():
     with pytest.raises(ValueError, match=r"fixed returned 0.4 for picture 1 of 2.*multiples"):
         scored([Fixed([0.0, 0.4], quantum=1.0), Fixed([0.0, 0.0])], "lexicographic")
-    near = scored([Fixed([1.0, 1.0 + 1e-6], quantum=1.0), Fixed([1.0, 0.0])], "lexicographic")
+    near = scored([Fixed([1.0, 1.005], quantum=1.0), Fixed([1.0, 0.99])], "lexicographic")
     assert near[0] > near[1], "rounding noise decided instead of the second reward"
 
 

@@ -1,0 +1,258 @@
+"""Rewards by language models that see: VQA Score and VLM Count, and the loader of their models."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from comfy_api.latest import io
+
+from ...rewards.counting import parse_targets
+from ...rewards.registry import REWARDS
+from ...rewards.vision_language import FolderModel, load_network, load_processor
+from ...rewards.vlm_count import METHODS, QUESTION, VLMCount
+from ...rewards.vqa_score import COMBINE, PAPER, VQAScore, questions_from_text, weights_from_text
+from ..host.language_model import language_model
+from ..host.reward_files import choices, complaint, locate, stamp
+from ..host.reward_model import Managed, kept, weights_type
+from ..sockets import CATEGORY_REWARDS, FlowLanguageModel, FlowReward
+
+__all__ = ["NODES", "LoadLanguageModel", "VLMCountReward", "VQAScoreReward"]
+
+KNOWN = REWARDS["vqa_score"].weights
+ROW_BYTES, ROWS = 256 << 20, 8
+"""What a question about a picture takes, about, and how many are asked at once."""
+
+
+def _model_input() -> io.MultiType.Input:
+    """The socket for either kind of model."""
+    return io.MultiType.Input(
+        "model",
+        types=[io.Clip, FlowLanguageModel],
+        tooltip=(
+            "A language model that sees: a CLIP of the host that generates text about pictures "
+            "(Load CLIP with Qwen3-VL, Qwen3.5 or Gemma 4), or Load Vision-Language Model."
+        ),
+    )
+
+
+class LoadLanguageModel(io.ComfyNode):
+    """Loads a vision-language model from a folder of transformers."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """See the help page."""
+        return io.Schema(
+            node_id="FlowSearchLoadLanguageModel",
+            display_name="Load Vision-Language Model",
+            category=CATEGORY_REWARDS,
+            description=(
+                "Loads a model that answers questions about pictures from a folder as transformers "
+                "saves it, in models/flowsearch_rewards. ComfyUI's memory manager moves and frees "
+                "it. Models that ComfyUI itself can load need no copy: connect its Load CLIP."
+            ),
+            search_aliases=["vlm", "qwen", "llava", "smolvlm", "vision language"],
+            inputs=[
+                io.Combo.Input(
+                    "weights",
+                    options=choices(folders=True),
+                    default=KNOWN[0].name,
+                    tooltip=(
+                        "Folder in models/flowsearch_rewards with config.json, *.safetensors, "
+                        "tokenizer and preprocessor of an image-text-to-text model. Larger models "
+                        "count and read better and take longer; one of 4 billion weights needs 9 "
+                        "GB in bfloat16."
+                    ),
+                )
+            ],
+            outputs=[
+                FlowLanguageModel.Output(id="model", tooltip="For VQA Score and VLM Count."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, weights: str) -> str | Literal[True]:
+        """Explain a missing folder."""
+        return complaint(weights, KNOWN)
+
+    @classmethod
+    def execute(cls, weights: str) -> io.NodeOutput:
+        """Load it, once for all nodes that use it."""
+        path, dtype = locate(weights, KNOWN), weights_type()
+        processor = load_processor(path)
+        holder = kept(
+            (*stamp(path), dtype),
+            lambda: Managed(load_network(path, dtype), ROW_BYTES, ROWS),
+        )
+        return io.NodeOutput(FolderModel(holder, processor))
+
+
+class VQAScoreReward(io.ComfyNode):
+    """Probability of "Yes"."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """See the help page."""
+        return io.Schema(
+            node_id="FlowSearchVQAScore",
+            display_name="VQA Score Reward",
+            category=CATEGORY_REWARDS,
+            description=(
+                "Probability, 0 to 1, that a vision-language model answers Yes when it is asked "
+                "whether the picture shows the prompt, or to questions of your own. Sees what CLIP "
+                "Score does not: which thing has which colour, what is left of what."
+            ),
+            search_aliases=["vlm", "alignment", "prompt adherence", "question", "yes"],
+            inputs=[
+                _model_input(),
+                io.String.Input(
+                    "prompt",
+                    default="",
+                    multiline=True,
+                    dynamic_prompts=False,
+                    tooltip="What the picture should show. Put where a question says {prompt}.",
+                ),
+                io.String.Input(
+                    "questions",
+                    default=PAPER,
+                    multiline=True,
+                    dynamic_prompts=False,
+                    tooltip=(
+                        "Questions whose right answer is yes, one a line. The default is that of "
+                        "the VQAScore paper. Several simple ones tell more than one long one; each "
+                        "costs a call of the model."
+                    ),
+                ),
+                io.String.Input(
+                    "weights",
+                    default="",
+                    multiline=True,
+                    dynamic_prompts=False,
+                    optional=True,
+                    advanced=True,
+                    tooltip=(
+                        "How much each question counts: one positive number a line, in the order "
+                        "of the questions. Empty: all the same."
+                    ),
+                ),
+                io.Combo.Input(
+                    "combine",
+                    options=list(COMBINE),
+                    default=COMBINE[0],
+                    optional=True,
+                    advanced=True,
+                    tooltip=(
+                        "How several probabilities become one. mean: a wrong part costs its share. "
+                        "geometric_mean: one part that is surely wrong makes the whole near 0."
+                    ),
+                ),
+                io.Boolean.Input(
+                    "against_no",
+                    default=False,
+                    optional=True,
+                    advanced=True,
+                    tooltip=(
+                        "Off: probability of Yes among all words, as in the paper. On: among Yes "
+                        "and No only, for models that like to begin with other words."
+                    ),
+                ),
+            ],
+            outputs=[FlowReward.Output(id="reward", tooltip="1 is surely yes; 0 is surely not.")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        prompt: str,
+        questions: str,
+        weights: str = "",
+        combine: str = COMBINE[0],
+        against_no: bool = False,
+    ) -> io.NodeOutput:
+        """Close the reward over its questions."""
+        asked = questions_from_text(questions, prompt)
+        numbers = weights_from_text(weights, len(asked))
+        return io.NodeOutput(VQAScore(language_model(model), asked, numbers, combine, against_no))
+
+
+class VLMCountReward(io.ComfyNode):
+    """Counts by asking a vision-language model."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """See the help page."""
+        return io.Schema(
+            node_id="FlowSearchVLMCount",
+            display_name="VLM Count Reward",
+            category=CATEGORY_REWARDS,
+            description=(
+                "Asks a vision-language model how many of each thing there are and reads how "
+                "probable each number from 0 to 20 is as its answer, which tells near misses from "
+                "certain ones. Counts anything that has a name; Detector Count is surer of larger "
+                "numbers."
+            ),
+            search_aliases=["vlm", "count", "counting reward", "number of objects"],
+            inputs=[
+                _model_input(),
+                io.String.Input(
+                    "prompt",
+                    default="three apples, two dogs and a cat",
+                    multiline=True,
+                    dynamic_prompts=False,
+                    tooltip=(
+                        "What should be counted, as in the prompt: counts up to 20 in words or "
+                        "digits, each before its thing. What can be read in two ways is refused."
+                    ),
+                ),
+                io.String.Input(
+                    "targets",
+                    default="",
+                    multiline=True,
+                    dynamic_prompts=False,
+                    optional=True,
+                    advanced=True,
+                    tooltip=(
+                        "Explicit targets, one a line, such as 'red apple: 3'. When not empty, "
+                        "they are counted instead of the prompt."
+                    ),
+                ),
+                io.Combo.Input(
+                    "method",
+                    options=list(METHODS),
+                    default=METHODS[0],
+                    optional=True,
+                    advanced=True,
+                    tooltip=(
+                        "log_probability: log of the probability of the right number, 0 is best, "
+                        "strict. expected_error: minus how far off the answer is on average, "
+                        "forgiving. greedy_text: minus how far off the written answer is, whole "
+                        "numbers, for models whose probabilities cannot be read."
+                    ),
+                ),
+                io.String.Input(
+                    "question",
+                    default=QUESTION,
+                    dynamic_prompts=False,
+                    optional=True,
+                    advanced=True,
+                    tooltip="What is asked; {things} becomes the plural, {thing} the singular.",
+                ),
+            ],
+            outputs=[FlowReward.Output(id="reward", tooltip="0 is right for certain.")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        prompt: str,
+        targets: str = "",
+        method: str = METHODS[0],
+        question: str = QUESTION,
+    ) -> io.NodeOutput:
+        """Close the reward over its targets."""
+        parsed = parse_targets(targets.strip() or prompt)
+        return io.NodeOutput(VLMCount(language_model(model), parsed, method, question))
+
+
+NODES = [LoadLanguageModel, VQAScoreReward, VLMCountReward]

@@ -1,0 +1,236 @@
+"""What does a model that looks at the picture say of it? A score from 0 to 10, asked for as JSON.
+
+The judge is a client: any callable that is given an instruction and pictures and hands back
+verdicts. The client of an OpenAI-compatible server is judge_client.py, where all network code is.
+A picture is asked about once: verdicts are kept by the picture's bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .base import Assessment, RewardSpec, check_images
+
+__all__ = ["HIGH", "INSTRUCTION", "SCHEMA", "Client", "Judge", "Verdict", "parse_verdict"]
+
+HIGH = 10.0
+LONGEST = 50_000
+INSTRUCTION = """\
+You are a strict judge of generated pictures. The picture should show: {prompt}
+
+Say in one or two short sentences what is right and what is wrong or missing. Then give a score \
+from 0 (shows nothing of it) to 10 (shows all of it and is flawless). Use the whole range.
+
+Answer with a JSON object and nothing else: {"reason": "...", "score": 7.5}"""
+SCHEMA = {
+    "type": "object",
+    "properties": {"reason": {"type": "string"}, "score": {"type": "number"}},
+    "required": ["reason", "score"],
+    "additionalProperties": False,
+}
+"""Of an answer. The reason comes first, so that a model thinks before it says a number."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a judge said of a picture.
+
+    Attributes:
+        score: 0 to 10.
+        reason: Its words, may be empty.
+        tokens: Tokens that were sent and received for it, failed tries included; None where the
+            server does not say.
+        cost: Their price, None where the user gave none or the server does not count.
+    """
+
+    score: float
+    reason: str = ""
+    tokens: int | None = None
+    cost: float | None = None
+
+
+class Client(Protocol):
+    """Asks about pictures."""
+
+    def __call__(
+        self,
+        instruction: str,
+        pictures: Sequence[NDArray[np.uint8]],
+        receive: Callable[[int, Verdict], None],
+    ) -> None:
+        """Ask about each picture.
+
+        Args:
+            instruction: The question.
+            pictures: Each (H, W, 3), red-green-blue.
+            receive: Called once for each picture with its number, as answers come in, so that
+                nothing is lost when a later one fails.
+        """
+        ...
+
+
+def _strict(name: str) -> float:
+    raise ValueError(f"{name} is not a number of JSON")
+
+
+def parse_verdict(text: str) -> tuple[float, str]:
+    """Read an answer: a JSON object, or the last one with a score inside other text.
+
+    Args:
+        text: What the model wrote.
+
+    Returns:
+        Score and reason.
+
+    Raises:
+        ValueError: No such object, or a score that is not a number from 0 to 10.
+    """
+    if len(text) > LONGEST:
+        raise ValueError(f"the answer is {len(text)} characters long, {LONGEST} is the most")
+    decoder = json.JSONDecoder(parse_constant=_strict)
+    found: dict[str, Any] | None = None
+    start = text.find("{")
+    tries = 0
+    while start >= 0 and tries < 200:
+        tries += 1
+        end = start + 1
+        try:
+            value, after = decoder.raw_decode(text, start)
+        except (ValueError, RecursionError):
+            pass
+        else:
+            end = after
+            if isinstance(value, dict) and "score" in value:
+                found = cast("dict[str, Any]", value)
+        start = text.find("{", end)
+    if found is None:
+        raise ValueError(f"the answer holds no JSON object with a score: {_short(text)}")
+    score = found["score"]
+    if isinstance(score, bool) or not isinstance(score, int | float):
+        raise ValueError(f"the score is not a number: {_short(text)}")
+    if not 0 <= score <= HIGH:
+        raise ValueError(f"the score is outside 0 to 10: {_short(text)}")
+    return float(score), str(found.get("reason", ""))
+
+
+def _short(text: str) -> str:
+    """The beginning of a text, for messages."""
+    text = " ".join(text.split())
+    return repr(text if len(text) <= 200 else f"{text[:200]}...")
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """The score that a judge gives.
+
+    Args:
+        client: Asks the judge.
+        prompt: What the picture should show; stands for {prompt} in the instruction.
+        instruction: The question.
+        name: Of the judge, for the source.
+
+    Raises:
+        ValueError: The instruction is empty.
+    """
+
+    client: Client
+    prompt: str
+    instruction: str = INSTRUCTION
+    name: str = "an endpoint of the user's"
+    _known: dict[bytes, Verdict] = field(default_factory=dict[bytes, Verdict], repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.instruction.strip():
+            raise ValueError(
+                "the instruction is empty. Write what the judge should look at; {prompt} stands "
+                "for the prompt."
+            )
+
+    @property
+    def spec(self) -> RewardSpec:
+        """See RewardSpec."""
+        return RewardSpec(
+            name="judge",
+            measures="score from 0 to 10 that a model gives when it is asked about the picture",
+            low=0.0,
+            high=HIGH,
+            scale=2.0,
+            deterministic=False,
+            licence="the judge's own",
+            source=self.name,
+        )
+
+    def score(self, images: Tensor) -> Tensor:
+        """Score pictures.
+
+        Args:
+            images: Shape (B, H, W, C), 0 to 1; a fourth channel is dropped.
+
+        Returns:
+            Shape (B,), float32, 0 to 10.
+
+        Raises:
+            ValueError: Not a batch of finite pictures.
+            RuntimeError: The judge gave no answer, or none that can be read.
+        """
+        return self.assess(images).values
+
+    def assess(self, images: Tensor) -> Assessment:
+        """Score pictures, with the judge's words.
+
+        Args:
+            images: As for score.
+
+        Returns:
+            Values; tokens and cost of the question as parts (0 where the picture was asked about
+            before, absent where they are not known); reasons as notes.
+        """
+        check_images(images, "Judge")
+        pixels = (images[..., :3].detach().float().clamp(0.0, 1.0) * 255.0).round()
+        pictures = list(pixels.to("cpu", torch.uint8).numpy())
+        marks = [_mark(picture) for picture in pictures]
+        new = {mark: marks.index(mark) for mark in marks if mark not in self._known}
+        asked = list(new)
+
+        def receive(number: int, verdict: Verdict) -> None:
+            self._known[asked[number]] = verdict
+
+        if new:
+            text = self.instruction.replace("{prompt}", self.prompt)
+            self.client(text, [pictures[i] for i in new.values()], receive)
+        verdicts = [self._known[mark] for mark in marks]
+        paid = [new.get(mark) == i for i, mark in enumerate(marks)]
+        return Assessment(
+            torch.tensor([v.score for v in verdicts], dtype=torch.float32, device=images.device),
+            [_parts(v, p) for v, p in zip(verdicts, paid, strict=True)],
+            [_note(v, p) for v, p in zip(verdicts, paid, strict=True)],
+        )
+
+
+def _mark(picture: NDArray[np.uint8]) -> bytes:
+    """What identifies a picture."""
+    return hashlib.sha256(repr(picture.shape).encode() + picture.tobytes()).digest()
+
+
+def _parts(verdict: Verdict, paid: bool) -> dict[str, float]:
+    parts = {"tokens": verdict.tokens, "cost": verdict.cost}
+    return {
+        k: float(v) if paid else 0.0 for k, v in parts.items() if v is not None and math.isfinite(v)
+    }
+
+
+def _note(verdict: Verdict, paid: bool) -> str:
+    spent = [f"{verdict.tokens} tokens"] if verdict.tokens is not None else []
+    spent += [f"cost {verdict.cost:.6f}"] if verdict.cost is not None else []
+    told = ", ".join(spent) if paid else "asked before"
+    return f"{verdict.score:g}: {verdict.reason}" + (f" ({told})" if told else "")

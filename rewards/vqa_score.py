@@ -1,0 +1,159 @@
+"""Does a language model that sees say yes? Its probability of "Yes" to questions about the picture.
+
+    value = sum_q w_q P(yes | picture, q) / sum_q w_q                    ("mean")
+    value = exp(sum_q w_q log P(yes | picture, q) / sum_q w_q)           ("geometric_mean")
+
+Source: Lin and others, 2404.01291 (VQAScore), whose question is PAPER. There the probability is
+that of the answer "Yes" among all answers, which is what this reads, with the tokens that differ
+only in case and blanks added up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .answers import table, yes
+from .base import Assessment, RewardSpec, check_images
+from .vision_language import Ask, LanguageModel
+
+__all__ = ["COMBINE", "PAPER", "VQAScore", "questions_from_text", "weights_from_text"]
+
+PAPER = 'Does this figure show "{prompt}"? Please answer yes or no.'
+"""The question of the paper; {prompt} is replaced."""
+
+COMBINE = ("mean", "geometric_mean")
+_FLOOR = 1e-30
+
+
+def questions_from_text(text: str, prompt: str) -> tuple[str, ...]:
+    """Read questions, one a line.
+
+    Args:
+        text: Lines; "{prompt}" in them is replaced.
+        prompt: What it is replaced by.
+
+    Returns:
+        At least one question.
+
+    Raises:
+        ValueError: There is none, one comes twice, or there is no prompt to put in.
+    """
+    questions = tuple(line.strip() for line in text.splitlines() if line.strip())
+    if not questions:
+        raise ValueError(f"VQA Score needs at least one question, such as the paper's: {PAPER}")
+    if not prompt.strip() and any("{prompt}" in question for question in questions):
+        raise ValueError(
+            "a question holds {prompt} and the prompt is empty; write the prompt, or questions "
+            "without {prompt}, such as 'Is there a red cube? Please answer yes or no.'"
+        )
+    filled = tuple(question.replace("{prompt}", prompt.strip()) for question in questions)
+    for question in filled:
+        if filled.count(question) > 1:
+            raise ValueError(f"'{question}' is asked twice; ask once and give it twice the weight")
+    return filled
+
+
+def weights_from_text(text: str, count: int) -> tuple[float, ...]:
+    """Read weights, one a line.
+
+    Args:
+        text: Positive numbers, one for each question; empty for equal weights.
+        count: How many questions there are.
+
+    Returns:
+        The weights.
+
+    Raises:
+        ValueError: Not as many as questions, or one is no positive number.
+    """
+    words = text.split()
+    if not words:
+        return (1.0,) * count
+    try:
+        weights = tuple(float(word) for word in words)
+    except ValueError:
+        weights = ()
+    if len(weights) != count or not all(0.0 < weight < float("inf") for weight in weights):
+        raise ValueError(
+            f"the weights are '{' '.join(words)}' for {count} questions; write one positive number "
+            "a line for each question, in their order, or nothing for equal weights"
+        )
+    return weights
+
+
+@dataclass(frozen=True)
+class VQAScore:
+    """Probability of "Yes".
+
+    Args:
+        model: Answers.
+        questions: About each picture.
+        weights: One a question, positive; empty for equal ones.
+        combine: "mean" forgives a wrong part, "geometric_mean" does not.
+        against_no: Whether the probability is that of "Yes" among "Yes" and "No" only.
+    """
+
+    model: LanguageModel
+    questions: tuple[str, ...]
+    weights: tuple[float, ...] = ()
+    combine: str = "mean"
+    against_no: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be combined."""
+        if self.combine not in COMBINE:
+            raise ValueError(f"combine is '{self.combine}'; it can be {' or '.join(COMBINE)}")
+        if not self.questions or len(self.weights) not in (0, len(self.questions)):
+            raise ValueError(f"{len(self.weights)} weights for {len(self.questions)} questions")
+
+    @property
+    def spec(self) -> RewardSpec:
+        """See Reward.spec."""
+        return RewardSpec(
+            name="vqa_score",
+            measures="Probability that a vision-language model answers yes to the questions.",
+            low=0.0,
+            high=1.0,
+            scale=0.2,
+            licence="that of the model's weights",
+            source="https://arxiv.org/abs/2404.01291",
+        )
+
+    def get_models(self) -> Sequence[Any]:
+        """What the host's memory manager knows the model by."""
+        return self.model.get_models()
+
+    def score(self, images: Tensor) -> Tensor:
+        """See Reward.score."""
+        return self.assess(images).values
+
+    def assess(self, images: Tensor) -> Assessment:
+        """Score pictures, with each question's probability.
+
+        Args:
+            images: See Reward.score.
+
+        Returns:
+            Values; parts by question.
+        """
+        check_images(images, "VQA Score")
+        if not len(images):
+            return Assessment(images.new_zeros(0, dtype=torch.float32))
+        asks = [Ask(i, question) for i in range(len(images)) for question in self.questions]
+        logits = self.model.next_token(images, asks)
+        found = yes(logits, self.model.vocabulary, against_no=self.against_no).cpu()
+        found = found.reshape(len(images), len(self.questions))
+        weights = torch.tensor(self.weights or (1.0,) * len(self.questions))
+        weights = weights / weights.sum()
+        if self.combine == "mean":
+            values = (found * weights).sum(1)
+        else:
+            values = (found.clamp(min=_FLOOR).log() * weights).sum(1).exp()
+        parts = [dict(zip(self.questions, row, strict=True)) for row in table(found)]
+        notes = ["yes " + ", ".join(f"{value:.3f}" for value in part.values()) for part in parts]
+        return Assessment(values.clamp(0.0, 1.0).to(images.device), parts, notes)

@@ -1,0 +1,24 @@
+"""Rewards by vision-language models."""
+
+from tiny_language import language_model
+
+from flowsearch.rewards.counting import parse_targets
+from flowsearch.rewards.vlm_count import VLMCount
+from flowsearch.rewards.vqa_score import VQAScore
+
+QUESTIONS = ("Does this figure show a cat? Please answer yes or no.", "Is it red?")
+
+
+def count(model, method="log_probability"):
+    return VLMCount(language_model(model), parse_targets("three cats, 12 dogs"), method)
+
+
+CASES = {
+    "vqa_score": lambda: VQAScore(language_model("qwen"), QUESTIONS, (1.0, 2.0)),
+    "vqa_score:llava": lambda: VQAScore(
+        language_model("llava"), QUESTIONS[:1], combine="geometric_mean", against_no=True
+    ),
+    "vlm_count": lambda: count("qwen"),
+    "vlm_count:llava": lambda: count("llava", "expected_error"),
+    "vlm_count:text": lambda: count("idefics", "greedy_text"),
+}

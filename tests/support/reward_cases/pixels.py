@@ -1,0 +1,35 @@
+"""Rewards on pixels and by other programs: statistics, reading, judging."""
+
+import pytest
+from judge_server import shared
+
+from flowsearch.rewards.image_statistic import ImageStatistic, parse_palette
+from flowsearch.rewards.judge import Judge
+from flowsearch.rewards.judge_client import JudgeClient
+from flowsearch.rewards.judge_config import Endpoint
+from flowsearch.rewards.text_in_image import TextInImage, lacking
+
+
+def text_in_image():
+    if missing := lacking():
+        pytest.skip(missing)
+    return TextInImage("OPEN")
+
+
+def judge():
+    client = JudgeClient(Endpoint("local", shared().url, "model", format="png"))
+    return Judge(client, "noise")
+
+
+CASES = {
+    "text_in_image": text_in_image,
+    "image_statistic": lambda: ImageStatistic("sharpness"),
+    "image_statistic:brightness": lambda: ImageStatistic("brightness", "lower"),
+    "image_statistic:contrast": lambda: ImageStatistic("contrast", "target", 0.2),
+    "image_statistic:colourfulness": lambda: ImageStatistic("colourfulness"),
+    "image_statistic:compressibility": lambda: ImageStatistic("compressibility"),
+    "image_statistic:palette": lambda: ImageStatistic(
+        "palette", palette=parse_palette("#1d3557 #e63946")
+    ),
+    "judge": judge,
+}

@@ -1,0 +1,34 @@
+"""Human preference: small networks of the published layouts, weights from their names."""
+
+import functools
+
+import torch
+from preference_weights import seeded, small
+
+from flowsearch.rewards.clip_preference import ClipPreference
+from flowsearch.rewards.holder import Local
+from flowsearch.rewards.image_reward import ImageReward
+from flowsearch.rewards.preference import network_from
+
+
+@functools.cache
+def holder(name, dtype=torch.float32):
+    """Keeps the small network of a kind."""
+    return Local(network_from(seeded(small(name)), dtype))
+
+
+def clip_preference(name, dtype=torch.float32):
+    """PickScore or HPS for six tokens."""
+    return ClipPreference(holder(name, dtype), torch.tensor([[94, 5, 17, 3, 60, 95]]))
+
+
+def image_reward(dtype=torch.float32):
+    """ImageReward for six tokens."""
+    return ImageReward(holder("image_reward", dtype), torch.tensor([[2, 5, 6, 8, 9, 3]]))
+
+
+CASES = {
+    "pick_score": lambda: clip_preference("pick_score"),
+    "hps": lambda: clip_preference("hps_v2_1"),
+    "image_reward": image_reward,
+}

@@ -1,0 +1,80 @@
+"""Edit distance by its definition, its axioms and brute force."""
+
+from functools import cache
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flowsearch.rewards.edit_distance import edit_distance, match, nearest
+
+words = st.text("abc ", max_size=8)
+some = st.text("abc ", min_size=1, max_size=6)
+
+
+@cache
+def by_definition(a, b):
+    if not a or not b:
+        return len(a) + len(b)
+    return min(
+        by_definition(a[1:], b) + 1,
+        by_definition(a, b[1:]) + 1,
+        by_definition(a[1:], b[1:]) + (a[0] != b[0]),
+    )
+
+
+def substrings(text):
+    return {text[i:j] for i in range(len(text) + 1) for j in range(i, len(text) + 1)}
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "distance"),
+    [("", "", 0), ("kitten", "sitting", 3), ("flaw", "lawn", 2), ("", "abc", 3), ("ab", "ba", 2)],
+)
+def test_known_distances(a, b, distance):
+    assert edit_distance(a, b) == distance
+
+
+@settings(deadline=None)
+@given(words, words)
+def test_it_is_the_recursive_definition(a, b):
+    assert edit_distance(a, b) == by_definition(a, b)
+
+
+@settings(deadline=None)
+@given(words, words, words)
+def test_it_is_a_metric(a, b, c):
+    assert (edit_distance(a, b) == 0) == (a == b)
+    assert edit_distance(a, b) == edit_distance(b, a)
+    assert edit_distance(a, c) <= edit_distance(a, b) + edit_distance(b, c)
+    assert abs(len(a) - len(b)) <= edit_distance(a, b) <= max(len(a), len(b))
+
+
+@settings(deadline=None)
+@given(some, words)
+def test_the_nearest_substring_is_the_best_of_all_and_lies_where_it_says(wanted, text):
+    found = nearest(wanted, text)
+    assert found.distance == min(edit_distance(wanted, part) for part in substrings(text))
+    assert edit_distance(wanted, text[found.start : found.end]) == found.distance
+
+
+@settings(deadline=None)
+@given(some, words)
+def test_one_line_is_matched_exactly_and_what_is_left_is_counted(wanted, text):
+    found = nearest(wanted, text)
+    taken = found.end - found.start if found.distance < len(wanted) else 0
+    assert match([wanted], text) == ([found.distance], len(text) - taken)
+
+
+@settings(deadline=None)
+@given(st.permutations(["sale", "fifty", "open daily"]))
+def test_lines_are_found_in_any_order(lines):
+    assert match(["sale", "fifty", "open daily"], "".join(lines)) == ([0, 0, 0], 0)
+
+
+def test_a_place_serves_one_line_only():
+    assert match(["no", "no"], "no") == ([0, 2], 0)
+    assert match(["no", "no"], "no no") == ([0, 0], 1)
+    # the nearer line takes the place, in whatever order they are written
+    assert match(["hello", "yellow"], "hello") == ([0, 6], 0)
+    assert match(["yellow", "hello"], "hello") == ([6, 0], 0)
