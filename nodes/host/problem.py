@@ -338,7 +338,9 @@ class HostProblem:
     def _run_row(self, item: int, z: Tensor, seed: int, sigmas: Tensor) -> State:
         guider, _, mask = self._item(item)
         calls = CallCounter(guider)
-        extra_args = {"model_options": self._options(), "seed": seed}
+        options = self._options()  # some networks and hooks read the list of the run they are in
+        options.setdefault("transformer_options", {})["sample_sigmas"] = sigmas.clone()
+        extra_args = {"model_options": options, "seed": seed}
         given = (z.unsqueeze(0), self.latent[item].unsqueeze(0), mask)
         with self._counter as counted, translated_oom():
             x = self._inner.sample(calls, sigmas, extra_args, interruptible, *given, True)

@@ -30,6 +30,7 @@ from ...samplers.search import (
 )
 from ...samplers.search.events import Event
 from ...samplers.transition import Transition
+from ..field import reads_sigmas
 from ..flow_sampler import FlowSampler
 from .conditioning import cond_tensors
 from .judge import Judge, decode
@@ -151,6 +152,7 @@ class SearchSampler(Sampler):
         latent = torch.zeros_like(noise) if latent_image is None else latent_image
         if self.judge.looks:
             _require_pictures(model_wrap, noise)
+        _require_own_times(model_wrap, self.inner)
         given = (model_wrap, sigmas, extra_args, noise, latent, denoise_mask)
         problem = HostProblem(*given, judge=self.judge, inner=self.inner)
         search, trace, progress = self._search(problem, model_wrap, sigmas, noise, extra_args)
@@ -264,6 +266,17 @@ def usual_strategy(sampler: Sampler) -> Strategy:
         else the evolutionary search.
     """
     return BestOfN() if isinstance(transition_of(sampler), Whole) else EvolutionarySearch()
+
+
+def _require_own_times(guider: CFGGuider, inner: Sampler) -> None:
+    """Refuse to predict at other sigmas than the run's where the network reads those."""
+    network = guider.inner_model.diffusion_model
+    if reads_sigmas(network) and not isinstance(transition_of(inner), Whole):
+        raise ValueError(
+            "this is a MeanFlow model, whose network reads the run's list of sigmas as its own "
+            "times, and a search by Stochastic Flow Sampler or RBF Search predicts at others; use "
+            "Search with KSamplerSelect (euler), which compares whole pictures"
+        )
 
 
 def _require_pictures(guider: CFGGuider, noise: Tensor) -> None:
