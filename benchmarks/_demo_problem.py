@@ -72,6 +72,7 @@ class DemoProblem:
     """
 
     shares_calls = True
+    parts = ()
     reward_name = "shape_count"
     interrupts: tuple[type[BaseException], ...] = (KeyboardInterrupt,)
 

@@ -15,7 +15,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from .converted_sampling import SCHEDULES, ConvertedSampling
-from .field import FieldSampler, require_flow
+from .field import FieldSampler, reads_sigmas, require_flow
 from .host.progress import say
 from .sockets import CATEGORY_SAMPLING
 
@@ -44,7 +44,7 @@ def convert(model: ModelPatcher, target: str) -> ModelPatcher:
     base = current.base if isinstance(current, ConvertedSampling) else current
     require_flow(base)
     network: Any = model.get_model_object("diffusion_model")
-    if getattr(network, "time_r_in", None) is not None:
+    if reads_sigmas(network):
         raise ValueError(
             "this is a MeanFlow model, whose network reads the sampler's list of sigmas as its own "
             "times; converted sigmas would mislead it: use the model without conversion"

@@ -39,6 +39,7 @@ __all__ = [
     "batch_keys",
     "batch_normal",
     "coordinates_of",
+    "reads_sigmas",
     "require_flow",
     "run_field",
 ]
@@ -93,6 +94,21 @@ def require_flow(model_sampling: object) -> None:
             "SD3.5, Qwen-Image, Z-Image, Lumina, Wan, LTX-Video and the like), and only those need "
             "converting: connect it to the sampler as it is"
         )
+
+
+def reads_sigmas(network: object) -> bool:
+    """Return whether a network reads the run's list of sigmas as its own times (MeanFlow models).
+
+    It then predicts the mean velocity from a sigma of the list to the next, and at others another
+    one, so its predictions are the list's.
+
+    Args:
+        network: The host's `diffusion_model` of the model.
+
+    Returns:
+        Whether it does.
+    """
+    return getattr(network, "time_r_in", None) is not None
 
 
 def batch_keys(noise: Tensor, latent: Tensor | None, seed: int | None) -> list[tuple[int, ...]]:

@@ -28,17 +28,17 @@ __all__ = ["NODES", "PathSampler", "RecordedNoise", "Replay", "path_of"]
 class RecordedNoise:
     """The host's NOISE that gives a recorded one; for a LATENT of another size, the seed's."""
 
-    def __init__(self, noise: Tensor, seed: int) -> None:
+    def __init__(self, noise: Any, seed: int) -> None:
         """Keep the noise.
 
         Args:
-            noise: One row.
+            noise: One row, as LATENT holds it.
             seed: The host's seed; also what a stock sampler draws its own noise from.
         """
         self._noise = noise
         self.seed = seed
 
-    def generate_noise(self, latent: dict[str, Any]) -> Tensor:
+    def generate_noise(self, latent: dict[str, Any]) -> Any:
         """Return the noise for a LATENT.
 
         Args:
@@ -47,9 +47,14 @@ class RecordedNoise:
         Returns:
             Noise like the samples.
         """
-        if latent["samples"].shape == self._noise.shape:
-            return self._noise.clone()
+        if _shapes(latent["samples"]) == _shapes(self._noise):
+            return self._noise.to("cpu", copy=True)
         return SeededNoise(self.seed).generate_noise(latent)
+
+
+def _shapes(samples: Any) -> list[tuple[int, ...]]:
+    """Shapes of one latent, or of the several that are sampled together."""
+    return [tuple(t.shape) for t in (samples.unbind() if samples.is_nested else [samples])]
 
 
 @dataclass(frozen=True, eq=False)

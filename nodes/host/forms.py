@@ -14,7 +14,7 @@ from comfy.samplers import CFGGuider
 from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
 
-from .judge import decode
+from .judge import Judge, decode, shown
 from .outcome import Report
 from .search_sampler import SearchSampler
 
@@ -25,6 +25,10 @@ __all__ = ["Conditioning", "Noise", "SeededNoise", "cfg_guider", "ksampler_sigma
 NO_PICTURES = (
     "the search has no pictures to put out, because no VAE is connected to it; connect one, or "
     "decode its latent with VAE Decode"
+)
+SOUND = (
+    "the search has no pictures to put out, because its VAE decodes the latents to something else; "
+    "decode its latent with the node for it, such as VAE Decode Audio"
 )
 
 
@@ -110,10 +114,11 @@ def search_latent(
             "there are no steps to search, because sigmas holds fewer than two values (with "
             "denoise 0 there are none); raise denoise or the steps"
         )
-    if samples.is_nested:
+    if samples.is_nested and search.judge.looks:
         raise ValueError(
-            "the latent holds picture and sound together; rewards score single pictures, so a "
-            "search needs an ordinary image latent"
+            "the latent holds picture and sound together, and a reward of single pictures is "
+            "connected; it needs an ordinary image latent. For this one connect a reward of "
+            "latents, such as Latent Reward"
         )
     ratios = [latent.get(f"downscale_ratio_{kind}") for kind in ("spacial", "temporal")]
     samples = comfy.sample.fix_empty_latent_channels(guider.model_patcher, samples, *ratios)
@@ -129,9 +134,17 @@ def search_latent(
         seed=noise.seed,
     )
     out = _with_rows(out, found.to(comfy.model_management.intermediate_device()))
-    vae = search.judge.vae
-    pictures = ExecutionBlocker(NO_PICTURES) if vae is None else decode(vae, out["samples"])
-    return out, pictures, reports[0]
+    return out, _pictures(search.judge, out["samples"]), reports[0]
+
+
+def _pictures(judge: Judge, samples: Any) -> Tensor | ExecutionBlocker:
+    """What the IMAGE output holds."""
+    if judge.vae is None:
+        return ExecutionBlocker(NO_PICTURES)
+    if judge.looks:  # at single pictures, the same as these
+        return decode(judge.vae, samples)
+    pictures = shown(judge.vae, samples)
+    return ExecutionBlocker(SOUND) if pictures is None else pictures
 
 
 def _with_rows(latent: dict[str, Any], found: Tensor) -> dict[str, Any]:
@@ -142,9 +155,9 @@ def _with_rows(latent: dict[str, Any], found: Tensor) -> dict[str, Any]:
         return out
     each, rest = divmod(found.shape[0], rows)
     out.pop("batch_index", None)
-    mask = out.get("noise_mask")
-    if isinstance(mask, Tensor) and mask.shape[0] > 1:
+    mask: Any = out.get("noise_mask")
+    if mask is not None and mask.shape[0] > 1:
         out.pop("noise_mask")
-        if not rest and mask.shape[0] == rows:
+        if isinstance(mask, Tensor) and not rest and mask.shape[0] == rows:
             out["noise_mask"] = torch.repeat_interleave(mask, each, dim=0)
     return out

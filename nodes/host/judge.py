@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from typing import Any
 
 import comfy.model_management
 import comfy.utils
@@ -23,7 +24,7 @@ from ...samplers.search.protocol import DecodeError, Scores
 from .held_out import HeldOut
 from .measure import translated_oom
 
-__all__ = ["Judge", "decode", "models_kept"]
+__all__ = ["Judge", "decode", "models_kept", "shown"]
 
 SEEN = ("image", "latent")
 
@@ -69,6 +70,23 @@ def decode(vae: VAE, latents: Tensor) -> Tensor:
     return pictures.float().clamp(0.0, 1.0)
 
 
+def shown(vae: VAE, samples: Any) -> Tensor | None:
+    """Decode latents as the host's VAE Decode does, to be looked at.
+
+    Args:
+        vae: VAE.
+        samples: As LATENT holds them; of several that were sampled together the first, the video.
+
+    Returns:
+        Pictures (B, H, W, C), float32, 0 to 1, on the CPU, the frames of a video one after another;
+        None for what is no picture.
+    """
+    pictures = vae.decode(samples.unbind()[0] if samples.is_nested else samples)
+    if pictures.ndim == 5:
+        pictures = pictures.flatten(0, 1)
+    return pictures.float().cpu().clamp(0.0, 1.0) if pictures.ndim == 4 else None
+
+
 def _decoded(vae: VAE, latents: Tensor) -> Tensor:
     """Decode for a reward; what goes wrong is the VAE's fault and not the reward's."""
     try:
@@ -95,6 +113,7 @@ class Judge:
         reward: The reward.
         vae: Decodes finished pictures; None where only latents are scored.
         held_out: Rewards of finished pictures that are only reported.
+        looks: Whether any of the rewards scores pictures; if not, latents may be of any kind.
     """
 
     def __init__(
@@ -126,6 +145,7 @@ class Judge:
         rewards = [reward, *held_out]
         _require_scorable(rewards, vae)
         self._looks = {spec_of(other).domain for other in held_out}
+        self.looks = any(spec_of(r).domain == "image" for r in rewards)
         self._loads = any(spec_of(r).domain == "image" or models_of(r) for r in rewards)
 
     def score(self, guider: CFGGuider, clean: Tensor, sigmas: Sequence[float]) -> list[Scores]:

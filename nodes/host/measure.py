@@ -12,7 +12,14 @@ import torch
 from comfy.samplers import CFGGuider
 from torch import Tensor
 
-__all__ = ["CallCounter", "RowCounter", "memory_needed", "rows_that_fit", "translated_oom"]
+__all__ = [
+    "CallCounter",
+    "RowCounter",
+    "is_oom",
+    "memory_needed",
+    "rows_that_fit",
+    "translated_oom",
+]
 
 MOST_ROWS = 32
 
@@ -92,10 +99,15 @@ def translated_oom() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        is_oom = getattr(comfy.model_management, "is_oom", lambda _: False)  # not in older hosts
         if is_oom(error) and not isinstance(error, torch.cuda.OutOfMemoryError):
             raise torch.cuda.OutOfMemoryError(str(error)) from error
         raise
+
+
+def is_oom(error: Exception) -> bool:
+    """Return whether an exception is how an accelerator reports full memory."""
+    of_host = getattr(comfy.model_management, "is_oom", lambda _: False)  # not in older hosts
+    return isinstance(error, torch.cuda.OutOfMemoryError) or bool(of_host(error))
 
 
 def rows_that_fit(guider: CFGGuider, shape: tuple[int, ...]) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from comfy.samplers import CFGGuider, Sampler
 from torch import Tensor
@@ -29,15 +30,15 @@ class Point:
     Attributes:
         sigma: Linear sigma.
         own_sigma: The model's.
-        noise: What the host mixes with the latent, one row, on the CPU.
+        noise: What the host mixes with the latent, as LATENT holds it, one row, on the CPU.
         latent: The prediction there, as LATENT holds it, one row, on the CPU.
         past: Earlier predictions that a method with memory uses.
     """
 
     sigma: float
     own_sigma: float
-    noise: Tensor
-    latent: Tensor
+    noise: Any
+    latent: Any
     past: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
 
 
@@ -78,7 +79,7 @@ class WinnerPath:
     row_key: tuple[int, ...]
     seed: int
     sampler: Sampler | None = None
-    mask: Tensor | None = None
+    mask: Any = None
 
     def place(self, sigma: float) -> int:
         """Return the first point at or below a linear sigma, or else the last one."""
@@ -152,7 +153,7 @@ def _point(
     own, noise = problem.unmixed(item, sigma, state)
     latent = guider.inner_model.process_latent_out(state["denoised"].float())
     past = {key: value for key, value in state.items() if key.startswith("past_")}
-    return Point(sigma, own, noise.cpu(), latent.cpu(), past)
+    return Point(sigma, own, problem.unpacked(noise), problem.unpacked(latent), past)
 
 
 def _whole_path(
@@ -164,7 +165,8 @@ def _whole_path(
     if bool(latent.any()):  # the host takes an empty latent as it is
         latent = guider.inner_model.process_latent_out(latent.float())
     sigmas = problem.own_sigmas()
-    point = Point(problem.linear_sigmas[0], sigmas[0], noise.cpu(), latent.cpu())
+    start = problem.unpacked(noise), problem.unpacked(latent)
+    point = Point(problem.linear_sigmas[0], sigmas[0], *start)
     return WinnerPath(
         item, node, [point], [], sigmas, problem.row_key(item), problem.inner_seed(item, key),
         problem.inner, problem.mask_row(item),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 import comfy.model_management
@@ -29,7 +30,8 @@ from ..field import batch_keys, coordinates_of
 from ..flow_sampler import STEP
 from .conditioning import guider_of_row, row_of
 from .judge import Judge
-from .measure import CallCounter, RowCounter, translated_oom
+from .measure import CallCounter, RowCounter, is_oom, translated_oom
+from .packed import packed_shapes, unpacked
 
 __all__ = ["HostProblem"]
 
@@ -46,6 +48,7 @@ class HostProblem:
         judge: Decodes and scores.
         latent: Clean latents of the batch in the model's space, zeros for none.
         linear_sigmas: The run's sigmas on the linear path.
+        parts: Shapes of the latents that lie one after another in a row; empty for one latent.
     """
 
     shares_calls = False
@@ -88,6 +91,7 @@ class HostProblem:
         self._keys = batch_keys(noise, latent, extra_args.get("seed"))
         self._whole_costs: dict[tuple[float, ...], int] = {}
         self._counter = RowCounter()
+        self.parts = packed_shapes(guider)
         # exactly the host's where a linear sigma is one of the run's
         own = sigmas.tolist()
         self.linear_sigmas = [sigma_from_r(self._path, s) for s in own]
@@ -158,9 +162,13 @@ class HostProblem:
         """What makes a batch row's noise its own."""
         return tuple(self._keys[item])
 
-    def mask_row(self, item: int) -> Tensor | None:
-        """The item's mask, one row and channel on the CPU, as LATENT holds it."""
-        return None if self._mask is None else row_of(self._mask, item)[:, :1].cpu()
+    def mask_row(self, item: int) -> Any:
+        """The item's mask, one row and channel on the CPU, as LATENT holds it; None for none."""
+        return None if self._mask is None else self.unpacked(row_of(self._mask, item), 1)
+
+    def unpacked(self, rows: Tensor, channels: int | None = None) -> Any:
+        """Rows on the CPU as LATENT holds them; see unpacked() in packed.py."""
+        return unpacked(rows.cpu(), self.parts, channels)
 
     def start_of(self, item: int, key: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """Noise and latent, one row each, that a whole run of a key starts from."""
@@ -256,7 +264,7 @@ class HostProblem:
         model.noise = self._noise[item].expand_as(x) if mask_noise is None else mask_noise
         mask = None if mask is None else mask.expand_as(x)
         per_row = x.new_full((x.shape[0],), sigma)
-        with self._counter as counted, translated_oom():
+        with self._counter as counted, translated_oom(), _blamed(x.shape[0]):
             seed = self._extra_args.get("seed")
             denoised = model(x, per_row, mask, model_options=options, seed=seed)
         return denoised, counted.rows // x.shape[0]
@@ -330,7 +338,9 @@ class HostProblem:
     def _run_row(self, item: int, z: Tensor, seed: int, sigmas: Tensor) -> State:
         guider, _, mask = self._item(item)
         calls = CallCounter(guider)
-        extra_args = {"model_options": self._options(), "seed": seed}
+        options = self._options()  # some networks and hooks read the list of the run they are in
+        options.setdefault("transformer_options", {})["sample_sigmas"] = sigmas.clone()
+        extra_args = {"model_options": options, "seed": seed}
         given = (z.unsqueeze(0), self.latent[item].unsqueeze(0), mask)
         with self._counter as counted, translated_oom():
             x = self._inner.sample(calls, sigmas, extra_args, interruptible, *given, True)
@@ -339,6 +349,22 @@ class HostProblem:
             "evaluations": torch.tensor([calls.calls]),
             "rows": torch.tensor([counted.rows]),
         }
+
+
+@contextmanager
+def _blamed(rows: int) -> Iterator[None]:
+    """Say what may help where a model fails: some take one row at a time (MiniMax H3)."""
+    try:
+        yield
+    except HostProblem.interrupts:
+        raise
+    except Exception as error:
+        if rows == 1 or is_oom(error):
+            raise
+        raise RuntimeError(
+            f"the model failed in a call of {rows} candidates: {type(error).__name__}: {error}; if "
+            "it takes only one at a time, set rows_per_call to 1 in Search Strategy"
+        ) from error
 
 
 class LazyNoise(Mapping[str, Tensor]):

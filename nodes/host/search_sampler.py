@@ -30,11 +30,13 @@ from ...samplers.search import (
 )
 from ...samplers.search.events import Event
 from ...samplers.transition import Transition
+from ..field import reads_sigmas
 from ..flow_sampler import FlowSampler
 from .conditioning import cond_tensors
 from .judge import Judge, decode
 from .measure import memory_needed, rows_that_fit
 from .outcome import Report
+from .packed import packed_shapes
 from .path import origins
 from .problem import HostProblem
 from .progress import Progress, show_rescued
@@ -148,7 +150,9 @@ class SearchSampler(Sampler):
         """
         del disable_pbar
         latent = torch.zeros_like(noise) if latent_image is None else latent_image
-        _require_pictures(model_wrap, noise)
+        if self.judge.looks:
+            _require_pictures(model_wrap, noise)
+        _require_own_times(model_wrap, self.inner)
         given = (model_wrap, sigmas, extra_args, noise, latent, denoise_mask)
         problem = HostProblem(*given, judge=self.judge, inner=self.inner)
         search, trace, progress = self._search(problem, model_wrap, sigmas, noise, extra_args)
@@ -264,13 +268,23 @@ def usual_strategy(sampler: Sampler) -> Strategy:
     return BestOfN() if isinstance(transition_of(sampler), Whole) else EvolutionarySearch()
 
 
+def _require_own_times(guider: CFGGuider, inner: Sampler) -> None:
+    """Refuse to predict at other sigmas than the run's where the network reads those."""
+    network = guider.inner_model.diffusion_model
+    if reads_sigmas(network) and not isinstance(transition_of(inner), Whole):
+        raise ValueError(
+            "this is a MeanFlow model, whose network reads the run's list of sigmas as its own "
+            "times, and a search by Stochastic Flow Sampler or RBF Search predicts at others; use "
+            "Search with KSamplerSelect (euler), which compares whole pictures"
+        )
+
+
 def _require_pictures(guider: CFGGuider, noise: Tensor) -> None:
     """Refuse latents that do not decode to one picture a row."""
-    shapes = getattr(guider.inner_model, "latent_shapes", None) or ()
     frames = noise.shape[2] if noise.ndim == 5 else 1
-    if noise.ndim not in (4, 5) or frames != 1 or len(shapes) > 1:
+    if noise.ndim not in (4, 5) or frames != 1 or packed_shapes(guider):
         raise ValueError(
-            f"the latents have shape {tuple(noise.shape)}, which is a video or sound; rewards "
-            "score single pictures, so a search needs latents (batch, channels, height, width), "
-            "or of one frame"
+            f"the latents have shape {tuple(noise.shape)}, which is a video or sound, and a reward "
+            "of single pictures is connected; it needs latents (batch, channels, height, width), "
+            "or of one frame. For others connect a reward of latents, such as Latent Reward"
         )

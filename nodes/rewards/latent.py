@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import comfy.utils
 from comfy_api.latest import io
 
 from ...rewards.latent import STATISTICS, TO_REFERENCE, LatentReward
@@ -64,6 +65,8 @@ class LatentRewardNode(io.ComfyNode):
         """
         reference = statistic.get("reference")
         samples = None if reference is None else reference["samples"]
+        if samples is not None and samples.is_nested:  # a search has them packed as the host does
+            samples = comfy.utils.pack_latents(samples.unbind())[0]
         return io.NodeOutput(LatentReward(statistic["statistic"], samples))
 
 

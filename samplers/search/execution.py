@@ -179,7 +179,7 @@ class Executor:
         mixed: Tensor | None = None
         how = first.transition
         if isinstance(how, Mix):
-            mixed = exchanged(state["x"], state["donor"], noise["mix"], how.share)
+            mixed = exchanged(state["x"], state["donor"], noise["mix"], how.share, problem.parts)
             state, how = {"x": mixed, "denoised": mixed}, RENOISE
         if how is not None:
             state = problem.move(items, state, fr, first.to, how, noise)

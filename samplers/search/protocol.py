@@ -307,6 +307,11 @@ class Problem(Protocol):
         ...
 
     @property
+    def parts(self) -> Sequence[tuple[int, ...]]:
+        """Shapes of the latents that lie one after another in a row; empty for one latent."""
+        ...
+
+    @property
     def reward_name(self) -> str:
         """Name of the reward, for messages."""
         ...

@@ -6,6 +6,8 @@ takes some of the other's changes and not the rest can be better than both, and 
 of the model: only a look, and a few low steps that heal the seams if it is kept.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any, cast
@@ -74,7 +76,13 @@ def regions(first: Tensor, second: Tensor) -> Tensor:
         labels = raised
 
 
-def exchanged(first: Tensor, second: Tensor, noise: Tensor, share: float) -> Tensor:
+def exchanged(
+    first: Tensor,
+    second: Tensor,
+    noise: Tensor,
+    share: float,
+    parts: Sequence[tuple[int, ...]] = (),
+) -> Tensor:
     """Put a random part of the regions of one picture into another.
 
     A region is taken when the sum of the noise over it, which is normal, is among the highest
@@ -86,21 +94,37 @@ def exchanged(first: Tensor, second: Tensor, noise: Tensor, share: float) -> Ten
         second: Whose regions are taken, the same shape.
         noise: Standard normal, the same shape.
         share: Probability of each region, above 0 and below 1.
+        parts: Shapes (C, *S) of the latents that lie one after another in rows (B, 1, L), each of
+            which has places of its own; empty where a row is one latent.
 
     Returns:
         The mixed latents, shape of first.
     """
+    if parts:
+        apart = (_split(rows, parts) for rows in (first, second, noise))
+        mixed = [exchanged(a, b, z, share).flatten(1) for a, b, z in zip(*apart, strict=True)]
+        return torch.cat(mixed, dim=1).reshape(first.shape)
     field = (noise.mean(1) if noise.ndim > 2 else noise).to(torch.float64)
-    parts: list[Tensor] = []
+    taken: list[Tensor] = []
     labels = regions(first[:1], second[:1])[0]
     for row, z in enumerate(field):
         pair = [torch.equal(t[row], t[max(0, row - 1)]) for t in (first, second)]
         if not all(pair):  # several mixes of one pair are the rule
             labels = regions(first[row : row + 1], second[row : row + 1])[0]
-        parts.append(_taken(labels, z, share))
-    taken = torch.stack(parts)
-    mask = taken.unsqueeze(1) if noise.ndim > 2 else taken
+        taken.append(_taken(labels, z, share))
+    mask = torch.stack(taken)
+    mask = mask.unsqueeze(1) if noise.ndim > 2 else mask
     return torch.where(mask, second, first)
+
+
+def _split(rows: Tensor, parts: Sequence[tuple[int, ...]]) -> list[Tensor]:
+    """Cut rows into the latents that lie in them one after another."""
+    flat, out, begin = rows.flatten(1), list[Tensor](), 0
+    for shape in parts:
+        size = math.prod(shape)
+        out.append(flat.narrow(1, begin, size).reshape(-1, *shape))
+        begin += size
+    return out
 
 
 def _taken(labels: Tensor, field: Tensor, share: float) -> Tensor:

@@ -19,6 +19,7 @@ from devtools.tiers import TIERS, child_environment, lint, run_tests
 
 TIER_NAMES = ("lint", *(tier.name for tier in TIERS))
 SCHEMA_TEST = "tests/host/test_registration.py"
+MODELS_TEST = "tests/host/test_families.py"
 CRASH_TEST = "tests/host/test_search_crash.py"
 RESUME_TEST = "tests/unit/test_search_resume.py"
 SOAK_KILLS = 20
@@ -71,6 +72,7 @@ def parser() -> argparse.ArgumentParser:
     command("distil", run_train, "distil it to few steps again; arguments go to demo/distil.py")
     command("lint", run_lint, "run ruff, pyright and pydoclint")
     command("schema", run_schema, "rewrite the committed snapshot of node ids, inputs, defaults")
+    command("models", run_models, "rewrite the committed table of families of models")
     command("workflows", run_workflows, "rewrite example_workflows/api from the editor's files")
     command("soak", run_soak, "what takes longer than a test should: kills, every host version")
     command("setup", run_setup, "only make the environment and print where it is")
@@ -175,6 +177,10 @@ def rewrite(options: argparse.Namespace, variable: str, test: str, rest: list[st
 
 def run_schema(options: argparse.Namespace, rest: list[str]) -> int:
     return rewrite(options, "FLOWSEARCH_WRITE_SCHEMA", SCHEMA_TEST, ["-k", "snapshot", *rest])
+
+
+def run_models(options: argparse.Namespace, rest: list[str]) -> int:
+    return rewrite(options, "FLOWSEARCH_WRITE_MODELS", MODELS_TEST, rest)
 
 
 def run_workflows(options: argparse.Namespace, rest: list[str]) -> int:

@@ -100,6 +100,7 @@ class Toy:
     ) -> None:
         self.reward = reward
         self.shares_calls = shares_calls
+        self.parts = ()
         self.rows: dict[int, int] = {}
         self.scored: dict[int, int] = {}
         self.calls: list[int] = []

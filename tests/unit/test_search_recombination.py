@@ -97,3 +97,24 @@ def test_a_row_is_mixed_as_it_would_be_alone():
 def test_a_share_that_copies_one_of_the_two_is_refused(share):
     with pytest.raises(ValueError, match="above 0 and below 1"):
         Mix(share)
+
+
+def test_latents_in_one_row_are_mixed_each_by_itself():
+    parts = [(3, 2, 12, 12), (2, 40)]
+    generator = torch.Generator().manual_seed(5)
+
+    def rows(change):
+        made = [torch.randn(4, *shape, generator=generator) for shape in parts]
+        for one in made:
+            one[..., : one.shape[-1] // 3] += change
+        return made
+
+    first, second, noise = rows(0.0), rows(3.0), rows(0.0)
+    packed = [
+        torch.cat([t.flatten(1) for t in each], 1)[:, None] for each in (first, second, noise)
+    ]
+    mixed = exchanged(*packed, 0.5, parts)
+    assert mixed.shape == packed[0].shape
+    apart = [exchanged(*three, 0.5) for three in zip(first, second, noise, strict=True)]
+    assert torch.equal(mixed[:, 0], torch.cat([t.flatten(1) for t in apart], 1))
+    assert not torch.equal(mixed, exchanged(*packed, 0.5))
