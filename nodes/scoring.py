@@ -151,7 +151,8 @@ class Ranking:
         lines += [f"quantiles: {shown}"] if count > 1 else []
         if not kept:
             lines[0] += f": none reaches {self.at_least:g}, and what comes after is not run"
-        return "\n".join([*lines, *best, *(["..."] if count > LISTED else [])])
+        # the page may show all in one paragraph
+        return ";\n".join([*lines, *best, *(["..."] if count > LISTED else [])])
 
 
 def labelled(images: Tensor, places: Sequence[int], ranking: Ranking, reward: Reward) -> Tensor:
