@@ -44,7 +44,10 @@ def scored(images: Tensor, reward: Reward) -> Assessment:
     """
     spec, count = spec_of(reward), len(images)
     if spec.domain != "image":
-        raise ValueError(f"{spec.name} scores {spec.domain}s, and these are pictures")
+        raise ValueError(
+            f"{spec.name} scores {spec.domain}s, and these are pictures. Connect a reward of "
+            f"pictures; one of {spec.domain}s is for the search nodes."
+        )
     if not count:
         raise ValueError("there are no pictures to score; connect an IMAGE that holds some")
     bar = comfy.utils.ProgressBar(count)
@@ -142,11 +145,14 @@ class Ranking:
         """Return what the node shows."""
         count, kept, values = len(self.values), len(self.kept()), self.values
         shown = ", ".join(f"{percent} % {v:.4g}" for percent, v in self.quantiles().items())
-        best = [f"picture {place}: {values[place]:.4g}" for place in self.order()[:LISTED]]
-        lines = [f"{self.name} of {count} pictures, {kept} kept", f"quantiles: {shown}"]
+        said = [f" ({note})" if note else "" for note in self.found.notes]
+        best = [f"picture {i}: {values[i]:.4g}{said[i]}" for i in self.order()[:LISTED]]
+        lines = [f"{self.name} of {count} picture{'s' * (count > 1)}, {kept} kept"]
+        lines += [f"quantiles: {shown}"] if count > 1 else []
         if not kept:
             lines[0] += f": none reaches {self.at_least:g}, and what comes after is not run"
-        return "\n".join([*lines, *best, *(["..."] if count > LISTED else [])])
+        # the page may show all in one paragraph
+        return ";\n".join([*lines, *best, *(["..."] if count > LISTED else [])])
 
 
 def labelled(images: Tensor, places: Sequence[int], ranking: Ranking, reward: Reward) -> Tensor:
@@ -169,9 +175,11 @@ def labelled(images: Tensor, places: Sequence[int], ranking: Ranking, reward: Re
         if isinstance(reward, Drawn):
             picture = reward.draw(picture).to(picture).clone()
         lines = [f"#{ranks[place]}  {values[place]:.4g}"]
-        lines += [f"{name} {value:.4g}" for name, value in ranking.found.parts[place].items()]
+        # values first: names may be longer than the picture is wide
+        lines += [f"{value:.4g} {name}" for name, value in ranking.found.parts[place].items()]
         label = _label(lines, picture.shape[2], picture.shape[1] // 2)
-        picture[0, : label.shape[0], : label.shape[1], :3] = label.to(picture)
+        # at the lower left: boxes have their names at the upper left
+        picture[0, -label.shape[0] :, : label.shape[1], :3] = label.to(picture)
         pictures.append(picture)
     return torch.cat(pictures)
 
@@ -181,7 +189,8 @@ def _label(lines: Sequence[str], width: int, height: int) -> Tensor:
     size = max(10, width // 36)
     lines = lines[: max(1, height // (size + 4))]
     used = max(int(font(size).getlength(line)) for line in lines) + 6
-    picture = Image.new("RGB", (min(used, width), min(2 * height, len(lines) * (size + 4))))
+    high = min(max(1, 2 * height), len(lines) * (size + 4))
+    picture = Image.new("RGB", (min(used, width), high))
     draw = ImageDraw.Draw(picture)
     for row, line in enumerate(lines):
         draw.text((3, row * (size + 4) + 1), line, (255, 255, 255), font(size))

@@ -133,7 +133,7 @@ def _table(text: str) -> tuple[Target, ...]:
     """Targets of a table; none where no line is a row of one."""
     pieces = [piece.strip() for piece in re.split(r"[\n,;]", text.lower()) if piece.strip()]
     rows = [re.fullmatch(r"([^:=]+?)\s*[:=]\s*(\S+(?:[ -]\w+)?)", piece) for piece in pieces]
-    numbers = [_number(row[2].replace("-", " ").split()) if row else None for row in rows]
+    numbers = [_number(re.sub(r"\b-", " ", row[2]).split()) if row else None for row in rows]
     if all(number is None for number in numbers):
         return ()
     targets: list[Target] = []

@@ -147,7 +147,9 @@ def _drawn(image: Tensor, boxes: Sequence[Box], colours: Sequence[str]) -> Tenso
     for box, colour in zip(boxes, colours, strict=True):
         pencil.rectangle((box.x0, box.y0, box.x1, box.y1), outline=colour, width=unit)
         label = f"{box.name} {box.score:.2f}"
-        corner = (box.x0 + unit, box.y0 + unit)
+        _, _, right, low = pencil.textbbox((0, 0), label, font=font)  # of boxes at an edge too
+        left = max(0.0, min(box.x0 + unit, picture.width - right - 1))
+        corner = (left, max(0.0, min(box.y0 + unit, picture.height - low - 1)))
         pencil.rectangle(pencil.textbbox(corner, label, font=font), fill=colour)
         pencil.text(corner, label, fill="white", font=font)
     flat = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)

@@ -258,7 +258,8 @@ class ImageStatistic:
         palette: Wanted colours; for "palette" only, at least one.
 
     Raises:
-        ValueError: An unknown name, a target that is not finite, or no palette.
+        ValueError: An unknown name, a target that is not finite or that the statistic
+            cannot have, or no palette.
     """
 
     statistic: str
@@ -272,6 +273,12 @@ class ImageStatistic:
                 raise ValueError(f"'{value}' is not one of {', '.join(known)}; choose one of these")
         if not abs(self.target) < float("inf"):
             raise ValueError(f"the target is {self.target}; it must be a finite number")
+        row = STATISTICS[self.statistic]
+        if self.direction == "target" and not row.low <= self.target <= row.high:
+            raise ValueError(
+                f"the target is {self.target:g}, and {self.statistic} lies from {row.low:g} to "
+                f"{row.high:g}; set the direction's value to one that it can have"
+            )
         if self.statistic == "palette" and not self.palette:
             raise ValueError("the statistic palette needs at least one colour; none was given")
 

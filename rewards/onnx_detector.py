@@ -95,7 +95,7 @@ def open_onnx(path: Path, batch: int = 8) -> OnnxModel:
 
     Raises:
         ModuleNotFoundError: onnxruntime is not installed.
-        ValueError: The file is no detector of a layout known here.
+        ValueError: The file cannot be read, or is no detector of a layout known here.
     """
     try:
         import onnxruntime  # pyright: ignore[reportMissingTypeStubs]
@@ -106,7 +106,14 @@ def open_onnx(path: Path, batch: int = 8) -> OnnxModel:
     options.intra_op_num_threads = torch.get_num_threads()
     wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
     providers = [name for name in wanted if name in runtime.get_available_providers()]
-    session = runtime.InferenceSession(str(path), options, providers=providers)
+    try:
+        session = runtime.InferenceSession(str(path), options, providers=providers)
+    except Exception as cause:  # onnxruntime's classes of errors have no common one of their own
+        raise ValueError(
+            f"onnxruntime {runtime.__version__} cannot read {path.name}: it is no ONNX file, was "
+            "cut short, or is newer than this onnxruntime. Get or export it again. What was said: "
+            f"{str(cause).splitlines()[0]}"
+        ) from cause
     inputs, outputs = session.get_inputs(), session.get_outputs()
     shape = inputs[0].shape
     rank = len(outputs[0].shape)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from .encoder import Encoder, ImageEncoder, Network, TextEncoder, Tokens, cut_off
+from .folder import explained, need_tokenizer
 from .holder import Holder, dtype_of
 from .preprocess import Patches, Preprocess
 
@@ -23,6 +24,8 @@ __all__ = ["encoder", "load", "model_type"]
 
 FAMILIES = {"clip": "clip", "siglip": "siglip", "siglip2": "siglip", "dinov2": "dinov2"}
 """model_type of a folder's config.json to the family of an encoder."""
+
+NEEDS = "encoder (config.json, *.safetensors, preprocessor and, for texts, tokenizer)"
 
 
 def model_type(folder: Path) -> str:
@@ -37,7 +40,8 @@ def model_type(folder: Path) -> str:
     Raises:
         ValueError: None of them.
     """
-    found = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type", "")
+    with explained(folder, NEEDS):
+        found = json.loads((folder / "config.json").read_text("utf-8")).get("model_type", "")
     if found not in FAMILIES:
         raise ValueError(
             f"'{folder.name}' holds a model of type '{found}'; an encoder is one of "
@@ -107,7 +111,8 @@ def encoder(holder: Holder[Any], folder: Path) -> Encoder:
 def _from(folder: Path, name: str) -> Network:
     """What one of the library's Auto classes makes of a folder; imported when it is needed."""
     auto = getattr(import_module("transformers"), name)
-    return auto.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    with explained(folder, NEEDS):
+        return auto.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
 def _flexible(processor: dict[str, Any]) -> Patches:
@@ -159,6 +164,7 @@ def _text(network: Network, ids: Tensor) -> Tensor:
 
 def _tokenizer(folder: Path, longest: int, *, padded: bool) -> Callable[[str], Tokens]:
     """A function from words to ids that says what it cut off."""
+    need_tokenizer(folder)
     tokenizer = _from(folder, "AutoTokenizer")
 
     def tokenize(text: str) -> Tokens:

@@ -8,8 +8,7 @@ what they are there. Pictures are rounded to 8 bits, as the processors' own inpu
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from .answers import Vocabulary
+from .folder import explained, need_tokenizer
 from .holder import Holder
 
 __all__ = ["Ask", "FolderModel", "LanguageModel", "load_network", "load_processor"]
@@ -27,6 +27,10 @@ Foreign: TypeAlias = Any
 """Objects of transformers, which have no types that all of its versions share."""
 
 _LOCAL: Foreign = {"local_files_only": True, "trust_remote_code": False}
+NEEDS = (
+    "image-text-to-text model (config.json, *.safetensors, tokenizer, preprocessor and chat "
+    "template)"
+)
 
 
 @dataclass(frozen=True)
@@ -95,13 +99,14 @@ def load_processor(path: Path) -> Foreign:
         ValueError: A part is missing, or it is none of pictures and text.
     """
     transformers: Foreign = import_module("transformers")
-    with _explained(path):
+    with explained(path, NEEDS):
         processor: Foreign = transformers.AutoProcessor.from_pretrained(str(path), **_LOCAL)
     if getattr(processor, "tokenizer", None) is None or not hasattr(processor, "image_processor"):
         raise ValueError(
             f"{path.name} has {type(processor).__name__}, which does not read pictures and text; "
             "choose a vision-language model, such as Qwen3-VL, Idefics3 or LLaVA"
         )
+    need_tokenizer(path)
     return processor
 
 
@@ -120,7 +125,7 @@ def load_network(path: Path, dtype: torch.dtype) -> nn.Module:
     """
     transformers: Foreign = import_module("transformers")
     is_new = int(transformers.__version__.split(".")[0]) >= 5
-    with _explained(path):
+    with explained(path, NEEDS):
         network: Foreign = transformers.AutoModelForImageTextToText.from_pretrained(
             str(path),
             use_safetensors=True,
@@ -138,20 +143,6 @@ def load_network(path: Path, dtype: torch.dtype) -> nn.Module:
         eos_token_id=own.eos_token_id, bos_token_id=own.bos_token_id, pad_token_id=own.pad_token_id
     )
     return network
-
-
-@contextmanager
-def _explained(path: Path) -> Generator[None]:
-    """Say what a folder should hold where the library cannot load it."""
-    transformers: Foreign = import_module("transformers")
-    try:
-        yield
-    except (OSError, ValueError, KeyError, ImportError) as cause:
-        raise ValueError(
-            f"transformers {transformers.__version__} cannot load {path.name}: {cause}\nIt needs "
-            "every file of a published image-text-to-text model (config.json, *.safetensors, "
-            "tokenizer, preprocessor and chat template) that runs without code of its own"
-        ) from cause
 
 
 class FolderModel:

@@ -166,7 +166,7 @@ class VLMCount:
                 }
             )
             said = f"more than {MOST}" if mode == MORE else str(mode)
-            notes.append(f"{said} of {target.count} {target.plural} ({right:.0%})")
+            notes.append(f"{said} {target.plural}, {target.count} wanted ({right:.0%} probable)")
         return rewards, parts, notes
 
     def _read(

@@ -10,6 +10,7 @@ only in case and blanks added up.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -41,7 +42,8 @@ def questions_from_text(text: str, prompt: str) -> tuple[str, ...]:
         At least one question.
 
     Raises:
-        ValueError: There is none, one comes twice, or there is no prompt to put in.
+        ValueError: There is none, one comes twice or holds another word in braces, or there is no
+            prompt to put in.
     """
     questions = tuple(line.strip() for line in text.splitlines() if line.strip())
     if not questions:
@@ -51,6 +53,12 @@ def questions_from_text(text: str, prompt: str) -> tuple[str, ...]:
             "a question holds {prompt} and the prompt is empty; write the prompt, or questions "
             "without {prompt}, such as 'Is there a red cube? Please answer yes or no.'"
         )
+    for question in questions:
+        if unknown := [word for word in re.findall(r"\{\w*\}", question) if word != "{prompt}"]:
+            raise ValueError(
+                f"the question '{question}' holds {unknown[0]}, which stands for nothing; only "
+                "{prompt} is replaced, by the prompt. Write it so, or without braces."
+            )
     filled = tuple(question.replace("{prompt}", prompt.strip()) for question in questions)
     for question in filled:
         if filled.count(question) > 1:

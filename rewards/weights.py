@@ -52,7 +52,8 @@ def missing(name: str, folder: str, known: Weights | None) -> str:
         return f"{text} Put it there, or choose another of the list."
     size = f", {known.size / 1e6:,.0f} MB" if known.size else ""
     digest = f", sha256 {known.sha256}" if known.sha256 else ""
+    what = "it" if known.url else "all its files, a folder,"
     return (
-        f"{text} FlowSearch downloads nothing: get it from {known.url or known.page} "
-        f"({known.licence}{size}{digest}), put it there and press R in the page."
+        f"{text} FlowSearch downloads nothing: get {what} from {known.url or known.page} "
+        f"({known.licence}{size}{digest}), put it there under that name and press R in the page."
     )

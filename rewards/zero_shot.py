@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torchvision.ops import box_convert  # pyright: ignore[reportMissingTypeStubs]
 
 from .detection import Box, boxes_of
+from .folder import explained, need_tokenizer
 from .holder import Holder, dtype_of
 from .overlap import confident, distinct
 
@@ -31,6 +32,7 @@ OWLS = ("owlv2", "owlvit")
 THRESHOLD = 0.2
 LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 OWL_TOKENS = 16
+NEEDS = "detector or SAM (config.json, model.safetensors, preprocessor and, for words, tokenizer)"
 
 Network = Any  # of transformers, whose types differ from version to version
 Processor = Any
@@ -50,7 +52,9 @@ def load_zero_shot(folder: Path) -> nn.Module:
     """
     from transformers import AutoModelForZeroShotObjectDetection
 
-    return _load(folder, AutoModelForZeroShotObjectDetection, (*GROUNDED, *OWLS))
+    network = _load(folder, AutoModelForZeroShotObjectDetection, (*GROUNDED, *OWLS))
+    need_tokenizer(folder)
+    return network
 
 
 def load_sam(folder: Path) -> nn.Module:
@@ -82,21 +86,24 @@ def load_processor(folder: Path) -> Processor:
     from transformers import AutoProcessor
 
     loader: Any = AutoProcessor
-    return loader.from_pretrained(folder, **LOCAL)
+    with explained(folder, NEEDS):
+        return loader.from_pretrained(folder, **LOCAL)
 
 
 def _load(folder: Path, model: Network, kinds: Sequence[str]) -> Network:
     from transformers import AutoConfig
 
     reader: Any = AutoConfig
-    kind = reader.from_pretrained(folder, **LOCAL).model_type
+    with explained(folder, NEEDS):
+        kind = reader.from_pretrained(folder, **LOCAL).model_type
     if kind not in kinds:
         raise ValueError(
             f"The folder {folder.name} holds a model of type '{kind}'; needed is one of type "
             f"{', '.join(kinds)}. Choose another folder of the list."
         )
     # in half precision their positions and thresholds lose digits, and they are small
-    network = model.from_pretrained(folder, use_safetensors=True, **LOCAL)
+    with explained(folder, NEEDS):
+        network = model.from_pretrained(folder, use_safetensors=True, **LOCAL)
     return network.to(torch.float32).eval()
 
 
@@ -258,10 +265,16 @@ def grounded_text(tokenizer: Processor, names: Sequence[str]) -> tuple[Text, Spa
     spans = tuple(zip([1, *(at + 1 for at in stops[:-1])], stops, strict=True))
     if len(spans) != len(names) or text["input_ids"].shape[1] > 256:
         raise ValueError(
-            f"Grounding DINO cannot read the targets {', '.join(names)}: it takes names without "
+            f"Grounding DINO cannot read the targets {_some(names)}: it takes names without "
             "full stops, of 256 tokens in all. Shorten them or name fewer."
         )
     return text, spans
+
+
+def _some(names: Sequence[str]) -> str:
+    """Names for a message: all of few, the first of many."""
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return ", ".join(names[:8]) + more
 
 
 def grounded(network: Network, pixels: Tensor, text: Text, spans: Spans) -> tuple[Best, Tensor]:
@@ -302,7 +315,7 @@ def owl_text(tokenizer: Processor, names: Sequence[str]) -> tuple[Text, Spans]:
     given = tokenizer(texts, padding="max_length", max_length=OWL_TOKENS)
     if max(map(len, given["input_ids"])) > OWL_TOKENS:
         raise ValueError(
-            f"OWLv2 cannot read the targets {', '.join(names)}: its text model takes "
+            f"OWLv2 cannot read the targets {_some(names)}: its text model takes "
             f"{OWL_TOKENS} tokens, with 'a photo of a'. Shorten the longest name."
         )
     return {name: torch.tensor(given[name]) for name in ("input_ids", "attention_mask")}, ()

@@ -137,7 +137,7 @@ def _text(clip: Any, images: ImageEncoder) -> TextEncoder:
             f"The CLIP_VISION is of family {images.family} and gives {images.width} numbers; the "
             f"CLIP holds {widths or 'no CLIP text model'}. ViT-L/14 goes with clip_l (768), ViT-H "
             "with SD 2's (1024), ViT-bigG with clip_g (1280). SigLIP needs a folder by Load "
-            "Encoder."
+            "Reward Encoder."
         )
     _check_projection(clip, name, found[name].transformer.text_projection.weight)
     network, tokenizer = found[name], getattr(tokenizers, name)

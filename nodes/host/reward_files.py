@@ -14,6 +14,7 @@ from typing import Literal, cast
 import comfy.sd1_clip
 import comfy.utils
 import folder_paths
+from safetensors import SafetensorError
 from torch import Tensor
 
 from ...rewards.weights import FOLDER, Weights, missing
@@ -121,14 +122,22 @@ def read(path: Path) -> dict[str, Tensor]:
         Name to tensor, on the CPU.
 
     Raises:
-        ValueError: A pickled file holds more than tensors.
+        ValueError: A folder, a pickled file that holds more than tensors, or one that is no file
+            of weights or was cut short.
     """
+    if path.is_dir():
+        raise ValueError(f"{path.name} is a folder, and one file is needed. Choose a file.")
     try:
         return cast("dict[str, Tensor]", comfy.utils.load_torch_file(str(path), safe_load=True))
     except UnpicklingError as cause:
         raise ValueError(
             f"{path.name} is not read: it holds more than weights, and such a file can run code; "
             "or it was cut short. Get the published file again, or one in .safetensors."
+        ) from cause
+    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError) as cause:
+        raise ValueError(
+            f"{path.name} is not read ({path.stat().st_size / 1e6:,.1f} MB): it was cut short, or "
+            f"is no file of weights. Get it again. What was said: {str(cause).splitlines()[0]}"
         ) from cause
 
 

@@ -196,11 +196,11 @@ class AestheticReward(io.ComfyNode):
                 _encoder(
                     "What the head was trained on: CLIP ViT-L/14 at 224 pixels by Load CLIP "
                     "Vision or Load Reward Encoder for LAION's, SigLIP so400m-patch14-384 by Load "
-                    "Encoder for V2.5. Others are refused."
+                    "Reward Encoder for V2.5. Others are refused."
                 ),
                 io.Combo.Input(
                     "weights",
-                    options=choices(),
+                    options=[name for name in choices() if not name.endswith(".onnx")],
                     default=HEADS[0].name,
                     tooltip=(
                         "The head's file in models/flowsearch_rewards; which one it is shows in "

@@ -7,6 +7,7 @@ import comfy.model_management as management
 import folder_paths
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from flowsearch.nodes.host import reward_files
@@ -137,9 +138,23 @@ def test_lists_hold_files_and_folders_apart(folder):
     assert reward_files.locate("siglip") == folder / "siglip"
 
 
+@pytest.mark.parametrize("name", ["cut.safetensors", "page.safetensors", "cut.pt", "page.pt"])
+def test_a_file_that_cannot_be_read_is_explained(tmp_path, name):
+    path, weights = tmp_path / name, {"weight": torch.zeros(50, 50)}
+    (torch.save if name.endswith(".pt") else lambda w, p: save_file(w, p))(weights, path)
+    whole = path.read_bytes()
+    assert torch.equal(reward_files.read(path)["weight"], weights["weight"])
+    page = name.startswith("page")
+    path.write_bytes(b"<!DOCTYPE html> not found" if page else whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=rf"{name} is not read.*cut short.*[Gg]et "):
+        reward_files.read(path)
+    with pytest.raises(ValueError, match="is a folder, and one file is needed"):
+        reward_files.read(tmp_path)
+
+
 def test_a_missing_file_is_explained(folder):
     text = reward_files.complaint("pick.safetensors", KNOWN)
-    for word in ("https://example.org/pick", "3,900 MB", "ab12", "MIT", str(folder)):
+    for word in ("https://example.org/pick", "3,900 MB", "ab12", "MIT", str(folder), "that name"):
         assert word in text
     assert reward_files.complaint("head.safetensors", KNOWN) is True
 

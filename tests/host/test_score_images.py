@@ -124,8 +124,8 @@ def test_drawings_change_only_what_they_cover(channels):
     assert drawn.shape == images.shape
     changed = (drawn != 0.5).any(dim=-1)
     assert bool(changed[:, -1].all()), "what the reward draws is missing"
-    assert bool(changed[:, :10, :20].any()), "there is no label"
-    assert not bool(changed[:, 34:-1].any())
+    assert bool(changed[:, -30:-2, :20].any()), "there is no label"
+    assert not bool(changed[:, :30].any()), "the upper left is where boxes have their names"
     assert not bool((images != 0.5).any())
 
 
@@ -135,6 +135,25 @@ def test_labels_of_different_scores_differ():
     one, two, again = run(images, order="as_given", draw=True).result[0]
     assert not torch.equal(one, two)
     assert torch.equal(one[1:], again[1:])
+
+
+def test_a_part_s_value_is_seen_whatever_the_length_of_its_name():
+    class Named(Corner):
+        def assess(self, images):
+            return Assessment(images[:, 0, 0, 0] * 0.0, [{"a name " * 9: 0.25}, {"a name " * 9: 4}])
+
+    one, two = run(pictures(0.5, 0.5), draw=True, reward=Named(), order="as_given").result[0]
+    assert not torch.equal(one, two)
+
+
+def test_the_node_says_what_the_reward_said_and_no_quantiles_of_one():
+    text = run(pictures(0.2, 0.4), reward=Boxed()).ui["text"][0]
+    assert "picture 1: 0.4 (two boxes)" in text
+    assert "quantiles" in text
+    assert all(line.endswith(";") for line in text.splitlines()[:-1]), "one paragraph in the page"
+    alone = run(pictures(0.2), reward=Boxed()).ui["text"][0]
+    assert alone.startswith("corner of 1 picture, 1 kept")
+    assert "quantiles" not in alone
 
 
 def test_tiny_pictures_can_be_drawn_on():

@@ -170,6 +170,15 @@ def test_what_is_in_doubt_is_refused_with_the_table(text, why):
         parse_targets(text)
 
 
+@pytest.mark.parametrize("count", ["-1", "-1-2", "--3", "+2"])
+def test_a_sign_is_not_dropped(count):
+    with pytest.raises(ValueError, match=r"is no count|no number of"):
+        parse_targets(f"cat: {count}")
+    with pytest.raises(ValueError, match="no row"):
+        parse_targets(f"dog: 1\ncat: {count}")
+    assert parse_targets("cat: twenty-one")[0].count == 21
+
+
 @settings(deadline=None)
 @given(st.text(alphabet="abno 123,.:and\nthreedogsa-", max_size=60))
 def test_any_text_is_read_or_refused(text):

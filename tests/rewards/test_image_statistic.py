@@ -136,18 +136,19 @@ def test_directions(statistic):
     pixels = PICTURES["coffee"]
     plain = value(pixels, statistic)
     assert value(pixels, statistic, direction="lower") == -plain
-    assert value(pixels, statistic, direction="target", target=plain + 0.25) == pytest.approx(
-        -0.25, abs=1e-3
+    assert value(pixels, statistic, direction="target", target=plain + 0.125) == pytest.approx(
+        -0.125, abs=1e-3
     )
-    assert value(pixels, statistic, direction="target", target=plain - 0.25) == pytest.approx(
-        -0.25, abs=1e-3
+    assert value(pixels, statistic, direction="target", target=plain - 0.125) == pytest.approx(
+        -0.125, abs=1e-3
     )
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
 @pytest.mark.parametrize("statistic", STATISTICS)
 def test_values_lie_in_the_range_of_the_spec_at_the_extremes(statistic, direction):
-    reward = ImageStatistic(statistic, direction, 0.3, PALETTE)
+    wanted = min(0.3, STATISTICS[statistic].high)
+    reward = ImageStatistic(statistic, direction, wanted, PALETTE)
     generator = torch.Generator().manual_seed(0)
     board = (torch.arange(16)[:, None] + torch.arange(16)) % 2
     batch = torch.stack(
@@ -215,6 +216,11 @@ def test_the_palette_of_a_picture_holds_its_colours():
         ({"statistic": "beauty"}, "'beauty' is not one of sharpness"),
         ({"statistic": "contrast", "direction": "up"}, "'up' is not one of higher"),
         ({"statistic": "contrast", "direction": "target", "target": math.nan}, "finite"),
+        ({"statistic": "brightness", "direction": "target", "target": 7.0}, "from 0 to 1"),
+        (
+            {"statistic": "palette", "direction": "target", "target": 0.5, "palette": ((0, 0, 0),)},
+            "from -inf to 0",
+        ),
         ({"statistic": "palette"}, "at least one colour"),
     ],
 )

@@ -166,6 +166,14 @@ class TestFiles:
         with pytest.raises(ValueError, match=r"yolo_resize.onnx takes.*dial"):
             open_onnx(path)
 
+    @pytest.mark.parametrize("size", [0, 1000, None])
+    def test_a_file_that_cannot_be_read_is_explained(self, tmp_path, size):
+        whole = real("FastestDet.onnx").read_bytes()
+        content = b"<!DOCTYPE html>" if size is None else whole[:size]
+        (tmp_path / "cut.onnx").write_bytes(content)
+        with pytest.raises(ValueError, match=r"cannot read cut.onnx.*Get or export it again"):
+            open_onnx(tmp_path / "cut.onnx")
+
     @pytest.mark.parametrize(
         ("text", "names"),
         [

@@ -188,8 +188,8 @@ class TestVLMCount:
         error = VLMCount(model, targets, "expected_error").assess(images)
         assert error.parts == by_log.parts
         assert bool((error.values < 0).all())
-        assert "3 cats" in by_log.notes[0]
-        assert "12 dogs" in by_log.notes[0]
+        assert "cats, 3 wanted (" in by_log.notes[0]
+        assert "dogs, 12 wanted (" in by_log.notes[0]
 
     @pytest.mark.parametrize(
         ("count", "probability", "error"),
@@ -285,6 +285,10 @@ class TestQuestions:
             with pytest.raises(ValueError, match="one positive number"):
                 weights_from_text(wrong, 2)
 
+    def test_words_in_braces_that_stand_for_nothing_are_refused(self):
+        with pytest.raises(ValueError, match=r"holds \{promt\}.*only \{prompt\}"):
+            questions_from_text("Is it {promt}?", "a cat")
+
     def test_combinations_that_are_not_known_are_refused(self):
         with pytest.raises(ValueError, match="mean or geometric_mean"):
             VQAScore(Says([]), ("a?",), combine="median")
@@ -300,6 +304,19 @@ class TestFolders:
         (tmp_path / "model" / "model.safetensors").unlink()
         with pytest.raises(ValueError, match=r"cannot load model.*safetensors"):
             load_network(tmp_path / "model", torch.float32)
+
+    def test_a_folder_without_its_words_is_refused(self, tmp_path):
+        shutil.copytree(folder("llava"), tmp_path / "model")
+        for file in (tmp_path / "model").glob("tokenizer*"):
+            file.unlink()
+        with pytest.raises(ValueError, match=r"model holds no tokenizer|cannot load model"):
+            load_processor(tmp_path / "model")
+
+    def test_another_kind_is_explained_without_a_list_of_all_kinds(self, tmp_path):
+        (tmp_path / "config.json").write_text('{"model_type": "clip"}')
+        with pytest.raises(ValueError, match="image-text-to-text") as found:
+            load_network(tmp_path, torch.float32)
+        assert len(str(found.value)) < 700
 
     def test_pickled_weights_are_not_read(self, tmp_path):
         shutil.copytree(folder("llava"), tmp_path / "model")

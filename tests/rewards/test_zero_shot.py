@@ -1,6 +1,7 @@
 """Grounding DINO, OWLv2 and SAM against transformers' own pipelines, on small seeded models."""
 
 import json
+import shutil
 
 import detectors
 import pytest
@@ -232,5 +233,18 @@ class TestFolders:
         config = json.loads((folder / "sam" / "config.json").read_text())
         (tmp_path / "config.json").write_text(json.dumps(config))
         torch.save(detectors.sam()[0].state_dict(), tmp_path / "pytorch_model.bin")
-        with pytest.raises(OSError, match="safetensors"):
+        with pytest.raises(ValueError, match=r"cannot load.*safetensors(?s:.*)every file"):
             load_sam(tmp_path)
+
+    def test_a_folder_without_its_words_is_refused(self, folder, tmp_path):
+        shutil.copytree(folder / "owlv2", tmp_path / "owl")
+        for file in (tmp_path / "owl").glob("tokenizer*"):
+            file.unlink()
+        with pytest.raises(ValueError, match=r"owl holds no tokenizer.*vocab.json"):
+            load_zero_shot(tmp_path / "owl")
+
+    @pytest.mark.parametrize("content", ["{}", "{oops"])
+    def test_a_config_that_is_none_is_explained(self, tmp_path, content):
+        (tmp_path / "config.json").write_text(content)
+        with pytest.raises(ValueError, match=r"cannot load(?s:.*)every file of a published"):
+            load_zero_shot(tmp_path)
