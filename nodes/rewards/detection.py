@@ -52,7 +52,7 @@ class DetectorCountReward(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "weights",
-                    options=[*choices(ends=".onnx"), *folders, CONNECTED],
+                    options=[*choices(ends=(".onnx",)), *folders, CONNECTED],
                     default=KNOWN[0].name,
                     tooltip=(
                         "The detector, in models/flowsearch_rewards: a .onnx file (YOLO, "
@@ -77,7 +77,7 @@ class DetectorCountReward(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def validate_inputs(cls, weights: str, sam: str = NONE) -> str | Literal[True]:
+    def validate_inputs(cls, weights: str | None, sam: str | None = NONE) -> str | Literal[True]:
         """Say where a missing file comes from."""
         if weights != CONNECTED and (said := complaint(weights, KNOWN)) is not True:
             return said

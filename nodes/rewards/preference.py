@@ -69,7 +69,7 @@ class PreferenceReward(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "weights",
-                    options=[name for name in choices() if not name.endswith(".onnx")],
+                    options=choices(),
                     default=PICK_SCORE.name,
                     tooltip=(
                         "Published file in models/flowsearch_rewards: PickScore (0.18 poor, 0.23 "
@@ -98,7 +98,7 @@ class PreferenceReward(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, weights: str) -> str | Literal[True]:
+    def validate_inputs(cls, weights: str | None) -> str | Literal[True]:
         """Say where a missing file comes from."""
         answer = complaint(weights, KNOWN)
         if answer is True and weights == IMAGE_REWARD.name:
