@@ -1,5 +1,7 @@
 """CLIP Score and Image Match are cosines of the libraries' own embeddings."""
 
+import shutil
+
 import encoders
 import pytest
 import torch
@@ -11,7 +13,7 @@ from flowsearch.rewards.base import assess
 from flowsearch.rewards.clip_score import ClipScore
 from flowsearch.rewards.holder import Local
 from flowsearch.rewards.image_match import ImageMatch
-from flowsearch.rewards.transformers_encoder import encoder, load, model_type
+from flowsearch.rewards.transformers_encoder import encoder, load
 
 TEXT = "a photo of three red circles"
 ALIGNED = ("clip", "siglip", "naflex")
@@ -147,9 +149,15 @@ def test_encoders_of_different_models_are_refused():
 def test_a_folder_of_another_architecture_is_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "llama"}', encoding="utf-8")
     with pytest.raises(ValueError, match=r"'llama'.*clip, siglip"):
-        model_type(tmp_path)
-    with pytest.raises(ValueError, match="llama"):
         load(tmp_path, torch.float32)
+
+
+def test_pickled_weights_are_not_read(tmp_path):
+    shutil.copytree(encoders.folder("clip"), tmp_path / "model")
+    (tmp_path / "model" / "model.safetensors").unlink()
+    torch.save({}, tmp_path / "model" / "pytorch_model.bin")
+    with pytest.raises(ValueError, match=r"cannot load model.*safetensors"):
+        load(tmp_path / "model", torch.float32)
 
 
 class TestImageMatch:
