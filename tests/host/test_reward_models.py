@@ -11,8 +11,8 @@ import torch
 from comfy.model_patcher import CoreModelPatcher
 from torch import nn
 
-from flowsearch.nodes.host import reward_files
-from flowsearch.nodes.host.reward_model import Managed, kept, weights_type
+from flowsearch.nodes.host import reward_files, reward_model
+from flowsearch.nodes.host.reward_model import Managed, fine_type, kept, weights_type
 from flowsearch.nodes.rewards import NODES
 from flowsearch.nodes.rewards.text import TextInImageReward
 from flowsearch.rewards.weights import FOLDER, Weights
@@ -149,6 +149,13 @@ def test_a_network_is_kept_once_and_only_while_it_is_used():
 
 def test_the_type_is_full_on_a_cpu():
     assert weights_type() == torch.float32
+    assert fine_type() == torch.float32
+
+
+def test_cosines_are_not_computed_in_bfloat16(monkeypatch):
+    for found, fine in ((torch.bfloat16, torch.float16), (torch.float16, torch.float16)):
+        monkeypatch.setattr(reward_model, "weights_type", lambda found=found: found)
+        assert fine_type() == fine
 
 
 @pytest.fixture
