@@ -47,7 +47,7 @@ class LoadEncoder(io.ComfyNode):
                     options=choices(folders=True),
                     default=FOLDERS[0].name,
                     tooltip=(
-                        "A folder below models/flowsearch_rewards with config.json, weights, "
+                        "A folder below models/flowsearch_rewards with config.json, *.safetensors, "
                         "preprocessor and tokenizer, as published. Large models judge better and "
                         "take longer. The help page names folders and where to get them."
                     ),
@@ -149,7 +149,7 @@ class ImageMatchReward(io.ComfyNode):
                 _encoder(
                     "Judges likeness: a CLIP_VISION from Load CLIP Vision (CLIP, SigLIP, DINOv2), "
                     "or Load Reward Encoder. CLIP and SigLIP compare meaning and style, DINOv2 "
-                    "looks."
+                    "the look of things."
                 ),
                 io.Autogrow.Input(
                     "references",
@@ -196,7 +196,7 @@ class AestheticReward(io.ComfyNode):
                 _encoder(
                     "What the head was trained on: CLIP ViT-L/14 at 224 pixels by Load CLIP "
                     "Vision or Load Reward Encoder for LAION's, SigLIP so400m-patch14-384 by Load "
-                    "Encoder for V2.5. Others are refused."
+                    "Reward Encoder for V2.5. Others are refused."
                 ),
                 io.Combo.Input(
                     "weights",
