@@ -66,7 +66,7 @@ class TextInImageReward(io.ComfyNode):
                     "extra",
                     0.0,
                     "Weight of letters that should not be there, 0 to 1. 0 (the default): other "
-                    "text in the picture is free; 1: a letter too many costs what a wrong one does.",
+                    "text in the picture is free; 1: a letter too many costs like a wrong one.",
                 ),
                 _share(
                     "min_confidence",
