@@ -233,7 +233,7 @@ class ScoreImages(io.ComfyNode):
                     default=0,
                     min=0,
                     max=100_000,
-                    tooltip="Most pictures to put out, the best ones. 0: all; 1: only the best.",
+                    tooltip="Most pictures to put out, best ones. 0 (default): all; 1: the best.",
                 ),
                 io.DynamicCombo.Input(
                     "threshold",
@@ -241,20 +241,24 @@ class ScoreImages(io.ComfyNode):
                         io.DynamicCombo.Option("none", []),
                         io.DynamicCombo.Option("at_least", [value]),
                     ],
-                    tooltip="none: any value is kept. at_least: only this value and above.",
+                    tooltip="none (default): any value is kept. at_least: this value and above.",
                 ),
                 io.Combo.Input(
                     "order",
                     options=["best_first", "as_given"],
                     default="best_first",
-                    tooltip="Order of the pictures that come out. as_given: as they came in.",
+                    tooltip=(
+                        "Order of the pictures that come out. best_first (the default): highest "
+                        "value first. as_given: as they came in."
+                    ),
                 ),
                 io.Boolean.Input(
                     "draw",
                     default=False,
                     tooltip=(
                         "Draw rank, value and parts on the pictures that come out, and what the "
-                        "reward shows of itself, such as boxes. Off: they come out unchanged."
+                        "reward shows of itself, such as boxes. Off (the default): they come out "
+                        "unchanged."
                     ),
                 ),
             ],

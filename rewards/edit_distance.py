@@ -1,4 +1,4 @@
-"""How far is a text from another, and where in a longer text does it come nearest?
+"""Where in a longer text does a text come nearest, and how far is it from there?
 
 Levenshtein's distance: the least number of insertions, deletions and substitutions of single
 characters that turn one string into the other (Levenshtein 1966, Soviet Physics Doklady 10(8)).
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Found", "edit_distance", "match", "nearest"]
+__all__ = ["Found", "match", "nearest"]
 
 
 @dataclass(frozen=True)
@@ -27,25 +27,6 @@ class Found:
     distance: int
     start: int
     end: int
-
-
-def edit_distance(a: str, b: str) -> int:
-    """Levenshtein's distance.
-
-    Args:
-        a: A string.
-        b: Another.
-
-    Returns:
-        0 for equal strings, at most the length of the longer one.
-    """
-    above = list(range(len(b) + 1))
-    for i, x in enumerate(a, start=1):
-        row = [i]
-        for j, y in enumerate(b, start=1):
-            row.append(min(above[j] + 1, row[j - 1] + 1, above[j - 1] + (x != y)))
-        above = row
-    return above[-1]
 
 
 def nearest(wanted: str, text: str) -> Found:

@@ -10,18 +10,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from .holder import Held, Holder
+from .pretrained import Foreign
 
-__all__ = ["Encoder", "ImageEncoder", "Network", "TextEncoder", "Tokens", "cut_off"]
-
-Network: TypeAlias = Any
-"""A network or another object of a library that has no types to speak of."""
+__all__ = ["Encoder", "ImageEncoder", "TextEncoder", "Tokens", "cut_off"]
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,7 @@ class ImageEncoder(Held):
         if not images.shape[0]:
             return images.new_zeros(0, self.width, dtype=torch.float32)
 
-        def run(network: Network, rows: Tensor) -> Tensor:
+        def run(network: Foreign, rows: Tensor) -> Tensor:
             return self.forward(network, self.preprocess(rows))
 
         return functional.normalize(self.holder.run(run, images), dim=-1)

@@ -61,7 +61,6 @@ _O_ES = word_set(
     "tomato potato hero echo torpedo volcano mosquito domino cargo veto mango tornado "
     "buffalo superhero"
 )
-_OE = word_set("shoe toe hoe canoe oboe floe doe foe horseshoe snowshoe tiptoe aloe mistletoe")
 _IE = word_set(
     "cookie movie zombie tie pie selfie hoodie brownie smoothie genie magpie necktie calorie "
     "prairie rookie birdie veggie doggie hippie collie yorkie bowtie foodie "

@@ -39,6 +39,8 @@ PACKAGE = (
 YOLO_SIZE = 640
 GREY = 114 / 255
 MOST = 300
+LONGEST = 1_000_000
+"""Characters of a file's class names; Open Images' 601 are 13,000."""
 
 Pair = tuple[float, float]
 
@@ -139,8 +141,8 @@ def _names(text: str | None, path: Path) -> tuple[str, ...]:
     if not text:
         return coco()
     try:
-        found: object = ast.literal_eval(text)
-    except (ValueError, SyntaxError) as error:
+        found: object = ast.literal_eval(text[:LONGEST])
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
         raise ValueError(f"{path.name}: its class names {text[:80]!r} cannot be read.") from error
     if isinstance(found, dict):
         by_index = cast("dict[object, object]", found)

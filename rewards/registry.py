@@ -35,14 +35,12 @@ class Entry:
         cls: Name of its class.
         node: Id of the node that makes it.
         weights: Published files it can read, the usual one first.
-        packages: Optional Python packages it needs, as pip names them.
     """
 
     module: str
     cls: str
     node: str
     weights: tuple[Weights, ...] = ()
-    packages: tuple[str, ...] = ()
 
     def load(self) -> type[Any]:
         """Import the class.
@@ -67,14 +65,9 @@ REWARDS: Mapping[str, Entry] = {
     "vqa_score": Entry("vqa_score", "VQAScore", "FlowSearchVQAScore", LANGUAGE_MODELS),
     "vlm_count": Entry("vlm_count", "VLMCount", "FlowSearchVLMCount", LANGUAGE_MODELS),
     "detector_count": Entry(
-        "detector_count", "DetectorCount", "FlowSearchDetectorCount", DETECTORS, ("onnxruntime",)
+        "detector_count", "DetectorCount", "FlowSearchDetectorCount", DETECTORS
     ),
-    "text_in_image": Entry(
-        "text_in_image",
-        "TextInImage",
-        "FlowSearchTextInImage",
-        packages=("rapidocr-onnxruntime",),
-    ),
+    "text_in_image": Entry("text_in_image", "TextInImage", "FlowSearchTextInImage"),
     "judge": Entry("judge", "Judge", "FlowSearchJudge"),
     "image_statistic": Entry("image_statistic", "ImageStatistic", "FlowSearchImageStatistic"),
     "shape_count": Entry("shape_count", "ShapeCount", "FlowSearchShapeCount"),

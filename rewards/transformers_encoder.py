@@ -6,21 +6,19 @@ each model's own training: CLIP reads up to 77 tokens, SigLIP exactly 64, padded
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .encoder import Encoder, ImageEncoder, Network, TextEncoder, Tokens, cut_off
-from .folder import explained, need_tokenizer
+from .encoder import Encoder, ImageEncoder, TextEncoder, Tokens, cut_off
 from .holder import Holder, dtype_of
 from .preprocess import Patches, Preprocess
+from .pretrained import Foreign, load_network, load_part, model_type, need_tokenizer
 
-__all__ = ["encoder", "load", "model_type"]
+__all__ = ["encoder", "load"]
 
 FAMILIES = {"clip": "clip", "siglip": "siglip", "siglip2": "siglip", "dinov2": "dinov2"}
 """model_type of a folder's config.json to the family of an encoder."""
@@ -28,43 +26,21 @@ FAMILIES = {"clip": "clip", "siglip": "siglip", "siglip2": "siglip", "dinov2": "
 NEEDS = "encoder (config.json, *.safetensors, preprocessor and, for texts, tokenizer)"
 
 
-def model_type(folder: Path) -> str:
-    """Read which architecture a folder holds.
-
-    Args:
-        folder: With config.json.
-
-    Returns:
-        One of FAMILIES.
-
-    Raises:
-        ValueError: None of them.
-    """
-    with explained(folder, NEEDS):
-        found = json.loads((folder / "config.json").read_text("utf-8")).get("model_type", "")
-    if found not in FAMILIES:
-        raise ValueError(
-            f"'{folder.name}' holds a model of type '{found}'; an encoder is one of "
-            f"{', '.join(FAMILIES)}. Choose another folder."
-        )
-    return found
-
-
 def load(folder: Path, dtype: torch.dtype) -> nn.Module:
     """Load a folder's network.
 
     Args:
-        folder: As transformers saves a model; nothing else is read, nothing is downloaded.
+        folder: As transformers saves a model.
         dtype: Of the weights.
 
     Returns:
         The network on the CPU.
 
     Raises:
-        ValueError: Of no known type.
+        ValueError: Of no known type, or not whole.
     """
-    model_type(folder)
-    return _from(folder, "AutoModel").to(dtype)
+    model_type(folder, FAMILIES)
+    return load_network(folder, "AutoModel", dtype)
 
 
 def encoder(holder: Holder[Any], folder: Path) -> Encoder:
@@ -81,8 +57,8 @@ def encoder(holder: Holder[Any], folder: Path) -> Encoder:
         ValueError: Of no known type, or its processor does what is not done here.
     """
     config = holder.network.config
-    family = FAMILIES[model_type(folder)]
-    processor = _from(folder, "AutoImageProcessor").to_dict()
+    family = FAMILIES[model_type(folder, FAMILIES)]
+    processor = load_part(folder, "AutoImageProcessor").to_dict()
     is_flexible = "max_num_patches" in processor
     try:
         preprocess = _flexible(processor) if is_flexible else Preprocess.from_config(processor)
@@ -108,13 +84,6 @@ def encoder(holder: Holder[Any], folder: Path) -> Encoder:
     return Encoder(images, TextEncoder(holder, _text, tokenize, width))
 
 
-def _from(folder: Path, name: str) -> Network:
-    """What one of the library's Auto classes makes of a folder; imported when it is needed."""
-    auto = getattr(import_module("transformers"), name)
-    with explained(folder, NEEDS):
-        return auto.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-
-
 def _flexible(processor: dict[str, Any]) -> Patches:
     """The preprocessing of a processor of SigLIP 2 for any proportions."""
     names = {2: "bilinear", 3: "bicubic"}
@@ -127,20 +96,20 @@ def _flexible(processor: dict[str, Any]) -> Patches:
     )
 
 
-def _tensor(found: Network) -> Tensor:
+def _tensor(found: Foreign) -> Tensor:
     """Features: transformers 4 returns them, 5 the output whose pooler_output they are."""
     return found if isinstance(found, Tensor) else found.pooler_output
 
 
-def _features(network: Network, pixels: Tensor) -> Tensor:
+def _features(network: Foreign, pixels: Tensor) -> Tensor:
     return _tensor(network.get_image_features(pixel_values=pixels.to(dtype_of(network))))
 
 
-def _pooled(network: Network, pixels: Tensor) -> Tensor:
+def _pooled(network: Foreign, pixels: Tensor) -> Tensor:
     return network(pixel_values=pixels.to(dtype_of(network))).pooler_output
 
 
-def _patches(network: Network, pixels: Tensor) -> Tensor:
+def _patches(network: Foreign, pixels: Tensor) -> Tensor:
     """Cut into patches, row by row, channels last, as the reference does.
 
     The pictures are all of one size, so none is padded.
@@ -158,14 +127,14 @@ def _patches(network: Network, pixels: Tensor) -> Tensor:
     return _tensor(found)
 
 
-def _text(network: Network, ids: Tensor) -> Tensor:
+def _text(network: Foreign, ids: Tensor) -> Tensor:
     return _tensor(network.get_text_features(input_ids=ids))
 
 
 def _tokenizer(folder: Path, longest: int, *, padded: bool) -> Callable[[str], Tokens]:
     """A function from words to ids that says what it cut off."""
     need_tokenizer(folder)
-    tokenizer = _from(folder, "AutoTokenizer")
+    tokenizer = load_part(folder, "AutoTokenizer")
 
     def tokenize(text: str) -> Tokens:
         # SigLIP was trained on lower case; not every version of its tokenizers sees to it

@@ -12,25 +12,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
+from . import pretrained
 from .answers import Vocabulary
-from .folder import explained, need_tokenizer
 from .holder import Holder
+from .pretrained import Foreign
 
 __all__ = ["Ask", "FolderModel", "LanguageModel", "load_network", "load_processor"]
-
-Foreign: TypeAlias = Any
-"""Objects of transformers, which have no types that all of its versions share."""
-
-_LOCAL: Foreign = {"local_files_only": True, "trust_remote_code": False}
-NEEDS = (
-    "image-text-to-text model (config.json, *.safetensors, tokenizer, preprocessor and chat "
-    "template)"
-)
 
 
 @dataclass(frozen=True)
@@ -98,20 +90,18 @@ def load_processor(path: Path) -> Foreign:
     Raises:
         ValueError: A part is missing, or it is none of pictures and text.
     """
-    transformers: Foreign = import_module("transformers")
-    with explained(path, NEEDS):
-        processor: Foreign = transformers.AutoProcessor.from_pretrained(str(path), **_LOCAL)
+    processor = pretrained.load_part(path, "AutoProcessor")
     if getattr(processor, "tokenizer", None) is None or not hasattr(processor, "image_processor"):
         raise ValueError(
             f"{path.name} has {type(processor).__name__}, which does not read pictures and text; "
             "choose a vision-language model, such as Qwen3-VL, Idefics3 or LLaVA"
         )
-    need_tokenizer(path)
+    pretrained.need_tokenizer(path)
     return processor
 
 
 def load_network(path: Path, dtype: torch.dtype) -> nn.Module:
-    """Load a model of pictures and text; no code of the folder is run.
+    """Load a model of pictures and text.
 
     Args:
         path: Folder with config.json and weights as safetensors.
@@ -123,23 +113,16 @@ def load_network(path: Path, dtype: torch.dtype) -> nn.Module:
     Raises:
         ValueError: A part is missing, or it is no decoder.
     """
-    transformers: Foreign = import_module("transformers")
-    is_new = int(transformers.__version__.split(".")[0]) >= 5
-    with explained(path, NEEDS):
-        network: Foreign = transformers.AutoModelForImageTextToText.from_pretrained(
-            str(path),
-            use_safetensors=True,
-            **{"dtype" if is_new else "torch_dtype": dtype},
-            **_LOCAL,
-        )
+    network: Foreign = pretrained.load_network(path, "AutoModelForImageTextToText", dtype)
     if network.config.is_encoder_decoder:
         raise ValueError(
             f"{path.name} is {type(network).__name__}, an encoder with a decoder; choose a model "
             "that is a decoder, such as Qwen3-VL, Idefics3 or LLaVA"
         )
     own = network.generation_config
+    make: Foreign = import_module("transformers").GenerationConfig
     # without the folder's own temperature, penalties and beams: answers are greedy
-    network.generation_config = transformers.GenerationConfig(
+    network.generation_config = make(
         eos_token_id=own.eos_token_id, bos_token_id=own.bos_token_id, pad_token_id=own.pad_token_id
     )
     return network

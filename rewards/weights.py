@@ -18,12 +18,11 @@ class Weights:
     """A published file, or a folder of files as transformers saves them.
 
     Attributes:
-        name: File or folder below `folder`, forward slashes, as lists show it.
+        name: File or folder below FOLDER, forward slashes, as lists show it.
         page: Where it is published.
         licence: Its licence.
         size: Bytes, 0 where it is not known.
         sha256: Digest of the file, empty where it is not known.
-        folder: Name of the folder in the host's models directory.
         url: Direct address of the file, for the host's own dialog; empty for a folder.
     """
 
@@ -32,7 +31,6 @@ class Weights:
     licence: str
     size: int = 0
     sha256: str = ""
-    folder: str = FOLDER
     url: str = ""
 
 

@@ -21,21 +21,17 @@ from torch import Tensor, nn
 from torchvision.ops import box_convert  # pyright: ignore[reportMissingTypeStubs]
 
 from .detection import Box, boxes_of
-from .folder import explained, need_tokenizer
 from .holder import Holder, dtype_of
 from .overlap import confident, distinct
+from .pretrained import Foreign, load_network, load_part, model_type, need_tokenizer
 
 __all__ = ["ZeroShotDetector", "load_processor", "load_sam", "load_zero_shot"]
 
 GROUNDED = ("grounding-dino", "mm-grounding-dino")
 OWLS = ("owlv2", "owlvit")
 THRESHOLD = 0.2
-LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 OWL_TOKENS = 16
 NEEDS = "detector or SAM (config.json, model.safetensors, preprocessor and, for words, tokenizer)"
-
-Network = Any  # of transformers, whose types differ from version to version
-Processor = Any
 
 
 def load_zero_shot(folder: Path) -> nn.Module:
@@ -45,16 +41,14 @@ def load_zero_shot(folder: Path) -> nn.Module:
         folder: With config.json and model.safetensors.
 
     Returns:
-        The network, in float32.
+        The network, in float32: in half precision its positions and thresholds lose digits.
 
     Raises:
-        ValueError: It is another kind of model.
+        ValueError: It is another kind of model, or not whole.
     """
-    from transformers import AutoModelForZeroShotObjectDetection
-
-    network = _load(folder, AutoModelForZeroShotObjectDetection, (*GROUNDED, *OWLS))
+    model_type(folder, (*GROUNDED, *OWLS))
     need_tokenizer(folder)
-    return network
+    return load_network(folder, "AutoModelForZeroShotObjectDetection", torch.float32)
 
 
 def load_sam(folder: Path) -> nn.Module:
@@ -67,14 +61,13 @@ def load_sam(folder: Path) -> nn.Module:
         The network, in float32.
 
     Raises:
-        ValueError: It is another kind of model.
+        ValueError: It is another kind of model, or not whole.
     """
-    from transformers import SamModel
+    model_type(folder, ("sam",))
+    return load_network(folder, "SamModel", torch.float32)
 
-    return _load(folder, SamModel, ("sam",))
 
-
-def load_processor(folder: Path) -> Processor:
+def load_processor(folder: Path) -> Foreign:
     """Read the processor of a model: its preparation of pictures and its tokenizer.
 
     Args:
@@ -82,29 +75,11 @@ def load_processor(folder: Path) -> Processor:
 
     Returns:
         The processor.
+
+    Raises:
+        ValueError: It cannot be loaded.
     """
-    from transformers import AutoProcessor
-
-    loader: Any = AutoProcessor
-    with explained(folder, NEEDS):
-        return loader.from_pretrained(folder, **LOCAL)
-
-
-def _load(folder: Path, model: Network, kinds: Sequence[str]) -> Network:
-    from transformers import AutoConfig
-
-    reader: Any = AutoConfig
-    with explained(folder, NEEDS):
-        kind = reader.from_pretrained(folder, **LOCAL).model_type
-    if kind not in kinds:
-        raise ValueError(
-            f"The folder {folder.name} holds a model of type '{kind}'; needed is one of type "
-            f"{', '.join(kinds)}. Choose another folder of the list."
-        )
-    # in half precision their positions and thresholds lose digits, and they are small
-    with explained(folder, NEEDS):
-        network = model.from_pretrained(folder, use_safetensors=True, **LOCAL)
-    return network.to(torch.float32).eval()
+    return load_part(folder, "AutoProcessor")
 
 
 @dataclass(frozen=True)
@@ -119,9 +94,9 @@ class ZeroShotDetector:
     """
 
     holder: Holder[nn.Module]
-    processor: Processor
+    processor: Foreign
     threshold: float = 0.0
-    segment: tuple[Holder[nn.Module], Processor] | None = None
+    segment: tuple[Holder[nn.Module], Foreign] | None = None
     _texts: dict[tuple[str, ...], Any] = field(
         init=False, repr=False, default_factory=dict[tuple[str, ...], Any]
     )
@@ -199,7 +174,7 @@ class ZeroShotDetector:
             raise ValueError("This detector was made without SAM.")
         holder, processor = self.segment
 
-        def run(network: Network, rows: Tensor) -> Tensor:
+        def run(network: Foreign, rows: Tensor) -> Tensor:
             given = processor(
                 images=list(rows[..., :3].movedim(-1, 1).float()),
                 input_boxes=[[[float(edge) for edge in box] for box in boxes]],
@@ -226,7 +201,7 @@ def _kind(holder: Holder[nn.Module]) -> str:
     return str(config.model_type)
 
 
-def prepared(image_processor: Processor, images: Tensor) -> Tensor:
+def prepared(image_processor: Foreign, images: Tensor) -> Tensor:
     """Prepare pictures by a model's own processor.
 
     Args:
@@ -246,7 +221,7 @@ Spans = tuple[tuple[int, int], ...]
 Best = tuple[Tensor, Tensor]
 
 
-def grounded_text(tokenizer: Processor, names: Sequence[str]) -> tuple[Text, Spans]:
+def grounded_text(tokenizer: Foreign, names: Sequence[str]) -> tuple[Text, Spans]:
     """Write classes as Grounding DINO reads them.
 
     Args:
@@ -277,7 +252,7 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:8]) + more
 
 
-def grounded(network: Network, pixels: Tensor, text: Text, spans: Spans) -> tuple[Best, Tensor]:
+def grounded(network: Foreign, pixels: Tensor, text: Text, spans: Spans) -> tuple[Best, Tensor]:
     """Run Grounding DINO.
 
     Args:
@@ -298,7 +273,7 @@ def grounded(network: Network, pixels: Tensor, text: Text, spans: Spans) -> tupl
     return (chances.amax(dim=-1), means.argmax(dim=-1)), found.pred_boxes
 
 
-def owl_text(tokenizer: Processor, names: Sequence[str]) -> tuple[Text, Spans]:
+def owl_text(tokenizer: Foreign, names: Sequence[str]) -> tuple[Text, Spans]:
     """Write classes as OWLv2 reads them.
 
     Args:
@@ -321,7 +296,7 @@ def owl_text(tokenizer: Processor, names: Sequence[str]) -> tuple[Text, Spans]:
     return {name: torch.tensor(given[name]) for name in ("input_ids", "attention_mask")}, ()
 
 
-def owl(network: Network, pixels: Tensor, text: Text, _spans: Spans) -> tuple[Best, Tensor]:
+def owl(network: Foreign, pixels: Tensor, text: Text, _spans: Spans) -> tuple[Best, Tensor]:
     """Run OWLv2 or OWL-ViT.
 
     Args:

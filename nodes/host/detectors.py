@@ -17,52 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from ...rewards.detection import Box, Detector, boxes_of
-from ...rewards.holder import in_batches
 from ...rewards.onnx_detector import OnnxDetector, open_onnx
 from ...rewards.zero_shot import ZeroShotDetector, load_processor, load_sam, load_zero_shot
-from .measure import translated_oom
 from .reward_files import stamp
 from .reward_model import Managed, kept
 
-__all__ = ["Lent", "RTDetr", "Sam3", "file_detector", "host_detector"]
+__all__ = ["RTDetr", "Sam3", "file_detector", "host_detector"]
 
 THRESHOLD = 0.5
 BATCH = 8
-
-
-class Lent:
-    """A Holder of a MODEL, which the host loads and frees as it does for sampling."""
-
-    def __init__(self, model: Any, batch: int, also: Sequence[Any] = ()) -> None:
-        """Borrow it.
-
-        Args:
-            model: MODEL of the host.
-            batch: Most rows at once.
-            also: Patchers of other models that go with it.
-        """
-        self._model, self._batch, self._also = model, batch, also
-
-    @property
-    def network(self) -> Any:
-        """The network."""
-        return self._model.model.diffusion_model
-
-    def run(self, function: Callable[[Any, Tensor], Tensor], rows: Tensor) -> Tensor:
-        """See rewards.holder.Holder.run."""
-        with translated_oom():
-            management.load_models_gpu([self._model])
-            return in_batches(
-                lambda piece: function(self.network, piece),
-                rows.detach(),
-                self._model.load_device,
-                self._batch,
-                before=management.throw_exception_if_processing_interrupted,
-            )
-
-    def get_models(self) -> Sequence[Any]:
-        """The MODEL, and what goes with it."""
-        return (self._model, *self._also)
 
 
 def _scaled(images: Tensor, side: int) -> Tensor:
@@ -86,7 +49,7 @@ class RTDetr:
         threshold: Least score, 0 for 0.5.
     """
 
-    holder: Lent
+    holder: Managed[Any]
     threshold: float = 0.0
 
     @property
@@ -97,7 +60,7 @@ class RTDetr:
         return tuple(COCO_CLASSES)
 
     @property
-    def holders(self) -> Sequence[Lent]:
+    def holders(self) -> Sequence[Managed[Any]]:
         """See Detector."""
         return (self.holder,)
 
@@ -113,7 +76,7 @@ class RTDetr:
             ]
             return torch.stack(columns)
 
-        rows = self.holder.run(run, images)
+        rows = self.holder.run(run, images.detach())
         found = _read(rows, self.vocabulary, self.threshold)
         return [[box for box in boxes if box.name in set(names)] for boxes in found]
 
@@ -128,7 +91,7 @@ class Sam3:
         threshold: Least score, 0 for 0.5.
     """
 
-    holder: Lent
+    holder: Managed[Any]
     clip: Any
     threshold: float = 0.0
     _texts: dict[str, Any] = field(init=False, repr=False, default_factory=dict)
@@ -139,9 +102,9 @@ class Sam3:
         return ()
 
     @property
-    def holders(self) -> Sequence[Lent]:
-        """That of the detector; the text model is asked once for each class."""
-        return (self.holder,)
+    def holders(self) -> Sequence[Managed[Any]]:
+        """Of the detector and of the text model, which is asked once for each class."""
+        return (self.holder, Managed(self.clip.cond_stage_model, patcher=self.clip.patcher))
 
     def detect(self, images: Tensor, names: Sequence[str]) -> Sequence[Sequence[Box]]:
         """See Detector."""
@@ -160,7 +123,7 @@ class Sam3:
                 found.append(torch.cat([boxes, scores, torch.full_like(scores, index)], dim=-1))
             return torch.cat(found, dim=1)
 
-        return _read(self.holder.run(run, images), names, self.threshold)
+        return _read(self.holder.run(run, images.detach()), names, self.threshold)
 
     def _text(self, name: str) -> dict[str, Tensor]:
         """What its text model makes of a class."""
@@ -227,7 +190,7 @@ def host_detector(model: Any, clip: Any, threshold: float) -> Detector:
 
     network = model.model.diffusion_model
     if isinstance(network, RTv4):
-        return RTDetr(Lent(model, batch=32), threshold)
+        return RTDetr(Managed(network, patcher=model), threshold)
     if not isinstance(network, SAM3Model):
         raise ValueError(
             f"The connected model is {type(model.model).__name__}, which finds no objects. Connect "
@@ -238,4 +201,4 @@ def host_detector(model: Any, clip: Any, threshold: float) -> Detector:
             "SAM 3 finds objects by words: connect the CLIP output of the loader that gave its "
             "model."
         )
-    return Sam3(Lent(model, batch=1, also=(clip.patcher,)), clip, threshold)
+    return Sam3(Managed(network, batch=1, patcher=model), clip, threshold)

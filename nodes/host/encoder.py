@@ -22,7 +22,7 @@ from ...rewards.aesthetic import AestheticHead, head_from
 from ...rewards.encoder import Encoder, ImageEncoder, TextEncoder, Tokens, cut_off
 from ...rewards.preprocess import DINOV2_224, Patches, Preprocess
 from .reward_files import read, stamp
-from .reward_model import Managed, kept, weights_type
+from .reward_model import Managed, fine_type, kept
 
 __all__ = ["encoder_of", "folder_encoder", "head_of"]
 
@@ -63,7 +63,7 @@ def folder_encoder(path: Path) -> Encoder:
     Returns:
         The encoders.
     """
-    dtype = weights_type()
+    dtype = fine_type()
     key = ("encoder", *stamp(path), dtype)
     holder = kept(key, lambda: Managed(transformers_encoder.load(path, dtype)))
     return transformers_encoder.encoder(holder, path)

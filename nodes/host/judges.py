@@ -75,15 +75,17 @@ def find(name: str) -> Endpoint:
     )
 
 
-def complaint(name: str) -> str | Literal[True]:
+def complaint(name: str | None) -> str | Literal[True]:
     """Answer for the node's validate_inputs.
 
     Args:
-        name: As the workflow says it.
+        name: As the workflow says it; None where another node will, which is not known yet.
 
     Returns:
         True when it can be asked, else why not.
     """
+    if name is None:
+        return True
     try:
         find(name).key()
     except ValueError as error:

@@ -21,13 +21,14 @@ from ...rewards.weights import FOLDER, Weights, missing
 
 __all__ = ["choices", "clip_vocabulary", "complaint", "locate", "read", "register", "stamp"]
 
-FILES = {".safetensors", ".pt", ".pth", ".bin", ".onnx"}
+TENSORS = (".safetensors", ".pt", ".pth", ".bin")
+"""Suffixes of files that `read` reads."""
 
 
 def register() -> None:
     """Tell the host of the folder for rewards, models/flowsearch_rewards."""
     folder_paths.add_model_folder_path(FOLDER, str(Path(folder_paths.models_dir) / FOLDER))
-    folder_paths.folder_names_and_paths[FOLDER][1].update({*FILES, ".json", ".txt"})
+    folder_paths.folder_names_and_paths[FOLDER][1].update({*TENSORS, ".onnx", ".json", ".txt"})
 
 
 def clip_vocabulary() -> Path:
@@ -39,63 +40,52 @@ def clip_vocabulary() -> Path:
     return Path(str(comfy.sd1_clip.__file__)).parent / "sd1_tokenizer"
 
 
-def _found(folder: str, folders: bool) -> list[str]:
-    """Names of the files, or of the folders as transformers saves them, that are there."""
-    names = [name.replace("\\", "/") for name in folder_paths.get_filename_list(folder)]
-    inside = {name.removesuffix("/config.json") for name in names if name.endswith("/config.json")}
-    if folders:
-        return sorted(inside)
-    return [
-        name
-        for name in names
-        if Path(name).suffix in FILES and not any(name.startswith(f"{i}/") for i in inside)
-    ]
-
-
-def choices(folder: str = FOLDER, *, folders: bool = False, ends: str = "") -> list[str]:
+def choices(*, folders: bool = False, ends: tuple[str, ...] = TENSORS) -> list[str]:
     """List what is there to choose.
 
     Published files that are not there are no choices: the host's page offers what a workflow names
     and a list lacks. A node says where they come from in validate_inputs, by `complaint`.
 
     Args:
-        folder: Folder of the host.
         folders: Whether folders as transformers saves them are wanted, instead of files.
-        ends: Only files with this suffix, such as ".onnx"; empty for all.
+        ends: Suffixes of files that are wanted.
 
     Returns:
         Names, forward slashes.
     """
-    return [name for name in _found(folder, folders) if name.endswith(ends)]
+    names = [name.replace("\\", "/") for name in folder_paths.get_filename_list(FOLDER)]
+    inside = {name.removesuffix("/config.json") for name in names if name.endswith("/config.json")}
+    if folders:
+        return sorted(inside)
+    files = [name for name in names if name.endswith(ends)]
+    return [name for name in files if not any(name.startswith(f"{i}/") for i in inside)]
 
 
-def complaint(
-    name: str, known: Sequence[Weights] = (), folder: str = FOLDER
-) -> str | Literal[True]:
+def complaint(name: str | None, known: Sequence[Weights] = ()) -> str | Literal[True]:
     """Answer for a node's validate_inputs about a name of a list.
 
     Args:
-        name: What the workflow names.
+        name: What the workflow names; None where another node will, which is not known yet.
         known: Rows of the registry.
-        folder: Folder of the host.
 
     Returns:
         True when it is there, else why it is not and where to get it.
     """
+    if name is None:
+        return True
     try:
-        locate(name, known, folder)
+        locate(name, known)
     except ValueError as error:
         return str(error)
     return True
 
 
-def locate(name: str, known: Sequence[Weights] = (), folder: str = FOLDER) -> Path:
+def locate(name: str, known: Sequence[Weights] = ()) -> Path:
     """Find what a list named.
 
     Args:
         name: A name of `choices`.
         known: Rows of the registry, which know where to get it.
-        folder: The same folder.
 
     Returns:
         The path of the file, or of the folder.
@@ -103,13 +93,13 @@ def locate(name: str, known: Sequence[Weights] = (), folder: str = FOLDER) -> Pa
     Raises:
         ValueError: It is not there; the message says where to get it.
     """
-    row = next((row for row in known if row.name == name and row.folder == folder), None)
-    there = {found.replace("\\", "/"): found for found in folder_paths.get_filename_list(folder)}
+    row = next((row for row in known if row.name == name), None)
+    there = {found.replace("\\", "/"): found for found in folder_paths.get_filename_list(FOLDER)}
     for wanted, is_folder in ((name, False), (f"{name}/config.json", True)):
-        path = folder_paths.get_full_path(folder, there[wanted]) if wanted in there else None
+        path = folder_paths.get_full_path(FOLDER, there[wanted]) if wanted in there else None
         if path is not None:
             return Path(path).parent if is_folder else Path(path)
-    raise ValueError(missing(name, " or ".join(folder_paths.get_folder_paths(folder)), row))
+    raise ValueError(missing(name, " or ".join(folder_paths.get_folder_paths(FOLDER)), row))
 
 
 def read(path: Path) -> dict[str, Tensor]:

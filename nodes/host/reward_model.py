@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ...rewards.holder import in_batches
 from .measure import translated_oom
 
-__all__ = ["Managed", "kept", "weights_type"]
+__all__ = ["Managed", "fine_type", "kept", "weights_type"]
 
 N = TypeVar("N", bound=nn.Module)
 T = TypeVar("T")
@@ -52,6 +52,19 @@ def weights_type(device: torch.device | None = None) -> torch.dtype:
     return torch.float16 if management.should_use_fp16(device) else torch.float32
 
 
+def fine_type() -> torch.dtype:
+    """Type for networks that end in a cosine or a rating.
+
+    float16 is eight times finer than bfloat16: candidates of one prompt often differ by less than
+    bfloat16 resolves. The published networks of these kinds are used in float16.
+
+    Returns:
+        That of weights_type, but float16 where it is bfloat16.
+    """
+    found = weights_type()
+    return torch.float16 if found is torch.bfloat16 else found
+
+
 class Managed(Generic[N]):
     """A Holder whose network the host's memory manager moves.
 
@@ -76,6 +89,7 @@ class Managed(Generic[N]):
                 is a part of); it then stays the host's, and there is no second copy.
         """
         self._shell = _Shell(network.eval().requires_grad_(False))
+        self._is_own = patcher is None
         self._row_bytes, self._batch = row_bytes, batch
         self.patcher = patcher or CoreModelPatcher(
             self._shell,
@@ -109,13 +123,14 @@ class Managed(Generic[N]):
             except torch.cuda.OutOfMemoryError:
                 if batch == 1:
                     raise
-                batch = (batch + 1) // 2
-                management.soft_empty_cache()
+            # out here: inside, the error still holds the tensors of the failed batch
+            batch = (batch + 1) // 2
+            management.soft_empty_cache()
 
     def _run(self, function: Callable[[Any, Tensor], Tensor], rows: Tensor, batch: int) -> Tensor:
         with translated_oom():
             row = self._row_bytes + 4 * rows[0].numel()  # a row itself comes along, in float32
-            management.load_models_gpu([self.patcher], memory_required=batch * row)
+            self._load(batch * row)
             return in_batches(
                 lambda piece: function(self.network, piece),
                 rows,
@@ -123,6 +138,18 @@ class Managed(Generic[N]):
                 batch,
                 before=management.throw_exception_if_processing_interrupted,
             )
+
+    def _load(self, memory: int) -> None:
+        """Bring the network to its device, as a whole where its layers are not the host's.
+
+        The host leaves layers on the CPU where memory is short, and with --novram all of them; its
+        own layers fetch their weights as they run, those of torch and transformers do not.
+        """
+        management.load_models_gpu(
+            [self.patcher], memory_required=memory, force_full_load=self._is_own
+        )
+        if self._is_own and management.vram_state is management.VRAMState.NO_VRAM:
+            self._shell.to(self.patcher.load_device)
 
     def get_models(self) -> Sequence[Any]:
         """The patcher."""

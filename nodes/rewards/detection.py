@@ -52,7 +52,7 @@ class DetectorCountReward(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "weights",
-                    options=[*choices(ends=".onnx"), *folders, CONNECTED],
+                    options=[*choices(ends=(".onnx",)), *folders, CONNECTED],
                     default=KNOWN[0].name,
                     tooltip=(
                         "The detector, in models/flowsearch_rewards: a .onnx file (YOLO, "
@@ -77,7 +77,7 @@ class DetectorCountReward(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def validate_inputs(cls, weights: str, sam: str = NONE) -> str | Literal[True]:
+    def validate_inputs(cls, weights: str | None, sam: str | None = NONE) -> str | Literal[True]:
         """Say where a missing file comes from."""
         if weights != CONNECTED and (said := complaint(weights, KNOWN)) is not True:
             return said
@@ -122,8 +122,8 @@ def _advanced(folders: list[str]) -> list[io.Input]:
             optional=True,
             advanced=True,
             tooltip=(
-                "absolute: each missing or extra object costs 1. squared: a class that is off by n "
-                "costs n squared, as in the RBF paper."
+                "absolute (the default): each missing or extra object costs 1. squared: a class "
+                "that is off by n costs n squared, as in the RBF paper."
             ),
         ),
         io.Combo.Input(
@@ -133,8 +133,9 @@ def _advanced(folders: list[str]) -> list[io.Input]:
             optional=True,
             advanced=True,
             tooltip=(
-                "ignore: objects of classes that no target names cost nothing. wrong: each costs 1 "
-                "(squared: their number squared); for detectors with a fixed list of classes."
+                "ignore (the default): objects of classes that no target names cost nothing. "
+                "wrong: each costs 1 (squared: their number squared); for detectors with a fixed "
+                "list of classes."
             ),
         ),
         io.Float.Input(
@@ -146,9 +147,9 @@ def _advanced(folders: list[str]) -> list[io.Input]:
             optional=True,
             advanced=True,
             tooltip=(
-                "Least confidence of an object. 0 takes the detector's own: YOLO 0.25, FastestDet "
-                "0.65, Grounding DINO and OWLv2 0.2, RT-DETR and SAM 3 0.5. Lower finds more and "
-                "invents more."
+                "Least confidence of an object. 0, the default, takes the detector's own: YOLO "
+                "0.25, FastestDet 0.65, Grounding DINO and OWLv2 0.2, RT-DETR and SAM 3 0.5. Lower "
+                "finds more and invents more."
             ),
         ),
         io.Combo.Input(
@@ -159,7 +160,8 @@ def _advanced(folders: list[str]) -> list[io.Input]:
             advanced=True,
             tooltip=(
                 "Segment Anything's folder, for Grounding DINO and OWLv2: whether two boxes are "
-                "one object is then decided by masks, as in the RBF paper. none goes by the boxes."
+                "one object is then decided by masks, as in the RBF paper. none, the default, goes "
+                "by the boxes."
             ),
         ),
     ]

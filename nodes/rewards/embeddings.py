@@ -47,7 +47,7 @@ class LoadEncoder(io.ComfyNode):
                     options=choices(folders=True),
                     default=FOLDERS[0].name,
                     tooltip=(
-                        "A folder below models/flowsearch_rewards with config.json, weights, "
+                        "A folder below models/flowsearch_rewards with config.json, *.safetensors, "
                         "preprocessor and tokenizer, as published. Large models judge better and "
                         "take longer. The help page names folders and where to get them."
                     ),
@@ -57,7 +57,7 @@ class LoadEncoder(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, weights: str) -> str | Literal[True]:
+    def validate_inputs(cls, weights: str | None) -> str | Literal[True]:
         """Say where a missing folder comes from."""
         return complaint(weights, FOLDERS)
 
@@ -149,7 +149,7 @@ class ImageMatchReward(io.ComfyNode):
                 _encoder(
                     "Judges likeness: a CLIP_VISION from Load CLIP Vision (CLIP, SigLIP, DINOv2), "
                     "or Load Reward Encoder. CLIP and SigLIP compare meaning and style, DINOv2 "
-                    "looks."
+                    "the look of things."
                 ),
                 io.Autogrow.Input(
                     "references",
@@ -213,7 +213,7 @@ class AestheticReward(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, weights: str) -> str | Literal[True]:
+    def validate_inputs(cls, weights: str | None) -> str | Literal[True]:
         """Say where a missing file comes from."""
         return complaint(weights, HEADS)
 

@@ -69,9 +69,9 @@ class JudgeReward(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, judge: str | None = None) -> str | Literal[True]:
-        """Say how to configure a judge that is not there; one from a link is not known yet."""
-        return True if judge is None else judges.complaint(judge)
+    def validate_inputs(cls, judge: str | None) -> str | Literal[True]:
+        """Say how to configure a judge that is not there."""
+        return judges.complaint(judge)
 
     @classmethod
     def fingerprint_inputs(

@@ -70,7 +70,7 @@ class LoadLanguageModel(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, weights: str) -> str | Literal[True]:
+    def validate_inputs(cls, weights: str | None) -> str | Literal[True]:
         """Explain a missing folder."""
         return complaint(weights, KNOWN)
 
@@ -109,7 +109,10 @@ class VQAScoreReward(io.ComfyNode):
                     default="",
                     multiline=True,
                     dynamic_prompts=False,
-                    tooltip="What the picture should show. Put where a question says {prompt}.",
+                    tooltip=(
+                        "What the picture should show. Put where a question says {prompt}; may be "
+                        "empty where none does."
+                    ),
                 ),
                 io.String.Input(
                     "questions",
@@ -141,8 +144,9 @@ class VQAScoreReward(io.ComfyNode):
                     optional=True,
                     advanced=True,
                     tooltip=(
-                        "How several probabilities become one. mean: a wrong part costs its share. "
-                        "geometric_mean: one part that is surely wrong makes the whole near 0."
+                        "How several probabilities become one. mean (the default): a wrong part "
+                        "costs its share. geometric_mean: one part that is surely wrong makes the "
+                        "whole near 0."
                     ),
                 ),
                 io.Boolean.Input(
@@ -151,8 +155,8 @@ class VQAScoreReward(io.ComfyNode):
                     optional=True,
                     advanced=True,
                     tooltip=(
-                        "Off: probability of Yes among all words, as in the paper. On: among Yes "
-                        "and No only, for models that like to begin with other words."
+                        "Off (the default): probability of Yes among all words, as in the paper. "
+                        "On: among Yes and No only, for models that like to begin with other words."
                     ),
                 ),
             ],
@@ -223,10 +227,10 @@ class VLMCountReward(io.ComfyNode):
                     optional=True,
                     advanced=True,
                     tooltip=(
-                        "log_probability: log of the probability of the right number, 0 is best, "
-                        "strict. expected_error: minus how far off the answer is on average, "
-                        "forgiving. greedy_text: minus how far off the written answer is, whole "
-                        "numbers, for models whose probabilities cannot be read."
+                        "log_probability (the default): log of the probability of the right "
+                        "number, 0 is best, strict. expected_error: minus how far off the answer "
+                        "is on average, forgiving. greedy_text: minus how far off the written "
+                        "answer is, whole numbers, for models whose probabilities cannot be read."
                     ),
                 ),
                 io.String.Input(
@@ -235,7 +239,8 @@ class VLMCountReward(io.ComfyNode):
                     dynamic_prompts=False,
                     optional=True,
                     advanced=True,
-                    tooltip="What is asked; {things} becomes the plural, {thing} the singular.",
+                    tooltip="What is asked; {things} becomes the plural, {thing} the singular. One "
+                    "of the two has to be there.",
                 ),
             ],
             outputs=[FlowReward.Output(id="reward", tooltip="0 is right for certain.")],

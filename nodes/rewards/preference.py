@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from comfy_api.latest import io
 
 from ...rewards.base import Reward
@@ -14,7 +13,7 @@ from ...rewards.image_reward import ImageReward, Judged, bert_ids
 from ...rewards.preference import network_from
 from ...rewards.sources import BERT_VOCABULARY, HPS, IMAGE_REWARD, PICK_SCORE
 from ..host.reward_files import choices, clip_vocabulary, complaint, locate, read, stamp
-from ..host.reward_model import Managed, kept, weights_type
+from ..host.reward_model import Managed, fine_type, kept
 from ..sockets import CATEGORY_REWARDS, FlowReward
 
 __all__ = ["NODES", "PreferenceReward"]
@@ -26,16 +25,9 @@ ROW_BYTES = 80 * 2**20
 its reduction, and the widest layer of one block."""
 
 
-def _type() -> torch.dtype:
-    """Float16 where the host would take bfloat16: eight times finer, and these networks were
-    published with it; candidates often differ by less than bfloat16 resolves."""
-    found = weights_type()
-    return torch.float16 if found is torch.bfloat16 else found
-
-
 def _holder(path: Path) -> Managed[Any]:
     """The network of a file, kept once however many nodes use it."""
-    dtype = _type()
+    dtype = fine_type()
     return kept(
         ("preference", *stamp(path), dtype),
         lambda: Managed(network_from(read(path), dtype), ROW_BYTES),
@@ -69,7 +61,7 @@ class PreferenceReward(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "weights",
-                    options=[name for name in choices() if not name.endswith(".onnx")],
+                    options=choices(),
                     default=PICK_SCORE.name,
                     tooltip=(
                         "Published file in models/flowsearch_rewards: PickScore (0.18 poor, 0.23 "
@@ -98,7 +90,7 @@ class PreferenceReward(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, weights: str) -> str | Literal[True]:
+    def validate_inputs(cls, weights: str | None) -> str | Literal[True]:
         """Say where a missing file comes from."""
         answer = complaint(weights, KNOWN)
         if answer is True and weights == IMAGE_REWARD.name:

@@ -86,8 +86,8 @@ def _statistic() -> io.DynamicCombo.Input:
             max=64,
             optional=True,
             tooltip=(
-                "Most colours taken from the reference. 1: its mean colour; 64: even small details "
-                "of it, and more pictures fit."
+                "Most colours taken from the reference, 8 by default. 1: its mean colour; 64: even "
+                "small details of it, and more pictures fit."
             ),
         ),
     ]
@@ -128,8 +128,9 @@ def _direction() -> io.DynamicCombo.Input:
             io.DynamicCombo.Option("target", [value]),
         ],
         tooltip=(
-            "higher: the more the better. lower: the less the better. target: the nearer to a "
-            "value of yours the better, 0 at it; the search then has something to stop at."
+            "higher (the default): the more the better. lower: the less the better. target: the "
+            "nearer to a value of yours the better, 0 at it; the search then has something to stop "
+            "at."
         ),
     )
 

@@ -48,7 +48,7 @@ class TextInImageReward(io.ComfyNode):
                     optional=True,
                     advanced=True,
                     tooltip=(
-                        "What does not count. spaces: readers often miss them. "
+                        "What does not count. spaces (the default): readers often miss them. "
                         "spaces_and_punctuation: letters and digits only. nothing: every character."
                     ),
                 ),
@@ -58,21 +58,21 @@ class TextInImageReward(io.ComfyNode):
                     optional=True,
                     advanced=True,
                     tooltip=(
-                        "Whether capital letters differ from small ones. Off: EXIT is exit; on: "
-                        "each wrong case counts as a wrong letter."
+                        "Whether capital letters differ from small ones. Off (the default): EXIT "
+                        "is exit; on: each wrong case counts as a wrong letter."
                     ),
                 ),
                 _share(
                     "extra",
                     0.0,
-                    "Weight of letters that should not be there, 0 to 1. 0: other text in the "
-                    "picture is free; 1: a letter too many costs as much as a wrong one.",
+                    "Weight of letters that should not be there, 0 to 1. 0 (the default): other "
+                    "text in the picture is free; 1: a letter too many costs like a wrong one.",
                 ),
                 _share(
                     "min_confidence",
                     0.5,
-                    "Confidence of the reader, 0 to 1, below which a piece was not read. 0: "
-                    "guesses count; 0.9: only what is plain to read.",
+                    "Confidence of the reader, 0 to 1, below which a piece was not read, 0.5 by "
+                    "default. 0: guesses count; 0.9: only what is plain to read.",
                 ),
             ],
             outputs=[FlowReward.Output(id="reward", tooltip="1 is all of it; 0 is nothing of it.")],

@@ -1,17 +1,21 @@
 """Rewards' networks in the host's memory manager, and their files in its folders."""
 
 import gc
+import inspect
 from pathlib import Path
 
 import comfy.model_management as management
 import folder_paths
 import pytest
 import torch
+from comfy.model_patcher import CoreModelPatcher
 from safetensors.torch import save_file
 from torch import nn
 
-from flowsearch.nodes.host import reward_files
-from flowsearch.nodes.host.reward_model import Managed, kept, weights_type
+from flowsearch.nodes.host import reward_files, reward_model
+from flowsearch.nodes.host.reward_model import Managed, fine_type, kept, weights_type
+from flowsearch.nodes.rewards import NODES
+from flowsearch.nodes.rewards.text import TextInImageReward
 from flowsearch.rewards.weights import FOLDER, Weights
 
 
@@ -92,6 +96,42 @@ def test_batches_are_halved_while_memory_runs_out_and_one_row_is_the_end():
         holder.run(lambda network, rows: small_memory(network, rows, 0), ROWS)
 
 
+class TestShortMemory:
+    """Layers of torch cannot run where the host left them on the CPU, as its own can."""
+
+    def test_the_host_leaves_layers_behind_unless_it_loads_all(self):
+        elsewhere, cpu = torch.device("meta"), torch.device("cpu")
+        patcher = CoreModelPatcher(nn.Linear(3, 2), load_device=elsewhere, offload_device=cpu)
+        patcher.load(elsewhere, lowvram_model_memory=1)
+        assert patcher.model.weight.device == cpu
+        patcher.load(elsewhere, full_load=True)
+        assert patcher.model.weight.device == elsewhere
+
+    @pytest.mark.parametrize("is_own", [True, False])
+    def test_only_what_the_host_did_not_make_is_loaded_whole(self, is_own, monkeypatch):
+        holder, asked, load = managed(), [], management.load_models_gpu
+        if not is_own:
+            holder = Managed(holder.network, patcher=holder.patcher)
+
+        def note(*args, **kwargs):
+            asked.append(kwargs["force_full_load"])
+            return load(*args, **kwargs)
+
+        monkeypatch.setattr(management, "load_models_gpu", note)
+        holder.run(apply, ROWS)
+        assert asked == [is_own]
+
+    def test_an_eviction_between_batches_of_two_networks_costs_no_value(self):
+        """Two rewards in turn, each thrown out for the other, as where both do not fit."""
+        first, second = managed(), managed()
+        expected = first.network(ROWS)
+        for _ in range(3):
+            for holder in (first, second):
+                assert torch.equal(holder.run(apply, ROWS), expected)
+                management.free_memory(1e32, holder.patcher.load_device)
+                assert not is_loaded(holder)
+
+
 def test_a_network_is_kept_once_and_only_while_it_is_used():
     made = []
 
@@ -110,6 +150,13 @@ def test_a_network_is_kept_once_and_only_while_it_is_used():
 
 def test_the_type_is_full_on_a_cpu():
     assert weights_type() == torch.float32
+    assert fine_type() == torch.float32
+
+
+def test_cosines_are_not_computed_in_bfloat16(monkeypatch):
+    for found, fine in ((torch.bfloat16, torch.float16), (torch.float16, torch.float16)):
+        monkeypatch.setattr(reward_model, "weights_type", lambda found=found: found)
+        assert fine_type() == fine
 
 
 @pytest.fixture
@@ -133,7 +180,7 @@ KNOWN = (Weights("pick.safetensors", "https://example.org/pick", "MIT", 3_900_00
 def test_lists_hold_files_and_folders_apart(folder):
     assert reward_files.choices() == ["head.safetensors"]
     assert reward_files.choices(folders=True) == ["siglip"]
-    assert reward_files.choices(ends=".onnx") == []
+    assert reward_files.choices(ends=(".onnx",)) == []
     assert reward_files.locate("head.safetensors") == folder / "head.safetensors"
     assert reward_files.locate("siglip") == folder / "siglip"
 
@@ -157,6 +204,22 @@ def test_a_missing_file_is_explained(folder):
     for word in ("https://example.org/pick", "3,900 MB", "ab12", "MIT", str(folder), "that name"):
         assert word in text
     assert reward_files.complaint("head.safetensors", KNOWN) is True
+
+
+def loaders():
+    """Every node of a reward that names a file or a judge in a list."""
+    checked = [node for node in NODES if "validate_inputs" in vars(node)]
+    return [node for node in checked if node is not TextInImageReward]
+
+
+@pytest.mark.parametrize("node", loaders(), ids=lambda node: node.__name__)
+def test_a_name_that_another_node_will_give_is_not_complained_of(folder, node):
+    """The host passes None for an input that is linked."""
+    names = inspect.signature(node.validate_inputs).parameters
+    assert names
+    assert node.validate_inputs(**dict.fromkeys(names)) is True
+    first = next(iter(names))
+    assert "is not in" in node.validate_inputs(**{first: "nothing.bin"})
 
 
 @pytest.mark.parametrize(

@@ -187,7 +187,11 @@ class TestFiles:
         assert onnx_detector._names(text, Path("a.onnx")) == names
 
     @pytest.mark.parametrize(
-        "text", ["__import__('os').getcwd()", "{0: 1}", "cat", "7", "{1: 'cat'}", "[]"]
+        "text",
+        [
+            *("__import__('os').getcwd()", "{0: 1}", "cat", "7", "{1: 'cat'}", "[]"),
+            *("{[]: 'cat'}", "[" * 10_000, "-" * 200_000 + "1", "'cat'" * 300_000),
+        ],
     )
     def test_what_is_no_names_is_refused_and_never_run(self, text):
         with pytest.raises(ValueError, match=r"a\.onnx: its class names"):
