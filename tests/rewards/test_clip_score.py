@@ -155,13 +155,13 @@ def test_a_folder_of_another_architecture_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"'llama'.*clip, siglip"):
         load(tmp_path, torch.float32)
     (tmp_path / "config.json").write_text("{oops", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"cannot load(?s:.*)published encoder"):
+    with pytest.raises(ValueError, match=r"cannot load(?s:.*)published model"):
         load(tmp_path, torch.float32)
     (tmp_path / "config.json").write_text('{"model_type": "clip"}', encoding="utf-8")
-    with pytest.raises(ValueError, match=r"cannot load(?s:.*)published encoder"):
+    with pytest.raises(ValueError, match=r"cannot load(?s:.*)published model"):
         load(tmp_path, torch.float32)
     (tmp_path / "model.safetensors").write_bytes(b"<!DOCTYPE html> not found")
-    with pytest.raises(ValueError, match=r"cannot load(?s:.*)published encoder"):
+    with pytest.raises(ValueError, match=r"cannot load(?s:.*)published model"):
         load(tmp_path, torch.float32)
 
 

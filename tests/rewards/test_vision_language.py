@@ -314,7 +314,7 @@ class TestFolders:
 
     def test_another_kind_is_explained_without_a_list_of_all_kinds(self, tmp_path):
         (tmp_path / "config.json").write_text('{"model_type": "clip"}')
-        with pytest.raises(ValueError, match="image-text-to-text") as found:
+        with pytest.raises(ValueError, match="AutoModelForImageTextToText") as found:
             load_network(tmp_path, torch.float32)
         assert len(str(found.value)) < 700
 
