@@ -243,8 +243,9 @@ def pil_resize(x: Tensor, size: tuple[int, int], resample: str) -> Tensor:
         Shape (B, 3, *size), multiples of 1/255.
     """
     # one by one on a CPU, where asking for the memory of a batch takes longer than its arithmetic
-    at_once = 1 if x.device.type == "cpu" else max(1, x.shape[0])
-    return torch.cat([_pil_resized(rows, size, resample) for rows in x.split(at_once)])
+    at_once = 1 if x.device.type == "cpu" else x.shape[0]
+    starts = range(0, max(1, x.shape[0]), max(1, at_once))
+    return torch.cat([_pil_resized(x[i : i + at_once], size, resample) for i in starts])
 
 
 def _pil_resized(x: Tensor, size: tuple[int, int], resample: str) -> Tensor:
