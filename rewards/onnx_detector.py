@@ -193,7 +193,12 @@ class OnnxDetector:
     def _run(self, x: Tensor) -> list[Tensor]:
         """Rows x0, y0, x1, y1, score, class of each picture, in its pixels."""
         model = self.model
-        y, scale, margin = model.kind.prepare(x, model.height, model.width)
+        # one by one: for a batch, asking for memory takes longer than the arithmetic
+        ready = [
+            model.kind.prepare(x[i : i + 1].contiguous(), model.height, model.width)
+            for i in range(x.shape[0])
+        ]
+        y, (_, scale, margin) = torch.cat([one for one, _, _ in ready]), ready[0]
         entry = model.session.get_inputs()[0]
         count = y.shape[0]
         if isinstance(entry.shape[0], int) and count < model.batch:

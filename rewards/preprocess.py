@@ -33,7 +33,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 RESAMPLE = {2: "bilinear", 3: "bicubic"}
 BITS = 22
 HALF_BITS = 1 << 11
-BLOCK = 32
+BLOCK = 16
+"""New pixels at once on a CPU: a filter's matrix is mostly zeros."""
 
 
 @dataclass(frozen=True)
@@ -241,10 +242,21 @@ def pil_resize(x: Tensor, size: tuple[int, int], resample: str) -> Tensor:
     Returns:
         Shape (B, 3, *size), multiples of 1/255.
     """
-    x = _kept(x.detach().mul(255.0).add(0.5).floor().clamp(0.0, 255.0), x.clamp(0.0, 1.0) * 255.0)
-    for dim, wanted in ((3, size[1]), (2, size[0])):
-        if x.shape[dim] != wanted:
-            x = _resampled(x.movedim(dim, -1), wanted, resample).movedim(-1, dim)
+    # one by one on a CPU, where asking for the memory of a batch takes longer than its arithmetic
+    at_once = 1 if x.device.type == "cpu" else x.shape[0]
+    starts = range(0, max(1, x.shape[0]), max(1, at_once))
+    return torch.cat([_pil_resized(x[i : i + at_once], size, resample) for i in starts])
+
+
+def _pil_resized(x: Tensor, size: tuple[int, int], resample: str) -> Tensor:
+    """Round to 8 bits, resample the rows, then the columns."""
+    levels = torch.mul(x.detach(), 255.0, out=x.new_empty(x.shape, requires_grad=False))
+    levels = levels.add_(0.5).floor_().clamp_(0.0, 255.0)
+    x = _kept(levels, x.clamp(0.0, 1.0) * 255.0) if x.requires_grad else levels
+    if x.shape[3] != size[1]:
+        x = _resampled(x, size[1], resample)
+    if x.shape[2] != size[0]:
+        x = _resampled(x.mT, size[0], resample).mT
     return x / 255.0
 
 
@@ -252,14 +264,18 @@ def _resampled(x: Tensor, wanted: int, resample: str) -> Tensor:
     """One pass over the last dimension.
 
     A weight of 22 bits is high 2^11 + low with both within 11 bits, so each product with a level
-    and the sum of all fits a float32 (of TF32 too) without rounding.
+    and the sum of all fits a float32 (of TF32 too) without rounding, and so does
+    floor((floor(sum of low / 2^11) + sum of high) / 2^11).
     """
     levels, found = x.detach(), list[Tensor]()
-    for there, *parts in _filter(x.shape[-1], wanted, resample):
-        high, low = (part.to(x.device) for part in parts)
-        total = (levels[..., there] @ high).int() * HALF_BITS + (levels[..., there] @ low).int()
-        exact = ((total + (1 << BITS >> 1)) >> BITS).clamp(0, 255).float()
+    block = BLOCK if x.device.type == "cpu" else wanted
+    for there, both in _filter(x.shape[-1], wanted, resample, block):
+        both = both.to(x.device)
+        high, low = (levels[..., there] @ both).chunk(2, dim=-1)
+        low = low.div_(HALF_BITS).floor_()
+        exact = low.add_(high).add_(HALF_BITS >> 1).div_(HALF_BITS).floor_().clamp_(0.0, 255.0)
         if x.requires_grad:
+            high, low = both.chunk(2, dim=-1)
             smooth = x[..., there] @ (high * HALF_BITS + low) / (1 << BITS)
             exact = _kept(exact, smooth.clamp(0.0, 255.0))
         found.append(exact)
@@ -272,10 +288,11 @@ def _kept(exact: Tensor, smooth: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def _filter(length: int, wanted: int, resample: str) -> list[tuple[slice, Tensor, Tensor]]:
-    """Weights of PIL's filter in fixed point, as high 2^11 + low, for some new pixels at a time.
+def _filter(length: int, wanted: int, resample: str, block: int) -> list[tuple[slice, Tensor]]:
+    """Weights of PIL's filter in fixed point, as high 2^11 + low, for `block` new pixels at a time.
 
-    Each entry: which old pixels they need, and both parts, shape (old pixels, new pixels).
+    Each entry: which old pixels they need, and both parts side by side, shape (old pixels,
+    2 new pixels).
     """
     scale = length / wanted
     wide = max(scale, 1.0)
@@ -290,11 +307,11 @@ def _filter(length: int, wanted: int, resample: str) -> list[tuple[slice, Tensor
     whole = (fixed.abs() + 0.5).floor() * fixed.sign()
     high = (whole / HALF_BITS).round()
     low = whole - high * HALF_BITS
-    blocks: list[tuple[slice, Tensor, Tensor]] = []
-    for start in range(0, wanted, BLOCK):
-        new = slice(start, min(start + BLOCK, wanted))
+    blocks: list[tuple[slice, Tensor]] = []
+    for start in range(0, wanted, block):
+        new = slice(start, min(start + block, wanted))
         old = slice(int(first[new.start]), int(last[new.stop - 1]))
-        blocks.append((old, high[old, new].float(), low[old, new].float()))
+        blocks.append((old, torch.cat([high[old, new], low[old, new]], dim=1).float()))
     return blocks
 
 

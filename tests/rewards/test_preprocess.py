@@ -11,6 +11,7 @@ from torchvision.transforms import v2
 from transformers import AutoImageProcessor, CLIPImageProcessor
 from transformers.image_transforms import get_resize_output_image_size
 
+from flowsearch.rewards import preprocess
 from flowsearch.rewards.preprocess import (
     CLIP_224,
     DINOV2_224,
@@ -218,3 +219,11 @@ def test_values_beyond_the_range_are_cut_as_8_bit_pictures_are():
     images = torch.tensor([-0.5, 0.5, 1.5])[:, None, None, None].expand(3, 224, 224, 3)
     expected = CLIP_224(images.clamp(0, 1))
     assert torch.equal(CLIP_224(images), expected)
+
+
+def test_how_many_columns_are_made_at_once_changes_nothing(monkeypatch):
+    """A CPU makes a few at once, other devices all."""
+    images = floats(picture(301, 457))
+    few = CLIP_224(images)
+    monkeypatch.setattr(preprocess, "BLOCK", 224)
+    assert torch.equal(CLIP_224(images), few)
