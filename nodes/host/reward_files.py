@@ -6,6 +6,7 @@ folders, so none leads out of them.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from pickle import UnpicklingError
@@ -19,10 +20,22 @@ from torch import Tensor
 
 from ...rewards.weights import FOLDER, Weights, missing
 
-__all__ = ["choices", "clip_vocabulary", "complaint", "locate", "read", "register", "stamp"]
+__all__ = [
+    "choices",
+    "clip_vocabulary",
+    "complaint",
+    "digest",
+    "locate",
+    "read",
+    "register",
+    "stamp",
+]
 
 TENSORS = (".safetensors", ".pt", ".pth", ".bin")
 """Suffixes of files that `read` reads."""
+
+SMALL = 64 * 2**20
+"""Bytes of a file whose digest is worth the time whenever a node runs."""
 
 
 def register() -> None:
@@ -129,6 +142,20 @@ def read(path: Path) -> dict[str, Tensor]:
             f"{path.name} is not read ({path.stat().st_size / 1e6:,.1f} MB): it was cut short, or "
             f"is no file of weights. Get it again. What was said: {str(cause).splitlines()[0]}"
         ) from cause
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file, for a reward's description.
+
+    Args:
+        path: A file or a folder.
+
+    Returns:
+        Hexadecimal digits; empty for a folder, and for a file that takes long to read.
+    """
+    if path.is_dir() or path.stat().st_size > SMALL:
+        return ""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def stamp(path: Path) -> tuple[str, int, int]:

@@ -10,7 +10,7 @@ from ...rewards.counting import parse_targets
 from ...rewards.detector_count import OTHERS, RULES, DetectorCount
 from ...rewards.registry import REWARDS
 from ..host.detectors import file_detector, host_detector
-from ..host.reward_files import choices, complaint, locate
+from ..host.reward_files import choices, complaint, digest, locate
 from ..sockets import CATEGORY_REWARDS, FlowReward
 
 __all__ = ["NODES", "DetectorCountReward"]
@@ -96,20 +96,26 @@ class DetectorCountReward(io.ComfyNode):
         clip: Any = None,
     ) -> io.NodeOutput:
         """Close the reward over its targets."""
-        if (weights == CONNECTED) != (model is not None):
-            raise ValueError(
-                f"weights is '{weights}' and the model socket is "
-                f"{'empty' if model is None else 'connected'}. Connect RT-DETR or SAM 3 and choose "
-                f"{CONNECTED}, or disconnect it and choose a file."
-            )
+        _require_one(weights, model)
+        row = next((row for row in KNOWN if row.name == weights), None)
+        about = {"licence": row.licence, "source": row.page} if row else {}
         if model is not None:
             detector = host_detector(model, clip, threshold)
         else:
-            masks = None if sam == NONE else locate(sam, KNOWN)
-            detector = file_detector(locate(weights, KNOWN), masks, threshold)
-        row = next((row for row in KNOWN if row.name == weights), None)
-        about = {"licence": row.licence, "source": row.page, "sha256": row.sha256} if row else {}
+            masks, path = None if sam == NONE else locate(sam, KNOWN), locate(weights, KNOWN)
+            detector = file_detector(path, masks, threshold)
+            about["sha256"] = digest(path)
         return io.NodeOutput(DetectorCount(detector, parse_targets(targets), rule, others, **about))
+
+
+def _require_one(weights: str, model: Any) -> None:
+    """Refuse a file with a model connected, and neither."""
+    if (weights == CONNECTED) != (model is not None):
+        raise ValueError(
+            f"weights is '{weights}' and the model socket is "
+            f"{'empty' if model is None else 'connected'}. Connect RT-DETR or SAM 3 and choose "
+            f"{CONNECTED}, or disconnect it and choose a file."
+        )
 
 
 def _advanced(folders: list[str]) -> list[io.Input]:

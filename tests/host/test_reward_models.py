@@ -1,6 +1,7 @@
 """Rewards' networks in the host's memory manager, and their files in its folders."""
 
 import gc
+import hashlib
 import inspect
 from pathlib import Path
 
@@ -234,3 +235,9 @@ def test_a_change_of_a_file_changes_its_stamp(folder):
     assert reward_files.stamp(folder / "siglip") == before
     (folder / "siglip" / "model.safetensors").write_text("longer")
     assert reward_files.stamp(folder / "siglip") != before
+
+
+def test_a_digest_is_that_of_the_file(folder):
+    file = folder / "head.safetensors"
+    assert reward_files.digest(file) == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert reward_files.digest(folder / "siglip") == ""

@@ -1,18 +1,27 @@
 """Score Images: what is kept, in which order, what is told, and that it can be cancelled."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import comfy.model_management
+import numpy as np
 import pytest
+import skimage
 import torch
 from comfy_execution.graph_utils import ExecutionBlocker
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
+from reward_cases.detection import yolo11n
 
 from flowsearch.nodes.scoring import CHUNK, Ranking, ScoreImages, scored
 from flowsearch.rewards.base import Assessment
+from flowsearch.rewards.counting import parse_targets
+from flowsearch.rewards.detector_count import DetectorCount
+from flowsearch.rewards.image_statistic import ImageStatistic
 from flowsearch.rewards.latent import LatentReward
+from flowsearch.rewards.onnx_detector import OnnxDetector
 
 
 class Corner:
@@ -188,3 +197,30 @@ class Lost(Corner):
 def test_what_cannot_be_scored_is_refused(images, reward, why):
     with pytest.raises(ValueError, match=why):
         scored(images, reward)
+
+
+class TestPhotographs:
+    """Real photographs, judged by rewards with real weights or none."""
+
+    def photographs(self, names):
+        folder = Path(skimage.__file__).parent / "data"
+        found = [Image.open(folder / name).convert("RGB").resize((512, 512)) for name in names]
+        return torch.stack([torch.from_numpy(np.array(picture)) for picture in found]) / 255.0
+
+    def test_the_sharp_photograph_comes_before_its_blurred_copies(self):
+        sharp = self.photographs(["chelsea.png"])
+        planes = sharp.movedim(-1, 1)
+        blurred = [torch.nn.functional.avg_pool2d(planes, k, 1, k // 2) for k in (9, 3)]
+        images = torch.cat([*(plane.movedim(1, -1) for plane in blurred), sharp])
+        kept, scores = run(images, keep=1, reward=ImageStatistic("sharpness")).result[:2]
+        assert scores == sorted(scores)
+        assert torch.equal(kept, sharp)
+
+    def test_the_detector_keeps_the_photograph_of_one_cat(self):
+        images = self.photographs(["coffee.png", "chelsea.png", "astronaut.png"])
+        reward = DetectorCount(OnnxDetector(yolo11n()), parse_targets("one cat"))
+        kept, scores = run(images, at_least=0.0, reward=reward).result[:2]
+        assert scores == [-1.0, 0.0, -1.0]
+        assert torch.equal(kept, images[1:2])
+        drawn = run(images, keep=1, reward=reward, draw=True).result[0]
+        assert float((drawn - kept).abs().amax()) > 0.5
