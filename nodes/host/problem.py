@@ -28,6 +28,7 @@ from ...samplers.transition import Transition
 from ..field import batch_keys, coordinates_of
 from ..flow_sampler import STEP
 from .conditioning import guider_of_row, row_of
+from .history import Keyframes, fresh_cache, sigmas_with
 from .judge import Judge
 from .measure import CallCounter, RowCounter, translated_oom
 
@@ -93,6 +94,7 @@ class HostProblem:
         self.linear_sigmas = [sigma_from_r(self._path, s) for s in own]
         self._own_sigmas = dict(zip(self.linear_sigmas, own, strict=True))
         self._at_max = inner is not None and inner.max_denoise(guider, sigmas)
+        self._keyframes = Keyframes(guider, sigmas)
         self._items: dict[int, tuple[CFGGuider, dict[str, Any], Tensor | None]] = {}
 
     def masks(self) -> list[Tensor]:
@@ -256,6 +258,8 @@ class HostProblem:
         model.noise = self._noise[item].expand_as(x) if mask_noise is None else mask_noise
         mask = None if mask is None else mask.expand_as(x)
         per_row = x.new_full((x.shape[0],), sigma)
+        options["transformer_options"]["sample_sigmas"] = sigmas_with(self._sigmas, sigma)
+        self._keyframes.place(per_row[0], options)
         with self._counter as counted, translated_oom():
             seed = self._extra_args.get("seed")
             denoised = model(x, per_row, mask, model_options=options, seed=seed)
@@ -330,7 +334,10 @@ class HostProblem:
     def _run_row(self, item: int, z: Tensor, seed: int, sigmas: Tensor) -> State:
         guider, _, mask = self._item(item)
         calls = CallCounter(guider)
-        extra_args = {"model_options": self._options(), "seed": seed}
+        options = self._options()
+        fresh_cache(options)
+        self._keyframes.restart(options)
+        extra_args = {"model_options": options, "seed": seed}
         given = (z.unsqueeze(0), self.latent[item].unsqueeze(0), mask)
         with self._counter as counted, translated_oom():
             x = self._inner.sample(calls, sigmas, extra_args, interruptible, *given, True)
