@@ -150,10 +150,7 @@ def _slice_control(
         ours.cond_hint_original = row_of(ours.cond_hint_original, row)
     ours.extra_concat_orig = [row_of(extra, row) for extra in ours.extra_concat_orig]
     controls[id(control)] = ours
-    others: dict[Any, Any] = getattr(
-        control, "multigpu_clones", {}
-    )  # on other devices; newer hosts
-    ours.multigpu_clones = {
-        device: _slice_control(clone, row, controls) for device, clone in others.items()
-    }  # pyright: ignore[reportAttributeAccessIssue]
+    others: dict[Any, Any] = getattr(control, "multigpu_clones", {})  # newer hosts: other devices
+    clones: Any = {device: _slice_control(other, row, controls) for device, other in others.items()}
+    ours.multigpu_clones = clones
     return ours

@@ -177,7 +177,7 @@ class Keyframes:
         for group in self._groups:
             group.reset()
             vars(group)["_curr_t"] = -1.0
-            advance: Callable[..., object] = group.prepare_current_keyframe
+            advance: Any = group.prepare_current_keyframe  # takes a tensor, whatever it says
             for passed in (*self._sigmas[self._sigmas > sigma], sigma):
                 advance(passed, options["transformer_options"])
         self._strengths = [float(group.strength) for group in self._groups]
