@@ -17,7 +17,7 @@ from comfy.controlnet import ControlBase
 from comfy.samplers import CFGGuider
 from torch import Tensor
 
-__all__ = ["cond_tensors", "guider_of_row", "row_of"]
+__all__ = ["cond_tensors", "conds_of", "guider_of_row", "row_of"]
 
 
 def row_of(tensor: Tensor, row: int) -> Tensor:
@@ -73,6 +73,21 @@ def cond_tensors(guider: CFGGuider) -> Iterator[Tensor]:
                 values = held.cond if isinstance(held.cond, list | tuple) else [held.cond]
                 yield from (value for value in values if isinstance(value, Tensor))
             yield from (cond[key] for key in ("mask",) if isinstance(cond.get(key), Tensor))
+
+
+def conds_of(guider: CFGGuider) -> Iterator[dict[str, Any]]:
+    """List the prepared conditionings of a guider, whatever it calls them.
+
+    Args:
+        guider: The guider inside its own sample().
+
+    Yields:
+        The host's dictionaries.
+    """
+    for name, held in vars(guider).items():
+        if name != "original_conds":
+            lists = [*held.values()] if isinstance(held, dict) else [held]
+            yield from (cond for conds in lists if _is_conds(conds) for cond in conds or ())
 
 
 def _is_conds(value: object) -> bool:
@@ -135,4 +150,7 @@ def _slice_control(
         ours.cond_hint_original = row_of(ours.cond_hint_original, row)
     ours.extra_concat_orig = [row_of(extra, row) for extra in ours.extra_concat_orig]
     controls[id(control)] = ours
+    others: dict[Any, Any] = getattr(control, "multigpu_clones", {})  # newer hosts: other devices
+    clones: Any = {device: _slice_control(other, row, controls) for device, other in others.items()}
+    ours.multigpu_clones = clones
     return ours

@@ -29,6 +29,7 @@ from ...samplers.transition import Transition
 from ..field import batch_keys, coordinates_of
 from ..flow_sampler import STEP
 from .conditioning import guider_of_row, row_of
+from .history import Keyframes, fresh_cache, sigmas_with
 from .judge import Judge
 from .measure import CallCounter, RowCounter, is_oom, translated_oom
 from .packed import packed_shapes, unpacked
@@ -97,6 +98,7 @@ class HostProblem:
         self.linear_sigmas = [sigma_from_r(self._path, s) for s in own]
         self._own_sigmas = dict(zip(self.linear_sigmas, own, strict=True))
         self._at_max = inner is not None and inner.max_denoise(guider, sigmas)
+        self._keyframes = Keyframes(guider, sigmas)
         self._items: dict[int, tuple[CFGGuider, dict[str, Any], Tensor | None]] = {}
 
     def masks(self) -> list[Tensor]:
@@ -264,6 +266,8 @@ class HostProblem:
         model.noise = self._noise[item].expand_as(x) if mask_noise is None else mask_noise
         mask = None if mask is None else mask.expand_as(x)
         per_row = x.new_full((x.shape[0],), sigma)
+        options["transformer_options"]["sample_sigmas"] = sigmas_with(self._sigmas, sigma)
+        self._keyframes.place(per_row[0], options)
         with self._counter as counted, translated_oom(), _blamed(x.shape[0]):
             seed = self._extra_args.get("seed")
             denoised = model(x, per_row, mask, model_options=options, seed=seed)
@@ -340,6 +344,8 @@ class HostProblem:
         calls = CallCounter(guider)
         options = self._options()  # some networks and hooks read the list of the run they are in
         options.setdefault("transformer_options", {})["sample_sigmas"] = sigmas.clone()
+        fresh_cache(options)
+        self._keyframes.restart(options)
         extra_args = {"model_options": options, "seed": seed}
         given = (z.unsqueeze(0), self.latent[item].unsqueeze(0), mask)
         with self._counter as counted, translated_oom():

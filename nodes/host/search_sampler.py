@@ -33,6 +33,7 @@ from ...samplers.transition import Transition
 from ..field import reads_sigmas
 from ..flow_sampler import FlowSampler
 from .conditioning import cond_tensors
+from .history import mixes_rows, require_searchable
 from .judge import Judge, decode
 from .measure import memory_needed, rows_that_fit
 from .outcome import Report
@@ -185,7 +186,10 @@ class SearchSampler(Sampler):
     ) -> tuple[Search, Trace, Progress]:
         shape = tuple(noise.shape)
         choice = self.choice or StrategyChoice(usual_strategy(self.inner))
-        rows = choice.rows_per_call or rows_that_fit(guider, shape)
+        transition = transition_of(self.inner)
+        require_searchable(guider, len(noise), isinstance(transition, Whole))
+        mixing = mixes_rows(guider)
+        rows = 1 if mixing else choice.rows_per_call or rows_that_fit(guider, shape)
         memory = partial(memory_needed, guider, shape, rows)
         trace, progress = Trace(), Progress(self.budget, len(noise), memory)
 
@@ -197,7 +201,7 @@ class SearchSampler(Sampler):
             problem,
             choice.strategy,
             problem.linear_sigmas,
-            transition_of(self.inner),
+            transition,
             self.budget,
             items=range(len(noise)),
             seed=extra_args.get("seed") or 0,
@@ -208,6 +212,11 @@ class SearchSampler(Sampler):
             checkpoint=self._checkpoint(problem, guider, sigmas, noise),
             checkpoint_seconds=self.checkpoint_seconds,
         )
+        if mixing:
+            search.notes.append(
+                f"{mixing} lets the candidates of one call change each other, so each has a call "
+                "of its own"
+            )
         return search, trace, progress
 
     def _checkpoint(

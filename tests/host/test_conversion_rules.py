@@ -14,7 +14,6 @@ import uuid
 import aiohttp
 import comfy.controlnet
 import comfy.hooks
-import comfy.model_patcher
 import comfy.samplers
 import host_models as hm
 import pytest
@@ -29,6 +28,7 @@ from comfy_extras.nodes_model_advanced import (
     ModelSamplingFlux,
     ModelSamplingSD3,
 )
+from memory_modes import Dynamic
 
 from flowsearch.nodes.conversion import convert
 from flowsearch.nodes.converted_sampling import SCHEDULES, ConvertedSampling
@@ -326,22 +326,6 @@ def test_the_patch_works_on_any_device_and_for_several_models():
     assert (ours - euler(other, T, hm.empty_latent(size=8))).abs().max() < 1e-4
     copied = copy.deepcopy(sampling_of(first))
     assert torch.equal(copied.sigmas, sampling_of(first).sigmas)
-
-
-class Dynamic(comfy.model_patcher.ModelPatcherDynamic):
-    """The host's patcher for dynamic memory on the CPU, which it routes to another class.
-
-    Left out are the page-locked buffers, which need a GPU's driver.
-    """
-
-    def __new__(cls, *args, **kwargs):
-        return object.__new__(cls)
-
-    def register_load_device(self, device):
-        self.model.dynamic_pins.setdefault(device, {"hostbufs_initialized": True})
-
-    def __del__(self):
-        self.model.dynamic_patchers.discard(id(self))
 
 
 def test_dynamic_memory_does_not_mix_up_schedules():

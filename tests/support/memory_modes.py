@@ -1,0 +1,49 @@
+"""The host's ways to keep a model that does not fit, on a machine without an accelerator."""
+
+import comfy.model_patcher
+import comfy.ops
+import host_models as hm
+import torch
+
+from flowsearch.demo.network import SceneNet
+
+CPU = torch.device("cpu")
+
+
+class Novram(comfy.model_patcher.ModelPatcher):
+    """The host's patcher as --novram and full memory have it: no weight is loaded with the model.
+
+    Each is cast, and patched, in the call that uses it.
+    """
+
+    def load(self, device_to=None, lowvram_model_memory=0, force_patch_weights=False, **_):
+        super().load(device_to, 1, force_patch_weights, full_load=False)
+
+
+class Dynamic(comfy.model_patcher.ModelPatcherDynamic):
+    """The host's patcher for dynamic memory on the CPU, which it routes to another class.
+
+    Left out are the page-locked buffers, which need a GPU's driver.
+    """
+
+    def __new__(cls, *args, **kwargs):
+        return object.__new__(cls)
+
+    def register_load_device(self, device):
+        self.model.dynamic_pins.setdefault(device, {"hostbufs_initialized": True})
+
+    def __del__(self):
+        self.model.dynamic_patchers.discard(id(self))
+
+
+def castable(patcher: type = comfy.model_patcher.ModelPatcher):
+    """MODEL with the small SceneNet made of the host's layers, in a patcher of some kind."""
+    made = hm.scene_model()
+    plain = made.model.diffusion_model
+    network = SceneNet(
+        channels=(32, 32, 32), blocks=(1, 1, 1), width=64, dtype=torch.float32,
+        operations=comfy.ops.disable_weight_init,
+    )  # fmt: skip
+    network.load_state_dict(plain.state_dict())
+    made.model.diffusion_model = network.eval().requires_grad_(False)
+    return patcher(made.model, CPU, CPU)
