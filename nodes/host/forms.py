@@ -14,6 +14,7 @@ from comfy.samplers import CFGGuider
 from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
 
+from ..field import fitting_samples
 from .judge import decode
 from .outcome import Report
 from .search_sampler import SearchSampler
@@ -115,8 +116,7 @@ def search_latent(
             "the latent holds picture and sound together; rewards score single pictures, so a "
             "search needs an ordinary image latent"
         )
-    ratios = [latent.get(f"downscale_ratio_{kind}") for kind in ("spacial", "temporal")]
-    samples = comfy.sample.fix_empty_latent_channels(guider.model_patcher, samples, *ratios)
+    samples = fitting_samples(guider.model_patcher, latent)
     out = {key: value for key, value in latent.items() if not key.startswith("downscale_ratio_")}
     out["samples"] = samples
     reports: list[Report] = []
