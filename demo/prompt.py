@@ -33,6 +33,11 @@ def parse(text: str) -> tuple[Group, ...]:
     Raises:
         ValueError: A word, the form, a count or the number of groups is not of the language.
     """
+    if not isinstance(text, str):
+        raise ValueError(
+            f"The demo model cannot read the prompt: it is a {type(text).__name__}, and a text is "
+            "needed"
+        )
     try:
         groups = parse_groups(text)
     except ValueError as error:

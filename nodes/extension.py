@@ -17,6 +17,7 @@ from . import (
     strategy,
 )
 from .host import reward_files
+from .host.given import checked
 
 __all__ = ["Extension"]
 
@@ -43,7 +44,7 @@ class Extension(ComfyExtension):
         """List the node classes, whose lists need the folder of rewards.
 
         Returns:
-            The NODES of every module, in order.
+            The NODES of every module, in order, each with a look at what it is given.
         """
         reward_files.register()
-        return [node for module in MODULES for node in module.NODES]
+        return [checked(node) for module in MODULES for node in module.NODES]

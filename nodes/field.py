@@ -39,6 +39,7 @@ __all__ = [
     "batch_keys",
     "batch_normal",
     "coordinates_of",
+    "fitting_samples",
     "reads_sigmas",
     "require_flow",
     "run_field",
@@ -337,6 +338,39 @@ class FunctionSampler(FieldSampler):
         return self.body(field)
 
 
+def fitting_samples(
+    model: comfy.model_patcher.ModelPatcher, latent: dict[str, Any], nested: bool = False
+) -> Tensor:
+    """Return a LATENT's samples as a model takes them, as the host's sampling nodes shape them.
+
+    Args:
+        model: MODEL.
+        latent: LATENT.
+        nested: Whether picture and sound together will do.
+
+    Returns:
+        The samples; empty ones of another model are given this one's channels.
+
+    Raises:
+        ValueError: Samples of another model, or nested ones where they will not do.
+    """
+    is_nested = latent["samples"].is_nested
+    if is_nested and not nested:
+        raise ValueError(
+            "the latent holds picture and sound together, which this node does not read; connect "
+            "an ordinary latent"
+        )
+    ratios = [latent.get(f"downscale_ratio_{kind}") for kind in ("spacial", "temporal")]
+    samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"], *ratios)
+    channels = model.get_model_object("latent_format").latent_channels
+    if not is_nested and samples.shape[1] != channels:
+        raise ValueError(
+            f"the latent has {samples.shape[1]} channels and the model's latents have {channels}: "
+            "it is another model's; encode the picture with this model's VAE"
+        )
+    return samples
+
+
 def run_field(
     guider: comfy.samplers.CFGGuider,
     latent: dict[str, Any],
@@ -360,16 +394,9 @@ def run_field(
         What the function returned, as the host puts it into a LATENT's samples.
 
     Raises:
-        ValueError: A nested latent (picture and sound together).
+        ValueError: A nested latent (picture and sound together), or another model's.
     """
-    samples = latent["samples"]
-    if samples.is_nested:
-        raise ValueError(
-            "the latent holds picture and sound together, which this node does not read; connect "
-            "an ordinary latent"
-        )
-    ratios = [latent.get(f"downscale_ratio_{kind}") for kind in ("spacial", "temporal")]
-    samples = comfy.sample.fix_empty_latent_channels(guider.model_patcher, samples, *ratios)
+    samples = fitting_samples(guider.model_patcher, latent)
     out = guider.sample(
         torch.zeros_like(samples) if noise is None else noise,
         samples,

@@ -19,7 +19,7 @@ from ..samplers.inspection import Reading, Recorder, as_json
 from ..samplers.integrate import integrate
 from ..samplers.noise_law import NoiseLaw, noise_law
 from ..samplers.transition import Transition
-from .field import Field, run_field
+from .field import Field, fitting_samples, run_field
 from .flow_sampler import STEP
 from .inspection_plot import draw_inspection, draw_sheet, shown
 from .plot import as_image
@@ -59,11 +59,9 @@ def inspect_run(
             f"an inspection goes from noise to picture along sigmas that fall, two or more; got "
             f"{len(levels)}: {[round(s, 4) for s in levels[:6]]}"
         )
-    latent = dict(latent)  # shaped for the model once, so without the ratios by which it was
-    ratios = [latent.pop(f"downscale_ratio_{kind}", None) for kind in ("spacial", "temporal")]
-    latent["samples"] = comfy.sample.fix_empty_latent_channels(
-        guider.model_patcher, latent["samples"], *ratios
-    )
+    # shaped for the model once, so without the ratios by which it was
+    kept = {key: value for key, value in latent.items() if not key.startswith("downscale_ratio_")}
+    latent = {**kept, "samples": fitting_samples(guider.model_patcher, latent)}
     found: list[tuple[list[Reading], Tensor]] = []
 
     def body(field: Field) -> Tensor:

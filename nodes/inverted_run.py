@@ -22,7 +22,7 @@ from ..samplers.interpolant import r_from_sigma, scale, sigma_from_r
 from ..samplers.inversion import CEILING, FLOOR, Reversible, mirror, rising, to_data, to_noise
 from ..samplers.noise_law import noise_law
 from ..samplers.transition import Transition
-from .field import Field, FunctionSampler, coordinates_of
+from .field import Field, FunctionSampler, coordinates_of, fitting_samples
 
 __all__ = ["StateNoise", "invert", "undo", "vary"]
 
@@ -115,11 +115,7 @@ def _run(
     noise: Any,
 ) -> dict[str, Any]:
     """Run a body where the host's own node runs a sampler, with its previews; return the LATENT."""
-    if latent["samples"].is_nested:
-        raise ValueError(
-            "the latent holds picture and sound together, which this node does not read; connect "
-            "an ordinary latent"
-        )
+    fitting_samples(guider.model_patcher, latent)  # a refusal; the host's node shapes it
     listed = torch.tensor(sigmas, dtype=torch.float32)
     return SamplerCustomAdvanced.execute(
         noise=noise,

@@ -159,10 +159,13 @@ class Curve:
         """
         if not {"points"} <= set(data) <= {"points", "interpolation"}:
             raise ValueError(f"a curve has the keys points, interpolation; got {sorted(data)}")
-        bad = [p for p in data["points"] if len(p) != 2]
-        if bad:
-            raise ValueError(f"a point of a curve is a pair (x, y), not {tuple(bad[0])}")
-        points = sorted((float(x), float(y)) for x, y in data["points"])
+        try:
+            points = sorted((float(x), float(y)) for x, y in data["points"])
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"the points of a curve are pairs of numbers (x, y), such as [[0, 0], [1, 1]]; "
+                f"got {' '.join(repr(data['points']).split()):.100}"
+            ) from error
         return cls(tuple(points), data.get("interpolation", "monotone_cubic"))
 
     @cached_property

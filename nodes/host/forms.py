@@ -14,6 +14,7 @@ from comfy.samplers import CFGGuider
 from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
 
+from ..field import fitting_samples
 from .judge import Judge, decode, shown
 from .outcome import Report
 from .search_sampler import SearchSampler
@@ -120,8 +121,7 @@ def search_latent(
             "connected; it needs an ordinary image latent. For this one connect a reward of "
             "latents, such as Latent Reward"
         )
-    ratios = [latent.get(f"downscale_ratio_{kind}") for kind in ("spacial", "temporal")]
-    samples = comfy.sample.fix_empty_latent_channels(guider.model_patcher, samples, *ratios)
+    samples = fitting_samples(guider.model_patcher, latent, nested=True)
     out = {key: value for key, value in latent.items() if not key.startswith("downscale_ratio_")}
     out["samples"] = samples
     reports: list[Report] = []

@@ -21,6 +21,9 @@ TIER_NAMES = ("lint", *(tier.name for tier in TIERS))
 SCHEMA_TEST = "tests/host/test_registration.py"
 MODELS_TEST = "tests/host/test_families.py"
 CRASH_TEST = "tests/host/test_search_crash.py"
+GRAPHS_TEST = "tests/host/test_invalid_inputs.py"
+QUEUE_TEST = "tests/host/test_queueing.py"
+SOAK = {"FLOWSEARCH_GRAPHS": "1000", "FLOWSEARCH_SEARCHES": "500"}
 RESUME_TEST = "tests/unit/test_search_resume.py"
 SOAK_KILLS = 20
 WORKFLOW_TEST = "tests/browser/test_workflows.py"
@@ -198,6 +201,12 @@ def run_soak(options: argparse.Namespace, rest: list[str]) -> int:  # noqa: ARG0
     os.environ["FLOWSEARCH_SOAK"] = "1"
     worst = max(worst, run_tests(prepare(host_pin(DEFAULT_HOST)), ["pure"], [RESUME_TEST]))
     del os.environ["FLOWSEARCH_SOAK"]
+    say("### 1000 workflows that are wrong; 500 searches in a queue; memory over 200 ###")
+    os.environ.update(SOAK)
+    tests = [GRAPHS_TEST, QUEUE_TEST]
+    worst = max(worst, run_tests(prepare(host_pin(DEFAULT_HOST)), ["host"], tests))
+    for name in SOAK:
+        del os.environ[name]
     for version in HOSTS:
         say(f"### ComfyUI {version} ###")
         tests = [SCHEMA_TEST, *rest] if version != DEFAULT_HOST else rest

@@ -40,6 +40,18 @@ class Client:
             pytest.fail(f"POST {path} was refused: {error.code} {error.read().decode()}")
         return json.loads(text) if text else {}
 
+    def ask(self, path: str, body: object, timeout: float = 60.0) -> tuple[int, dict]:
+        """POST JSON to a path; returns the status and the answer, whatever they are."""
+        header = {"Content-Type": "application/json"}
+        data = json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data, header, method="POST")
+        try:
+            with urllib.request.urlopen(request, timeout=timeout) as answer:
+                return answer.status, json.loads(answer.read() or b"{}")
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, json.loads(error.read() or b"{}")
+
     def object_info(self) -> dict:
         """Every node the server knows."""
         return self.get("/object_info")

@@ -1,0 +1,55 @@
+"""A node pack of somebody else: its output fits every socket and holds what its name says."""
+
+import torch
+
+THINGS = {
+    "none": lambda: None,
+    "text": lambda: "a word",
+    "negative": lambda: -3,
+    "huge": lambda: 10**30,
+    "nan": lambda: float("nan"),
+    "infinite": lambda: float("inf"),
+    "true": lambda: True,
+    "empty_list": list,
+    "list": lambda: [1, "two", None],
+    "empty_dict": dict,
+    "object": object,
+    "class": lambda: dict,
+    "no_samples": lambda: {"samples": None},
+    "flat_samples": lambda: {"samples": torch.zeros(8)},
+    "no_rows": lambda: {"samples": torch.zeros(0, 3, 64, 64)},
+    "other_channels": lambda: {"samples": torch.full((1, 5, 8, 8), 0.5)},
+    "not_finite_samples": lambda: {"samples": torch.full((1, 3, 64, 64), float("nan"))},
+    "video_samples": lambda: {"samples": torch.zeros(1, 3, 4, 16, 16)},
+    "foreign_mask": lambda: {"samples": torch.zeros(1, 3, 64, 64), "noise_mask": "mask"},
+    "empty_tensor": lambda: torch.zeros(0),
+    "scalar_tensor": lambda: torch.tensor(0.5),
+    "rising_sigmas": lambda: torch.linspace(0.0, 1.0, 5),
+    "not_finite_sigmas": lambda: torch.full((5,), float("nan")),
+    "table_tensor": lambda: torch.zeros(3, 4),
+    "no_pictures": lambda: torch.zeros(0, 64, 64, 3),
+    "not_finite_pictures": lambda: torch.full((2, 64, 64, 3), float("nan")),
+    "one_channel_pictures": lambda: torch.zeros(1, 64, 64, 1),
+    "bare_conditioning": lambda: [[torch.zeros(1, 4, 8)]],
+    "short_conditioning": lambda: [[torch.zeros(1, 4, 8), {}]],
+}
+
+
+class ForeignThing:
+    """Puts out one of THINGS."""
+
+    RETURN_TYPES = ("*",)
+    FUNCTION = "make"
+    CATEGORY = "foreign"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        """The name of the thing."""
+        return {"required": {"thing": ([*THINGS],)}}
+
+    def make(self, thing):
+        """Make it."""
+        return (THINGS[thing](),)
+
+
+NODE_CLASS_MAPPINGS = {"ForeignThing": ForeignThing}
