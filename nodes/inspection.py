@@ -6,7 +6,6 @@ import json
 from itertools import pairwise
 from typing import Any
 
-import comfy.sample
 import comfy.samplers
 import comfy.utils
 import latent_preview
@@ -21,6 +20,7 @@ from ..samplers.noise_law import NoiseLaw, noise_law
 from ..samplers.transition import Transition
 from .field import Field, run_field
 from .flow_sampler import STEP
+from .host.versions import empty_for
 from .inspection_plot import draw_inspection, draw_sheet, shown
 from .plot import as_image
 from .sockets import CATEGORY_ANALYSIS, FlowNoiseLaw
@@ -60,10 +60,9 @@ def inspect_run(
             f"{len(levels)}: {[round(s, 4) for s in levels[:6]]}"
         )
     latent = dict(latent)  # shaped for the model once, so without the ratios by which it was
-    ratios = [latent.pop(f"downscale_ratio_{kind}", None) for kind in ("spacial", "temporal")]
-    latent["samples"] = comfy.sample.fix_empty_latent_channels(
-        guider.model_patcher, latent["samples"], *ratios
-    )
+    latent["samples"] = empty_for(guider.model_patcher, latent)
+    for kind in ("spacial", "temporal"):
+        latent.pop(f"downscale_ratio_{kind}", None)
     found: list[tuple[list[Reading], Tensor]] = []
 
     def body(field: Field) -> Tensor:

@@ -23,6 +23,7 @@ from ...rewards.zero_shot import ZeroShotDetector, load_processor, load_sam, loa
 from .measure import translated_oom
 from .reward_files import stamp
 from .reward_model import Managed, kept
+from .versions import those_known
 
 __all__ = ["Lent", "RTDetr", "Sam3", "file_detector", "host_detector"]
 
@@ -222,13 +223,10 @@ def host_detector(model: Any, clip: Any, threshold: float) -> Detector:
     Raises:
         ValueError: It is another model, or SAM 3 without its CLIP.
     """
-    from comfy.ldm.rt_detr.rtdetr_v4 import RTv4
-    from comfy.ldm.sam3.detector import SAM3Model
-
     network = model.model.diffusion_model
-    if isinstance(network, RTv4):
+    if isinstance(network, those_known("comfy.ldm.rt_detr.rtdetr_v4", "RTv4")):
         return RTDetr(Lent(model, batch=32), threshold)
-    if not isinstance(network, SAM3Model):
+    if not isinstance(network, those_known("comfy.ldm.sam3.detector", "SAM3Model")):
         raise ValueError(
             f"The connected model is {type(model.model).__name__}, which finds no objects. Connect "
             "RT-DETR or SAM 3, or choose a file in 'weights'."

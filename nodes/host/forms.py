@@ -17,6 +17,7 @@ from torch import Tensor
 from .judge import decode
 from .outcome import Report
 from .search_sampler import SearchSampler
+from .versions import empty_for
 
 Conditioning = list[list[Any]]
 
@@ -115,8 +116,7 @@ def search_latent(
             "the latent holds picture and sound together; rewards score single pictures, so a "
             "search needs an ordinary image latent"
         )
-    ratios = [latent.get(f"downscale_ratio_{kind}") for kind in ("spacial", "temporal")]
-    samples = comfy.sample.fix_empty_latent_channels(guider.model_patcher, samples, *ratios)
+    samples = empty_for(guider.model_patcher, latent)
     out = {key: value for key, value in latent.items() if not key.startswith("downscale_ratio_")}
     out["samples"] = samples
     reports: list[Report] = []

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import cast
 
-import comfy.model_management
 import torch
 from comfy.samplers import CFGGuider
 from torch import Tensor
+
+from .versions import is_oom
 
 __all__ = ["CallCounter", "RowCounter", "memory_needed", "rows_that_fit", "translated_oom"]
 
@@ -92,7 +93,6 @@ def translated_oom() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        is_oom = getattr(comfy.model_management, "is_oom", lambda _: False)  # not in older hosts
         if is_oom(error) and not isinstance(error, torch.cuda.OutOfMemoryError):
             raise torch.cuda.OutOfMemoryError(str(error)) from error
         raise
