@@ -115,8 +115,22 @@ def run_demo(options: argparse.Namespace, rest: list[str]) -> int:
 
 def run_test(options: argparse.Namespace, rest: list[str]) -> int:
     place = place_of(options)
-    names = ["pure"] if options.fast else (options.tier or TIER_NAMES)
+    names = ["pure"] if options.fast else (options.tier or default_tiers(options))
     return run_tests(place, names, rest)
+
+
+def default_tiers(options: argparse.Namespace) -> list[str]:
+    """List the tiers of a plain `test`.
+
+    Args:
+        options: The parsed command line.
+
+    Returns:
+        All tiers; where another host was asked for, without those that bring one of their own.
+    """
+    other = options.comfyui or options.host_version != DEFAULT_HOST
+    brings = {tier.name for tier in TIERS if tier.host is not None}
+    return [name for name in TIER_NAMES if not (other and name in brings)]
 
 
 def run_serve(options: argparse.Namespace, rest: list[str]) -> int:
