@@ -97,8 +97,8 @@ def device_context(device: torch.device) -> AbstractContextManager[None]:
     Returns:
         The host's context; nothing in hosts that use one device only (before 0.21).
     """
-    enter = getattr(management, "cuda_device_context", nullcontext)
-    return enter(device)
+    enter = getattr(management, "cuda_device_context", None)
+    return enter(device) if enter else nullcontext()
 
 
 def empty_for(model: Any, latent: dict[str, Any]) -> Tensor:
