@@ -68,7 +68,7 @@ def curve_input(name: str, points: Sequence[tuple[float, float]], tooltip: str) 
         The input. Hosts before 0.19 send the default as bare points, at which their own page fails
         ("points is not iterable"), so there it is what the page reads.
     """
-    made = io.Curve.Input(name, default=list(points), tooltip=tooltip, socketless=False)
+    made: Any = io.Curve.Input(name, default=list(points), tooltip=tooltip, socketless=False)
     if not isinstance(made.as_dict()["default"], dict):
         pairs = [list(point) for point in points]
         made.default = {"points": pairs, "interpolation": "monotone_cubic"}
