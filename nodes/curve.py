@@ -4,26 +4,17 @@ The editor draws and stores points with x and y from 0 to 1. It works where the 
 its newer way (Nodes 2.0); the older canvas shows a curve's name only, but runs what was stored.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from comfy_api.input import CurveInput, LinearCurve, MonotoneCubicCurve
 from comfy_api.latest import io
 
-from ..samplers.curve import Curve, Point
+from ..samplers.curve import Curve
 from ..samplers.drawn_path import interpolant_from_curves
 from ..samplers.interpolant import Interpolant
+from .host.versions import CURVE_KINDS, HOST_CURVES, curve_input
 
 __all__ = ["drawn_law", "drawn_path", "law_curve_input", "path_inputs", "read_curve"]
-
-KINDS: dict[type[CurveInput], str] = {
-    LinearCurve: "linear",
-    MonotoneCubicCurve: "monotone_cubic",
-}
-
-
-def _curve_input(name: str, points: Sequence[Point], tooltip: str) -> io.Curve.Input:
-    return io.Curve.Input(name, default=list(points), tooltip=tooltip, socketless=False)
 
 
 def law_curve_input() -> io.Curve.Input:
@@ -36,7 +27,7 @@ def law_curve_input() -> io.Curve.Input:
         "Strength over sigma: left is sigma 0, the data, right is 1, the noise. Height, range 0 to "
         "1, times strength is k: at the bottom the ODE, higher more fresh noise."
     )
-    return _curve_input("curve", [(0.0, 0.0), (0.12, 0.0), (0.2, 1.0), (1.0, 1.0)], tooltip)
+    return curve_input("curve", [(0.0, 0.0), (0.12, 0.0), (0.2, 1.0), (1.0, 1.0)], tooltip)
 
 
 def path_inputs() -> list[io.Input]:
@@ -49,8 +40,8 @@ def path_inputs() -> list[io.Input]:
     sigma = "How much noise there is: 0 at the left, the data, and up to 1 at the right. "
     both = "Range 0 to 1. Only sigma / alpha counts, and it must rise all the way."
     return [
-        _curve_input("alpha", [(0.0, 1.0), (1.0, 0.0)], alpha + both),
-        _curve_input("sigma", [(0.0, 0.0), (1.0, 1.0)], sigma + both),
+        curve_input("alpha", [(0.0, 1.0), (1.0, 0.0)], alpha + both),
+        curve_input("sigma", [(0.0, 0.0), (1.0, 1.0)], sigma + both),
     ]
 
 
@@ -100,11 +91,11 @@ def read_curve(value: Any) -> Curve:
     Raises:
         ValueError: No curve, or a kind that has no points.
     """
-    if isinstance(value, CurveInput):
-        if type(value) not in KINDS:
+    if isinstance(value, HOST_CURVES):
+        if type(value) not in CURVE_KINDS:
             raise ValueError(
                 f"a curve of the kind {type(value).__name__} is not known here; connect the "
                 "host's Curve Editor"
             )
-        return Curve.from_json({"points": value.points, "interpolation": KINDS[type(value)]})
+        return Curve.from_json({"points": value.points, "interpolation": CURVE_KINDS[type(value)]})
     return Curve.from_json(value if isinstance(value, dict) else {"points": value})

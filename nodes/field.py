@@ -21,8 +21,6 @@ from typing import Any
 
 import comfy.model_management
 import comfy.model_patcher
-import comfy.model_sampling
-import comfy.sample
 import comfy.samplers
 import torch
 from torch import Tensor
@@ -31,6 +29,7 @@ from tqdm.auto import tqdm
 from ..samplers.interpolant import LINEAR, VE, Interpolant, r_from_sigma, scale
 from ..samplers.noise import keyed_normal, row_key
 from .converted_sampling import ConvertedSampling
+from .host.versions import empty_for, those_known
 
 __all__ = [
     "Field",
@@ -58,12 +57,9 @@ def coordinates_of(model_sampling: object) -> Interpolant:
     Raises:
         ValueError: States that are no Gaussian path, or one that is not known here.
     """
-    kinds = comfy.model_sampling
 
-    def is_a(*names: str) -> bool:  # not every host has every kind
-        return isinstance(
-            model_sampling, tuple(getattr(kinds, n) for n in names if hasattr(kinds, n))
-        )
+    def is_a(*names: str) -> bool:
+        return isinstance(model_sampling, those_known("comfy.model_sampling", *names))
 
     if not is_a("IMG_TO_IMG", "IMG_TO_IMG_FLOW", "IMG_TO_IMG_VELOCITY", "V_PREDICTION_DDPM"):
         if is_a("CONST"):
@@ -360,8 +356,7 @@ def fitting_samples(
             "the latent holds picture and sound together, which this node does not read; connect "
             "an ordinary latent"
         )
-    ratios = [latent.get(f"downscale_ratio_{kind}") for kind in ("spacial", "temporal")]
-    samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"], *ratios)
+    samples = empty_for(model, latent)
     channels = model.get_model_object("latent_format").latent_channels
     if not is_nested and samples.shape[1] != channels:
         raise ValueError(

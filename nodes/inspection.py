@@ -6,7 +6,6 @@ import json
 from itertools import pairwise
 from typing import Any
 
-import comfy.sample
 import comfy.samplers
 import comfy.utils
 import latent_preview

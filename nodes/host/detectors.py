@@ -21,6 +21,7 @@ from ...rewards.onnx_detector import OnnxDetector, open_onnx
 from ...rewards.zero_shot import ZeroShotDetector, load_processor, load_sam, load_zero_shot
 from .reward_files import stamp
 from .reward_model import Managed, kept
+from .versions import those_known
 
 __all__ = ["RTDetr", "Sam3", "file_detector", "host_detector"]
 
@@ -185,13 +186,10 @@ def host_detector(model: Any, clip: Any, threshold: float) -> Detector:
     Raises:
         ValueError: It is another model, or SAM 3 without its CLIP.
     """
-    from comfy.ldm.rt_detr.rtdetr_v4 import RTv4
-    from comfy.ldm.sam3.detector import SAM3Model
-
     network = model.model.diffusion_model
-    if isinstance(network, RTv4):
+    if isinstance(network, those_known("comfy.ldm.rt_detr.rtdetr_v4", "RTv4")):
         return RTDetr(Managed(network, patcher=model), threshold)
-    if not isinstance(network, SAM3Model):
+    if not isinstance(network, those_known("comfy.ldm.sam3.detector", "SAM3Model")):
         raise ValueError(
             f"The connected model is {type(model.model).__name__}, which finds no objects. Connect "
             "RT-DETR or SAM 3, or choose a file in 'weights'."

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ...rewards.answers import Vocabulary
 from ...rewards.vision_language import Ask, LanguageModel
+from .versions import device_context
 
 __all__ = ["HostModel", "language_model"]
 
@@ -79,7 +80,7 @@ class HostModel:
                 self._generate(images, ask, 1)
             finally:
                 hook.remove()
-            with management.cuda_device_context(self._clip.patcher.load_device):
+            with device_context(self._clip.patcher.load_device):
                 logits = self._transformer.logits(left[-1])
             found.append(logits[:, -1].float().cpu())
         return torch.cat(found)

@@ -7,19 +7,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import cast
 
-import comfy.model_management
 import torch
 from comfy.samplers import CFGGuider
 from torch import Tensor
 
-__all__ = [
-    "CallCounter",
-    "RowCounter",
-    "is_oom",
-    "memory_needed",
-    "rows_that_fit",
-    "translated_oom",
-]
+from .versions import is_oom
+
+__all__ = ["CallCounter", "RowCounter", "memory_needed", "rows_that_fit", "translated_oom"]
 
 MOST_ROWS = 32
 
@@ -102,12 +96,6 @@ def translated_oom() -> Iterator[None]:
         if is_oom(error) and not isinstance(error, torch.cuda.OutOfMemoryError):
             raise torch.cuda.OutOfMemoryError(str(error)) from error
         raise
-
-
-def is_oom(error: Exception) -> bool:
-    """Return whether an exception is how an accelerator reports full memory."""
-    of_host = getattr(comfy.model_management, "is_oom", lambda _: False)  # not in older hosts
-    return isinstance(error, torch.cuda.OutOfMemoryError) or bool(of_host(error))
 
 
 def rows_that_fit(guider: CFGGuider, shape: tuple[int, ...]) -> int:

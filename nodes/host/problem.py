@@ -31,8 +31,9 @@ from ..flow_sampler import STEP
 from .conditioning import guider_of_row, row_of
 from .history import Keyframes, fresh_cache, sigmas_with
 from .judge import Judge
-from .measure import CallCounter, RowCounter, is_oom, translated_oom
+from .measure import CallCounter, RowCounter, translated_oom
 from .packed import packed_shapes, unpacked
+from .versions import is_oom
 
 __all__ = ["HostProblem"]
 

@@ -15,7 +15,8 @@ from devtools.browser import need_browser
 from devtools.environment import Place, prepare
 from devtools.pins import DEFAULT_HOST, HOSTS, PYTHON_RANGE, ROOT, cache_root, host_pin
 from devtools.server import has_accelerator, models_config, running_host, serve
-from devtools.tiers import TIERS, child_environment, lint, run_tests
+from devtools.tiers import TELLING, TIERS, child_environment, lint, run_tests
+from devtools.upstream import compare
 
 TIER_NAMES = ("lint", *(tier.name for tier in TIERS))
 SCHEMA_TEST = "tests/host/test_registration.py"
@@ -120,8 +121,22 @@ def run_demo(options: argparse.Namespace, rest: list[str]) -> int:
 
 def run_test(options: argparse.Namespace, rest: list[str]) -> int:
     place = place_of(options)
-    names = ["pure"] if options.fast else (options.tier or TIER_NAMES)
+    names = ["pure"] if options.fast else (options.tier or default_tiers(options))
     return run_tests(place, names, rest)
+
+
+def default_tiers(options: argparse.Namespace) -> list[str]:
+    """List the tiers of a plain `test`.
+
+    Args:
+        options: The parsed command line.
+
+    Returns:
+        All tiers; where another host was asked for, without those that bring one of their own.
+    """
+    other = options.comfyui or options.host_version != DEFAULT_HOST
+    brings = {tier.name for tier in TIERS if tier.host is not None}
+    return [name for name in TIER_NAMES if not (other and name in brings)]
 
 
 def run_serve(options: argparse.Namespace, rest: list[str]) -> int:
@@ -209,8 +224,10 @@ def run_soak(options: argparse.Namespace, rest: list[str]) -> int:  # noqa: ARG0
         del os.environ[name]
     for version in HOSTS:
         say(f"### ComfyUI {version} ###")
-        tests = [SCHEMA_TEST, *rest] if version != DEFAULT_HOST else rest
+        tests = [*TELLING, *rest] if version != DEFAULT_HOST else rest
         worst = max(worst, run_tests(prepare(host_pin(version)), ["host"], tests))
+    say("### the host's own tests, without the pack and with it ###")
+    worst = max(worst, compare(prepare(host_pin(DEFAULT_HOST))))
     return worst
 
 

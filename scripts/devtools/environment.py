@@ -4,6 +4,9 @@
     CACHE/KEY/ComfyUI    the host's tree, as released
     CACHE/KEY/ready.json written last: without it the folder is thrown away and made again
 
+Another version of the host than the default one has an environment that holds only what differs:
+it sees the default one's packages behind its own. That takes a tenth of the time and of the disk.
+
 The pack is not in there: every run mounts its own checkout (see server.py), so two checkouts with
 the same pins share an environment and do not meet.
 """
@@ -25,13 +28,21 @@ from pathlib import Path
 
 from devtools import DevError, say
 from devtools.lock import held_handles, locked
-from devtools.pins import REQUIREMENTS, TORCH, HostPin, cache_key, cache_root
+from devtools.pins import (
+    DEFAULT_PIN,
+    REQUIREMENTS,
+    TORCH,
+    HostPin,
+    cache_key,
+    cache_root,
+)
 
 DISK_NEEDED = {
     "linux": 12,
     "win32": 6,
     "darwin": 4,
 }  # GiB; torch for Linux brings the CUDA libraries
+LAYER_NEEDED = 2  # GiB; what differs between two versions of the host
 NETWORK_SIGNS = (
     "failed to establish a new connection",
     "temporary failure in name resolution",
@@ -82,7 +93,8 @@ def prepare(host: HostPin | Path) -> Place:
     if isinstance(host, Path) and not (host / "main.py").is_file():
         raise DevError(f"{host} is not a ComfyUI folder: it has no main.py")
     folder = cache_root() / cache_key(host)
-    build(folder, lambda: _install(folder, host))
+    base = None if not isinstance(host, HostPin) or host == DEFAULT_PIN else prepare(DEFAULT_PIN)
+    build(folder, lambda: _install(folder, host, base))
     tree = host if isinstance(host, Path) else folder / "ComfyUI"
     return Place(python_of(folder / "env"), tree, folder)
 
@@ -137,9 +149,9 @@ def build(folder: Path, install: Callable[[], None]) -> bool:
         return True
 
 
-def _install(folder: Path, host: HostPin | Path) -> None:
+def _install(folder: Path, host: HostPin | Path, base: Place | None) -> None:
     say(f"first run with these pins: setting up {folder} (several GB, once)")
-    check_disk(folder)
+    check_disk(folder, LAYER_NEEDED if base else DISK_NEEDED.get(sys.platform, 12))
     env = folder / "env"
     say("making a virtual environment")
     made = subprocess.run(
@@ -151,6 +163,8 @@ def _install(folder: Path, host: HostPin | Path) -> None:
             + (made.stdout + made.stderr).strip()[-500:]
         )
     python = python_of(env)
+    if base is not None:
+        see_packages_of(base.python, python)
     tree = host if isinstance(host, Path) else folder / "ComfyUI"
     if isinstance(host, HostPin):
         fetch_host(python, host, tree)
@@ -161,16 +175,43 @@ def _install(folder: Path, host: HostPin | Path) -> None:
     run_pip(python, ["install", *wanted], folder / "install.log")
 
 
-def check_disk(folder: Path) -> None:
+def see_packages_of(base: Path, python: Path) -> None:
+    """Let a virtual environment import another one's packages, where it has none of its own.
+
+    Args:
+        base: The other environment's interpreter.
+        python: The interpreter of the environment that is changed; of the same release.
+    """
+    theirs, ours = (packages_of(each) for each in (base, python))
+    # addsitedir, for the other one's own .pth files; a plain line would not read them
+    line = f"import site; site.addsitedir({str(theirs)!r})\n"
+    (ours / "flowsearch_base.pth").write_text(line, encoding="utf-8")
+
+
+def packages_of(python: Path) -> Path:
+    """Ask an interpreter where its packages are installed.
+
+    Args:
+        python: The interpreter.
+
+    Returns:
+        Its site-packages.
+    """
+    code = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    told = subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=True)
+    return Path(told.stdout.strip())
+
+
+def check_disk(folder: Path, need: int) -> None:
     """Refuse to start what cannot end.
 
     Args:
         folder: An existing folder on the disk to be filled.
+        need: What will be put there, in GiB.
 
     Raises:
-        DevError: There is less free space than an environment takes.
+        DevError: There is less free space.
     """
-    need = DISK_NEEDED.get(sys.platform, 12)
     free = shutil.disk_usage(folder).free / 2**30
     if free < need:
         raise DevError(

@@ -72,6 +72,8 @@ HOSTS = {
     )
 }
 DEFAULT_HOST = next(iter(HOSTS))
+DEFAULT_PIN = HOSTS[DEFAULT_HOST]
+OLDEST_HOST = next(reversed(HOSTS))  # pyproject.toml's requires-comfyui
 
 
 def host_pin(version: str) -> HostPin:
@@ -119,8 +121,10 @@ def cache_key(host: HostPin | Path, requirements: Path = REQUIREMENTS) -> str:
     Returns:
         Twelve hexadecimal digits.
     """
-    if isinstance(host, HostPin):
-        tree: object = asdict(host)
+    if host == DEFAULT_PIN:
+        tree: object = asdict(DEFAULT_PIN)
+    elif isinstance(host, HostPin):  # its environment stands on the default one
+        tree = [asdict(host), asdict(DEFAULT_PIN)]
     else:
         tree = (host / "requirements.txt").read_text(encoding="utf-8")
     python = [list(sys.version_info[:2]), sys.platform, platform.machine(), sys.base_prefix]

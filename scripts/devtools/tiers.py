@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from devtools import DevError, say
 from devtools.browser import need_browser
-from devtools.environment import Place, prepare_packages
+from devtools.environment import Place, prepare, prepare_packages
 from devtools.pack import ROOT
-from devtools.pins import OLDEST
+from devtools.pins import OLDEST, OLDEST_HOST, host_pin
 from devtools.server import has_accelerator
 
 NO_TESTS = 5  # pytest's status when it collected nothing
@@ -41,12 +41,34 @@ def _need_cuda(_: Place) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Tier:
-    """A folder of tests, what it needs, and whether it may be missing in CI."""
+    """A folder of tests, what it needs, and whether it may be missing in CI.
+
+    Attributes:
+        name: What it is called on the command line.
+        folder: Its folder.
+        need: Makes or finds what it needs besides the environment; gives environment variables.
+        optional: Whether it may be missing in CI.
+        host: Version of the host it runs in; None for the chosen one.
+        chosen: What of the folder it runs; nothing for all.
+    """
 
     name: str
     folder: str
     need: Callable[[Place], dict[str, str]] = _need_nothing
     optional: bool = False
+    host: str | None = None
+    chosen: tuple[str, ...] = ()
+
+
+TELLING = (
+    "tests/host/test_registration.py",
+    "tests/host/test_imports.py",
+    "tests/host/test_sampler_workflow.py",
+    "tests/host/test_search_plain.py",
+    "tests/host/test_reward_models.py",
+    "tests/host/test_examples.py::test_the_first_example_finds_three_red_circles_and_two_blue_squares",
+)
+"""What tells soonest that the pack does not fit a host: registration, sampling, search, rewards."""
 
 
 TIERS = (
@@ -55,6 +77,7 @@ TIERS = (
     Tier("rewards", "tests/rewards"),
     Tier("rewards_oldest", "tests/rewards", _need_oldest),
     Tier("host", "tests/host"),
+    Tier("host_oldest", "tests/host", host=OLDEST_HOST, chosen=TELLING),
     Tier("browser", "tests/browser", _need_browser),
     Tier("gpu", "tests/gpu", _need_cuda, optional=True),
 )
@@ -121,13 +144,15 @@ def run_tier(place: Place, tier: Tier, arguments: Sequence[str]) -> tuple[str, b
     say(f"=== {tier.name} ===")
     strict = os.environ.get("CI", "").lower() == "true" and not tier.optional
     try:
+        if tier.host is not None:
+            place = prepare(host_pin(tier.host))
         more = tier.need(place)
         if not (ROOT / tier.folder).is_dir():
             raise DevError(f"there is no {tier.folder}")
     except DevError as error:
         return _cannot_run(tier.name, str(error), strict)
-    chosen = any(word.startswith(tier.folder) for word in arguments)
-    folder = [] if chosen else [tier.folder]
+    named = any(word.startswith(tier.folder) for word in arguments)
+    folder = [] if named else tier.chosen or [tier.folder]
     command = [str(place.python), "-m", "pytest", "-q", *folder, *arguments]
     # Small tensors: threads that wait for each other cost more than they bring, on a busy machine
     # ten times more.

@@ -29,6 +29,9 @@ def _enter_host() -> None:
     args.base_directory = _BASE.name
     args.disable_api_nodes = True
 
+    # as main.py does it: the host's nodes.py puts comfy/ first on the path, which has a utils.py
+    import utils.extra_config  # noqa: F401
+
 
 _enter_host()
 

@@ -1,6 +1,6 @@
 """Whatever a workflow holds, the server answers, and what our nodes say of it is a sentence.
 
-Each node's widgets by themselves, then workflows that are drawn wrong (support/generated_graphs.py), with
+Widgets by themselves, then workflows that are drawn wrong (support/generated_graphs.py), with
 outputs of somebody else's pack, which the host lets into any socket. `dev.py soak` draws more.
 """
 

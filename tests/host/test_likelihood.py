@@ -11,7 +11,7 @@ import host_models as hm
 import numpy as np
 import pytest
 import torch
-from comfy_extras.nodes_custom_sampler import CFGOverride, DualCFGGuider
+from comfy_extras.nodes_custom_sampler import DualCFGGuider
 from comfy_extras.nodes_perpneg import PerpNegGuider
 
 from flowsearch.demo.scene import Scene, draw
@@ -176,15 +176,19 @@ GUIDED = {
     "of another pack": (OwnGuider, "OwnGuider cannot be known"),
     "of the same name": (Guider_Basic, "Guider_Basic cannot be known"),
     "patched": (lambda m: hm.guider(with_function(m)), "sampler_post_cfg_function"),
-    "override": (lambda m: hm.guider(CFGOverride.execute(m, 3.0, 0.0, 1.0)[0]), "CFG Override"),
+    "override": (
+        lambda m: hm.guider(hm.host_node("CFGOverride").execute(m, 3.0, 0.0, 1.0)[0]),
+        "CFG Override",
+    ),
 }
 
 
 @pytest.mark.parametrize(("make", "words"), GUIDED.values(), ids=GUIDED)
 def test_guidance_is_refused_with_the_reason(make, words):
     model = hm.gaussian_model()
+    guided = make(model)
     with pytest.raises(ValueError, match=words) as caught:
-        ask(make(model), hm.picture_latent(1, SIZE))
+        ask(guided, hm.picture_latent(1, SIZE))
     assert "mean of no density" in str(caught.value)
     assert model.model.diffusion_model.calls == 0
 

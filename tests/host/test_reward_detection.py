@@ -1,5 +1,6 @@
 """Detector Count inside the real host: its folders, its memory manager, its own models."""
 
+import importlib
 import json
 import shutil
 from importlib import resources
@@ -10,9 +11,6 @@ import comfy.model_patcher
 import comfy.ops
 import comfy.sd
 import comfy.supported_models
-import comfy.text_encoders.sam3_clip as sam3_clip
-import comfy_extras.nodes_rtdetr as nodes_rtdetr
-import comfy_extras.nodes_sam3 as nodes_sam3
 import detectors
 import folder_paths
 import pytest
@@ -142,6 +140,7 @@ def patcher(model):
 @pytest.fixture(scope="module")
 def rt_detr():
     """The host's RT-DETR in its true size and random weights, as its loader gives it."""
+    pytest.importorskip("comfy_extras.nodes_rtdetr", reason="this host has no RT-DETR")
     config = comfy.supported_models.RT_DETR_v4({"image_model": "RT_DETR_v4"})
     config.set_inference_dtype(torch.float32, None)
     model = config.get_model({})
@@ -169,6 +168,7 @@ def same(ours, theirs):
 class TestRTDetr:
     def test_it_finds_what_the_hosts_node_finds(self, rt_detr):
         images = pictures()
+        nodes_rtdetr = importlib.import_module("comfy_extras.nodes_rtdetr")
         rows = nodes_rtdetr.RTDETR_detect.execute(rt_detr, images, 0.0, "all", 300).result[0]
         threshold = sorted(row["score"] for row in rows[0])[-40] - 1e-6
         names = sorted({row["label"] for row in rows[0][:20]})[:2]
@@ -184,7 +184,7 @@ class TestRTDetr:
         assert reward.get_models() == [rt_detr]
         assert reward.score(pictures(1)).shape == (1,)
 
-    def test_models_that_find_nothing_are_refused(self, rt_detr):
+    def test_models_that_find_nothing_are_refused(self):
         class Other:
             model = type("Flux", (), {"diffusion_model": torch.nn.Linear(1, 1)})()
 
@@ -195,6 +195,8 @@ class TestRTDetr:
 @pytest.fixture(scope="module")
 def sam3():
     """A small SAM 3 of the host's classes with random weights, and its text model."""
+    pytest.importorskip("comfy_extras.nodes_sam3", reason="this host has no SAM 3")
+    sam3_clip = importlib.import_module("comfy.text_encoders.sam3_clip")
     size = {"embed_dim": 64, "d_model": 64, "depth": 2, "num_heads": 2, "global_att_blocks": (1,)}
     patches = {"patch_size": 56, "window_size": 6}
     config = comfy.supported_models.SAM3({"image_model": "SAM3", **size, **patches})
@@ -215,6 +217,7 @@ class TestSam3:
         """What the host's node finds; it takes a prompt's most detections after a colon."""
         tokens = sam3[1].tokenize(f"{name}:300")
         conditioning = sam3[1].encode_from_tokens_scheduled(tokens)
+        nodes_sam3 = importlib.import_module("comfy_extras.nodes_sam3")
         return nodes_sam3.SAM3_Detect.execute(
             sam3[0], images, conditioning, threshold=threshold, refine_iterations=0
         ).result[1]

@@ -107,19 +107,29 @@ def test_other_laws_arrive_with_their_widgets(server, law, number):
     assert out.shape == (3, 64, 64)
 
 
-def test_drawn_curves_arrive_from_the_editor_and_over_a_wire(server):
-    graph = workflow(ours(), {"law": "drawn_curve", "law.strength": 1.0, "law.curve": ["curve", 0]})
-    drawn = {"points": [[0, 0], [0.5, 1], [1, 0.5]], "interpolation": "monotone_cubic"}
-    graph["curve"] = node("CurveEditor", curve=drawn)
-    wired = picture(server, graph)
-    graph["law"]["inputs"]["law.curve"] = drawn
-    assert torch.equal(picture(server, graph), wired)
+DRAWN = {"points": [[0, 0], [0.5, 1], [1, 0.5]], "interpolation": "monotone_cubic"}
+
+
+def with_curve(curve):
+    return workflow(ours(), {"law": "drawn_curve", "law.strength": 1.0, "law.curve": curve})
+
+
+def test_drawn_curves_arrive_over_a_wire_as_from_the_editor(server):
+    if "CurveEditor" not in server.object_info():
+        pytest.skip("this host has no Curve Editor")
+    wired = with_curve(["curve", 0]) | {"curve": node("CurveEditor", curve=DRAWN)}
+    assert torch.equal(picture(server, wired), picture(server, with_curve(DRAWN)))
+
+
+def test_drawn_curves_arrive_from_the_editor(server):
+    graph = with_curve(DRAWN)
+    straight = picture(server, graph)
     graph["sigmas"]["inputs"] |= {
         "interpolant": "curve",
         "interpolant.alpha": {"points": [[0, 1], [1, 0]], "interpolation": "linear"},
         "interpolant.sigma": {"points": [[0, 0], [0.3, 0.9], [1, 1]], "interpolation": "linear"},
     }
-    assert (picture(server, graph) - wired).abs().max() > 20
+    assert (picture(server, graph) - straight).abs().max() > 20
 
 
 def test_curves_that_are_no_path_fail_with_the_sentence(server):

@@ -4,11 +4,11 @@ import comfy.samplers
 import host_models as hm
 import pytest
 import torch
-from comfy_api.input import CurveInput, LinearCurve, MonotoneCubicCurve
 from comfy_extras.nodes_custom_sampler import BasicScheduler
 
 from flowsearch.nodes.conversion import convert
-from flowsearch.nodes.curve import KINDS, read_curve
+from flowsearch.nodes.curve import read_curve
+from flowsearch.nodes.host.versions import CURVE_KINDS, HOST_CURVES
 from flowsearch.nodes.sampling import NoiseLaw, Sigmas, StochasticSampler
 from flowsearch.samplers.drawn_path import interpolant_from_curves
 from flowsearch.samplers.noise_law import NOISE_LAWS, noise_law
@@ -120,21 +120,30 @@ CURVES = [
 ]
 
 
-@pytest.mark.parametrize("kind", [LinearCurve, MonotoneCubicCurve])
+with_host_curves = pytest.mark.skipif(not HOST_CURVES, reason="this host has no class of curves")
+
+
+@with_host_curves
+@pytest.mark.parametrize("kind", CURVE_KINDS)
 @pytest.mark.parametrize("points", CURVES)
 def test_drawn_law_is_the_hosts_curve_times_strength(points, kind):
     hosts = kind(points)
-    sent = {"points": [list(p) for p in points], "interpolation": KINDS[kind]}
+    sent = {"points": [list(p) for p in points], "interpolation": CURVE_KINDS[kind]}
     drawn = law("drawn_curve", curve=sent, strength=0.7)
     for sigma in torch.linspace(0.001, 1.0, 400, dtype=torch.float64).tolist():
         assert drawn.k(sigma) == pytest.approx(0.7 * hosts.interp(sigma), rel=1e-12, abs=1e-15)
     assert law("drawn_curve", curve=hosts, strength=0.7) == drawn
-    straight = law("drawn_curve", curve=LinearCurve(points), strength=0.7)
-    assert (straight == drawn) == (kind is LinearCurve)
+    sent["interpolation"] = "linear"
+    straight = law("drawn_curve", curve=sent, strength=0.7)
+    assert (straight == drawn) == (CURVE_KINDS[kind] == "linear")
 
 
 def test_bare_points_are_smooth_as_in_the_host():
-    assert read_curve([[0, 0], [1, 1]]) == read_curve(CurveInput.from_raw([[0, 0], [1, 1]]))
+    points = [[0, 0], [0.3, 0.8], [1, 1]]
+    smooth = {"points": points, "interpolation": "monotone_cubic"}
+    assert read_curve(points) == read_curve(smooth)
+    for curve in HOST_CURVES:
+        assert read_curve(points) == read_curve(curve.from_raw(points))
 
 
 def test_the_drawn_laws_default_is_a_full_law_that_ends_above_the_data():
@@ -152,7 +161,7 @@ def test_drawn_interpolant_is_that_of_its_curves_and_converts_like_the_others():
     drawn = {
         "interpolant": "curve",
         "alpha": {"points": [[0, 1], [0.5, 0.9], [1, 0]], "interpolation": "linear"},
-        "sigma": MonotoneCubicCurve([(0.0, 0.0), (0.3, 0.5), (1.0, 1.0)]),
+        "sigma": [[0, 0], [0.3, 0.5], [1, 1]],
     }
     path = interpolant_from_curves(read_curve(drawn["alpha"]), read_curve(drawn["sigma"]))
     expected = torch.tensor(in_interpolant(path, 10))
@@ -165,8 +174,13 @@ def test_drawn_interpolant_is_that_of_its_curves_and_converts_like_the_others():
 def test_curves_without_meaning_are_refused():
     with pytest.raises(ValueError, match="at r = 0, the clean data, and must be 1"):
         sigmas({"interpolant": "curve", "alpha": [[0, 0.5], [1, 0]], "sigma": [[0, 0], [1, 1]]})
+    with pytest.raises(ValueError, match="move or delete"):
+        law("drawn_curve", curve=[[0.5, 0], [0.5, 1]], strength=1.0)
 
-    class Analytic(CurveInput):
+
+@with_host_curves
+def test_a_curve_of_an_unknown_kind_is_refused():
+    class Analytic(HOST_CURVES[0]):
         points = ()
 
         def interp(self, x):
@@ -174,8 +188,6 @@ def test_curves_without_meaning_are_refused():
 
     with pytest.raises(ValueError, match="kind Analytic is not known"):
         read_curve(Analytic())
-    with pytest.raises(ValueError, match="move or delete"):
-        law("drawn_curve", curve=[[0.5, 0], [0.5, 1]], strength=1.0)
 
 
 def test_taper_ends_the_noise():

@@ -4,6 +4,8 @@ Only the network inside is ours: an exact field for Gaussian data, or the embedd
 with random weights. For tests in tests/host, where the host is importable.
 """
 
+import importlib
+
 import comfy.conds
 import comfy.latent_formats
 import comfy.model_base
@@ -11,6 +13,7 @@ import comfy.model_management
 import comfy.model_patcher
 import comfy.supported_models
 import comfy.supported_models_base
+import pytest
 import torch
 from comfy_extras.nodes_custom_sampler import (
     BasicGuider,
@@ -120,6 +123,8 @@ def wrap(
     config.latent_format = comfy.latent_formats.ChromaRadiance()
     config.sampling_settings = sampling_settings
     model = base(config, model_type=comfy.model_base.ModelType[kind], device=torch.device("cpu"))
+    if "noise_scale" in sampling_settings and not hasattr(model.model_sampling, "noise_scale"):
+        pytest.skip("this host has no models with a noise scale")
     model.diffusion_model = network.eval().requires_grad_(False)
     device = comfy.model_management.get_torch_device()
     return comfy.model_patcher.CoreModelPatcher(model, device, torch.device("cpu"))
@@ -176,6 +181,12 @@ def scene_model(seed: int = 0, **settings):
     network = SceneNet(channels=(32, 32, 32), blocks=(1, 1, 1), width=64, dtype=torch.float32)
     torch.random.set_rng_state(state)
     return wrap(network, **settings)
+
+
+def host_node(name: str, module: str = "nodes_custom_sampler"):
+    """A node of the host; the test is skipped where it has none of that name."""
+    found = getattr(importlib.import_module(f"comfy_extras.{module}"), name, None)
+    return found or pytest.skip(f"this host has no node {name}")
 
 
 def conditioning(value: float | Tensor = 0.0, **options) -> list:

@@ -1,5 +1,6 @@
 """scripts/dev.py when the set-up is interrupted, doubled, tampered with or refused."""
 
+import dataclasses
 import hashlib
 import io
 import os
@@ -7,12 +8,13 @@ import socket
 import subprocess
 import sys
 import tarfile
+import venv
 from pathlib import Path
 
 import pytest
 
 from devtools import DevError, browser, environment, pins, server, tiers
-from devtools.commands import main
+from devtools.commands import default_tiers, main, parser
 from devtools.lock import locked
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -172,10 +174,9 @@ def test_pip_failures_have_a_sentence(output, cause, tmp_path):
     assert output in said
 
 
-def test_a_full_disk_is_noticed_before_the_download(tmp_path, monkeypatch):
-    monkeypatch.setattr(environment, "DISK_NEEDED", {sys.platform: 10**9})
+def test_a_full_disk_is_noticed_before_the_download(tmp_path):
     with pytest.raises(DevError, match=r"no disk space: .* has .* GB free"):
-        environment.check_disk(tmp_path)
+        environment.check_disk(tmp_path, 10**9)
 
 
 def test_a_port_in_use_is_named():
@@ -249,3 +250,49 @@ def test_a_tier_that_cannot_run_says_why_and_fails_in_ci(monkeypatch, capsys, ci
     tier = tiers.Tier("planted", "tests/no_such_folder", optional=optional)
     assert tiers.run_tier(place, tier, [])[1] == fails
     assert "there is no tests/no_such_folder" in capsys.readouterr().out
+
+
+def test_another_host_stands_on_the_default_ones_environment(monkeypatch):
+    keys = {name: pins.cache_key(pin) for name, pin in pins.HOSTS.items()}
+    assert len(set(keys.values())) == len(keys)
+    other = dataclasses.replace(pins.DEFAULT_PIN, sha256="0")
+    monkeypatch.setattr(pins, "DEFAULT_PIN", other)
+    for name, pin in pins.HOSTS.items():
+        assert pins.cache_key(pin) != keys[name] or name == pins.DEFAULT_HOST
+
+
+def test_a_layer_sees_the_packages_below_and_its_own_come_first(tmp_path):
+    pythons = []
+    for name in ("base", "layer"):
+        venv.create(tmp_path / name, with_pip=False)
+        python = environment.python_of(tmp_path / name)
+        packages = environment.packages_of(python)
+        (packages / "both.py").write_text(f"where = {name!r}")
+        (packages / f"{name}_only.py").write_text("")
+        pythons.append(python)
+    environment.see_packages_of(*pythons)
+    code = "import both, base_only, layer_only; print(both.where)"
+    told = subprocess.run([pythons[1], "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "layer"
+    assert subprocess.run([pythons[0], "-c", "import layer_only"], capture_output=True).returncode
+
+
+def test_the_oldest_host_is_the_one_the_pack_requires_and_its_tests_exist():
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert f'requires-comfyui = ">={pins.OLDEST_HOST}"' in text
+    tier = next(tier for tier in tiers.TIERS if tier.name == "host_oldest")
+    assert tier.host == pins.OLDEST_HOST
+    for test in tier.chosen:
+        file, _, name = test.partition("::")
+        assert f"def {name or 'test_'}" in (ROOT / file).read_text(encoding="utf-8")
+
+
+def test_a_run_with_another_host_leaves_out_the_tier_that_brings_its_own(monkeypatch):
+    monkeypatch.delenv("COMFYUI_PATH", raising=False)
+
+    def tiers_of(*words):
+        return default_tiers(parser().parse_args(["test", *words]))
+
+    assert "host_oldest" in tiers_of("--host-version", pins.DEFAULT_HOST)
+    assert "host_oldest" not in tiers_of("--host-version", "0.20.1")
+    assert "host" in tiers_of("--host-version", "0.20.1")
