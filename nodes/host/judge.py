@@ -178,7 +178,12 @@ class Judge:
         found = assess(self.reward, seen[self._domain])
         pictures = seen.get("image", [None] * len(latents))
         scores = [
-            Scores(value, dict(parts), note, thumbnail=None if picture is None else picture.cpu())
+            Scores(
+                value,
+                dict(parts),
+                thumbnail=None if picture is None else picture.cpu(),
+                note=note,
+            )
             for value, parts, note, picture in zip(
                 found.values.tolist(), found.parts, found.notes, pictures, strict=True
             )

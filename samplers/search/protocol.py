@@ -104,18 +104,18 @@ class Scores:
     Attributes:
         value: What is searched for, higher is better, finite.
         parts: Terms of the value, by name, for reports.
-        note: What the reward says of it to people, for reports; empty for nothing.
         held_out: Rewards that are reported and never used, by name: a number, or why there is none.
         held_out_seconds: What they took, beside the time that the search is charged.
         thumbnail: Anything a panel can show; not kept beyond the event.
+        note: What the reward says of it to people, for reports; empty for nothing.
     """
 
     value: float
     parts: Mapping[str, float] = field(default_factory=dict[str, float])
-    note: str = ""
     held_out: Mapping[str, float | str] = field(default_factory=dict[str, float | str])
     held_out_seconds: float = 0.0
     thumbnail: object = None
+    note: str = ""
 
 
 @dataclass(frozen=True)
