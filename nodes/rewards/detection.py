@@ -77,7 +77,9 @@ class DetectorCountReward(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def validate_inputs(cls, weights: str | None, sam: str | None = NONE) -> str | Literal[True]:
+    def validate_inputs(
+        cls, weights: str | None = None, sam: str | None = NONE
+    ) -> str | Literal[True]:
         """Say where a missing file comes from."""
         if weights != CONNECTED and (said := complaint(weights, KNOWN)) is not True:
             return said

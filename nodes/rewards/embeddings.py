@@ -57,7 +57,7 @@ class LoadEncoder(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, weights: str | None) -> str | Literal[True]:
+    def validate_inputs(cls, weights: str | None = None) -> str | Literal[True]:
         """Say where a missing folder comes from."""
         return complaint(weights, FOLDERS)
 
@@ -213,7 +213,7 @@ class AestheticReward(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, weights: str | None) -> str | Literal[True]:
+    def validate_inputs(cls, weights: str | None = None) -> str | Literal[True]:
         """Say where a missing file comes from."""
         return complaint(weights, HEADS)
 

@@ -69,7 +69,7 @@ class JudgeReward(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, judge: str | None) -> str | Literal[True]:
+    def validate_inputs(cls, judge: str | None = None) -> str | Literal[True]:
         """Say how to configure a judge that is not there."""
         return judges.complaint(judge)
 

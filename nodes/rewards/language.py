@@ -70,7 +70,7 @@ class LoadLanguageModel(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, weights: str | None) -> str | Literal[True]:
+    def validate_inputs(cls, weights: str | None = None) -> str | Literal[True]:
         """Explain a missing folder."""
         return complaint(weights, KNOWN)
 

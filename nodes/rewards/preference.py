@@ -90,7 +90,7 @@ class PreferenceReward(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, weights: str | None) -> str | Literal[True]:
+    def validate_inputs(cls, weights: str | None = None) -> str | Literal[True]:
         """Say where a missing file comes from."""
         answer = complaint(weights, KNOWN)
         if answer is True and weights == IMAGE_REWARD.name:
