@@ -128,7 +128,7 @@ def _spending(draw: ImageDraw.ImageDraw, box: Box, report: Report) -> None:
             phases[row["phase"]] = phases.get(row["phase"], 0) + row["evaluations"]
     high = max((sum(place.values()) for place in totals.values()), default=1)
     axes = Axes(draw, box, (1.0, 0.0), (0, max(high, 1) * 1.05))
-    axes.frame("evaluations spent", "sigma (1: noise, 0: picture)")
+    axes.frame("evaluations", "sigma (1: noise, 0: picture)")
     for sigma, place in totals.items():
         below = 0
         for phase, colour in PHASES.items():
