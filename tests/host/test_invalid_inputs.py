@@ -86,7 +86,7 @@ def alive(server):
               "inputs": {"images": ["3", 0], "reward": ["2", 0], "keep": 0, "threshold": "none",
                          "order": "best_first", "draw": False}},
     }  # fmt: skip
-    return "shape_fidelity of 1 pictures" in server.run(prompt)["4"]["text"][0]
+    return "shape_fidelity of 1 picture" in server.run(prompt)["4"]["text"][0]
 
 
 class Typical(Graphs):
