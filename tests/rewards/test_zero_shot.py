@@ -238,8 +238,10 @@ class TestFolders:
 
     def test_a_folder_without_its_words_is_refused(self, folder, tmp_path):
         shutil.copytree(folder / "owlv2", tmp_path / "owl")
-        for file in (tmp_path / "owl").glob("tokenizer*"):
-            file.unlink()
+        # transformers 4 saves the words twice
+        names = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt")
+        for file in (tmp_path / "owl" / name for name in names):
+            file.unlink(missing_ok=True)
         with pytest.raises(ValueError, match=r"owl holds no tokenizer.*vocab.json"):
             load_zero_shot(tmp_path / "owl")
 
