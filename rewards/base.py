@@ -7,6 +7,7 @@ may say beside its value, and the one check that all of them make on their input
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 __all__ = [
+    "Assessed",
     "Assessment",
     "Drawn",
     "Explained",
@@ -118,6 +120,18 @@ class Explained(Protocol):
             The values, with one entry of parts and notes a picture where there are any.
         """
         ...
+
+
+class Assessed(ABC):
+    """What a reward of this pack that is Explained inherits: its score is its assessment's."""
+
+    @abstractmethod
+    def assess(self, images: Tensor) -> Assessment:
+        """See Explained.assess."""
+
+    def score(self, images: Tensor) -> Tensor:
+        """See Reward.score; raises what assess raises."""
+        return self.assess(images).values
 
 
 @runtime_checkable

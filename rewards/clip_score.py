@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .base import Assessment, RewardSpec, check_images
+from .base import Assessed, Assessment, RewardSpec, check_images
 from .encoder import ImageEncoder, TextEncoder, Tokens
 from .holder import Held, Holder
 
@@ -24,7 +24,7 @@ __all__ = ["ClipScore"]
 
 
 @dataclass(frozen=True)
-class ClipScore(Held):
+class ClipScore(Assessed, Held):
     """Cosine of the picture's and the prompt's embedding.
 
     Args:
@@ -80,20 +80,6 @@ class ClipScore(Held):
     @cached_property
     def _direction(self) -> Tensor:
         return self.text.embed(self._tokens.ids)
-
-    def score(self, images: Tensor) -> Tensor:
-        """Score pictures; see Reward.score.
-
-        Args:
-            images: Shape (B, H, W, C), 0 to 1.
-
-        Returns:
-            Cosines, shape (B,), float32.
-
-        Raises:
-            ValueError: Not a batch of finite pictures.
-        """
-        return self.assess(images).values
 
     def assess(self, images: Tensor) -> Assessment:
         """Score pictures and say what of the prompt was not read.

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .base import Assessment, Drawn, Reward, RewardSpec, assess, models_of, named, spec_of
+from .base import Assessed, Assessment, Drawn, Reward, RewardSpec, assess, models_of, named, spec_of
 from .lexicographic import InOrder
 
 __all__ = ["NORMALISATIONS", "RULES", "Combination", "Unit", "combine", "units"]
@@ -50,7 +50,7 @@ class Unit:
 
 
 @dataclass(frozen=True, eq=False)
-class Combination:
+class Combination(Assessed):
     """Rewards that are scored together.
 
     Args:
@@ -62,20 +62,6 @@ class Combination:
     members: Mapping[str, Reward]
     rule: Callable[[Tensor], Tensor]
     spec: RewardSpec
-
-    def score(self, images: Tensor) -> Tensor:
-        """Score pictures, or latents where the members do.
-
-        Args:
-            images: As for each member.
-
-        Returns:
-            Shape (B,), float32.
-
-        Raises:
-            ValueError: A member refused the pictures, or returned what its spec excludes.
-        """
-        return self.assess(images).values
 
     def assess(self, images: Tensor) -> Assessment:
         """Score pictures, with each member's value.

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .base import Assessment, RewardSpec, check_images
+from .base import Assessed, Assessment, RewardSpec, check_images
 from .counting import Target
 from .detection import Box, Detector, draw_boxes, unknown
 from .holder import Held, Holder
@@ -30,7 +30,7 @@ OTHERS = ("ignore", "wrong")
 
 
 @dataclass(frozen=True)
-class DetectorCount(Held):
+class DetectorCount(Assessed, Held):
     """Counts objects by a detector.
 
     Args:
@@ -96,10 +96,6 @@ class DetectorCount(Held):
     def holders(self) -> Sequence[Holder[Any]]:
         """Those of the detector."""
         return self.detector.holders
-
-    def score(self, images: Tensor) -> Tensor:
-        """See Reward."""
-        return self.assess(images).values
 
     def assess(self, images: Tensor) -> Assessment:
         """See Explained: the count of each target, of others where they are wrong, and of all."""

@@ -8,6 +8,7 @@ use without it, which also shows what the other must do.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -47,13 +48,13 @@ class Holder(Protocol[N_co]):
         ...
 
 
-class Held:
+class Held(ABC):
     """What a reward with networks inherits, so that the host finds them to free them."""
 
     @property
+    @abstractmethod
     def holders(self) -> Sequence[Holder[Any]]:
         """The holders of its networks."""
-        raise NotImplementedError
 
     def get_models(self) -> list[Any]:
         """What the host's caches ask an object for: the patchers of its networks."""

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .base import Assessment, RewardSpec, check_images
+from .base import Assessed, Assessment, RewardSpec, check_images
 from .encoder import ImageEncoder
 from .holder import Held, Holder
 
@@ -26,7 +26,7 @@ RULES = ("mean", "max")
 
 
 @dataclass(frozen=True)
-class ImageMatch(Held):
+class ImageMatch(Assessed, Held):
     """Cosine of the picture's embedding and those of references.
 
     Args:
@@ -77,20 +77,6 @@ class ImageMatch(Held):
         found = torch.cat([self.images.embed(batch.detach()).cpu() for batch in self.references])
         with torch.inference_mode(False):
             return found.clone()
-
-    def score(self, images: Tensor) -> Tensor:
-        """Score pictures; see Reward.score.
-
-        Args:
-            images: Shape (B, H, W, C), 0 to 1.
-
-        Returns:
-            Cosines, shape (B,), float32.
-
-        Raises:
-            ValueError: Not a batch of finite pictures.
-        """
-        return self.assess(images).values
 
     def assess(self, images: Tensor) -> Assessment:
         """Score pictures, with the likeness to each reference.

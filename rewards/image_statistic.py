@@ -33,7 +33,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from .base import Assessment, RewardSpec, check_images
+from .base import Assessed, Assessment, RewardSpec, check_images
 
 __all__ = ["DIRECTIONS", "STATISTICS", "ImageStatistic", "Palette", "Statistic", "lab"]
 
@@ -248,7 +248,7 @@ def palette_of(picture: Tensor, count: int = 8) -> Palette:
 
 
 @dataclass(frozen=True)
-class ImageStatistic:
+class ImageStatistic(Assessed):
     """A statistic of the pixels.
 
     Args:
@@ -301,20 +301,6 @@ class ImageStatistic:
             scale=row.scale,
             has_gradient=row.has_gradient,
         )
-
-    def score(self, images: Tensor) -> Tensor:
-        """Score pictures.
-
-        Args:
-            images: Shape (B, H, W, C), 0 to 1; a fourth channel is dropped.
-
-        Returns:
-            Shape (B,), float32.
-
-        Raises:
-            ValueError: Not a batch of finite pictures.
-        """
-        return self.assess(images).values
 
     def assess(self, images: Tensor) -> Assessment:
         """Score pictures, with the statistic's own value whatever the direction.

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .base import Assessment, RewardSpec, check_images
+from .base import Assessed, Assessment, RewardSpec, check_images
 
 __all__ = ["HIGH", "INSTRUCTION", "SCHEMA", "Client", "Judge", "Verdict", "parse_verdict"]
 
@@ -130,7 +130,7 @@ def _short(text: str) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class Judge:
+class Judge(Assessed):
     """The score that a judge gives.
 
     Args:
@@ -169,21 +169,6 @@ class Judge:
             licence="the judge's own",
             source=self.name,
         )
-
-    def score(self, images: Tensor) -> Tensor:
-        """Score pictures.
-
-        Args:
-            images: Shape (B, H, W, C), 0 to 1; a fourth channel is dropped.
-
-        Returns:
-            Shape (B,), float32, 0 to 10.
-
-        Raises:
-            ValueError: Not a batch of finite pictures.
-            RuntimeError: The judge gave no answer, or none that can be read.
-        """
-        return self.assess(images).values
 
     def assess(self, images: Tensor) -> Assessment:
         """Score pictures, with the judge's words.

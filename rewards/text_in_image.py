@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from .base import Assessment, RewardSpec, check_images
+from .base import Assessed, Assessment, RewardSpec, check_images
 from .edit_distance import match
 
 __all__ = ["IGNORE", "PACKAGE", "Piece", "Reader", "TextInImage", "lacking", "rapid_reader"]
@@ -178,7 +178,7 @@ def in_reading_order(pieces: Sequence[Piece]) -> list[Piece]:
 
 
 @dataclass(frozen=True, eq=False)
-class TextInImage:
+class TextInImage(Assessed):
     """How nearly a picture says a text.
 
     Args:
@@ -280,21 +280,6 @@ class TextInImage:
             trusted = [p for p in reader(picture) if p.confidence >= self.min_confidence]
             found.append(in_reading_order(trusted))
         return found
-
-    def score(self, images: Tensor) -> Tensor:
-        """Score pictures.
-
-        Args:
-            images: Shape (B, H, W, C), 0 to 1; a fourth channel is dropped.
-
-        Returns:
-            Shape (B,), float32, 0 to 1.
-
-        Raises:
-            ValueError: Not a batch of finite pictures, or a text that cannot be read.
-            RuntimeError: The reader's package is not installed.
-        """
-        return self.assess(images).values
 
     def assess(self, images: Tensor) -> Assessment:
         """Score pictures and say what was read.

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from .answers import MORE, MOST, first_number, number_probabilities
-from .base import Assessment, RewardSpec, check_images
+from .base import Assessed, Assessment, RewardSpec, check_images
 from .counting import Target
 from .vision_language import Ask, LanguageModel
 
@@ -41,7 +41,7 @@ FLOOR = 1e-30
 
 
 @dataclass(frozen=True)
-class VLMCount:
+class VLMCount(Assessed):
     """Counts by asking.
 
     Args:
@@ -97,10 +97,6 @@ class VLMCount:
     def get_models(self) -> Sequence[Any]:
         """What the host's memory manager knows the model by."""
         return self.model.get_models()
-
-    def score(self, images: Tensor) -> Tensor:
-        """See Reward.score."""
-        return self.assess(images).values
 
     def assess(self, images: Tensor) -> Assessment:
         """Score pictures, with what was counted.

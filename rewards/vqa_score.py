@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from .answers import table, yes
-from .base import Assessment, RewardSpec, check_images
+from .base import Assessed, Assessment, RewardSpec, check_images
 from .vision_language import Ask, LanguageModel
 
 __all__ = ["COMBINE", "PAPER", "VQAScore", "questions_from_text", "weights_from_text"]
@@ -95,7 +95,7 @@ def weights_from_text(text: str, count: int) -> tuple[float, ...]:
 
 
 @dataclass(frozen=True)
-class VQAScore:
+class VQAScore(Assessed):
     """Probability of "Yes".
 
     Args:
@@ -135,10 +135,6 @@ class VQAScore:
     def get_models(self) -> Sequence[Any]:
         """What the host's memory manager knows the model by."""
         return self.model.get_models()
-
-    def score(self, images: Tensor) -> Tensor:
-        """See Reward.score."""
-        return self.assess(images).values
 
     def assess(self, images: Tensor) -> Assessment:
         """Score pictures, with each question's probability.

@@ -89,7 +89,8 @@ class TestNames:
         for name in coco():
             for count in (1, 3):
                 target = parse_targets(f"{name}: {count}")
-                DetectorCount(Fixed({}, vocabulary=coco()), target)
+                made = DetectorCount(Fixed({name: count}, vocabulary=coco()), target)
+                assert made.score(PICTURE).tolist() == [0.0]
 
     def test_any_words_are_taken_where_there_is_no_vocabulary(self):
         own = DetectorCount(Fixed({"red apple": 2}, vocabulary=()), parse_targets("two red apples"))
