@@ -17,6 +17,8 @@ from devtools.pins import OLDEST, OLDEST_HOST, host_pin
 from devtools.server import has_accelerator
 
 NO_TESTS = 5  # pytest's status when it collected nothing
+# Each with a host and a page of its own: four take all the memory that a usual machine has.
+WORKERS = ("--numprocesses=logical", "--maxprocesses=4", "--dist=worksteal")
 LINTED = ("samplers", "rewards", "nodes", "demo", "benchmarks", "scripts")
 
 
@@ -153,7 +155,7 @@ def run_tier(place: Place, tier: Tier, arguments: Sequence[str]) -> tuple[str, b
         return _cannot_run(tier.name, str(error), strict)
     named = any(word.startswith(tier.folder) for word in arguments)
     folder = [] if named else tier.chosen or [tier.folder]
-    command = [str(place.python), "-m", "pytest", "-q", *folder, *arguments]
+    command = [str(place.python), "-m", "pytest", "-q", *WORKERS, *folder, *arguments]
     # Small tensors: threads that wait for each other cost more than they bring, on a busy machine
     # ten times more.
     environment = {"OMP_NUM_THREADS": "1", **child_environment(place), **more}

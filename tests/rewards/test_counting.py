@@ -105,7 +105,7 @@ def test_every_number_below_a_hundred_is_read_in_words_and_digits(count):
         assert parse_targets(f"{written} {name}") == (Target(count, "apple", "apples"),)
 
 
-@pytest.mark.parametrize("noun", NOUNS)
+@pytest.mark.parametrize("noun", sorted(NOUNS))
 def test_nouns_are_inflected_there_and_back(noun):
     assert plural(noun) == NOUNS[noun]
     assert singular(NOUNS[noun]) == singular(noun) == noun

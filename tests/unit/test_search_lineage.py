@@ -92,8 +92,8 @@ def test_a_whole_run_has_its_end_only():
 
 def signature(lineage):
     return (
-        [(p.id, {k: v.tolist() for k, v in p.state.items()}) for p in lineage.path],
-        [(f.id, f.picture.tolist()) for f in lineage.frames],
+        [(p.id, {k: v.numpy().tobytes() for k, v in p.state.items()}) for p in lineage.path],
+        [(f.id, f.picture.numpy().tobytes()) for f in lineage.frames],
     )
 
 
@@ -101,7 +101,7 @@ def signature(lineage):
 def test_a_resumed_run_has_the_same_lineage(strategy):
     _, run = search(Pictured(), strategy, items=(0, 1), top_k=2)
     whole = run.run()
-    for at in (9, 25, 40):
+    for at in (9, 40):
         kept, problem = MemoryCheckpoint(), Pictured()
         problem.fail_at = at
         given = {"items": (0, 1), "top_k": 2, "checkpoint": kept}

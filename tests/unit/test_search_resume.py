@@ -103,8 +103,8 @@ def interrupted(case, checkpoint, **where):
 
 
 def places(total):
-    """Which calls are interrupted: all in a soak, else a dozen with the first and the last."""
-    step = 1 if "FLOWSEARCH_SOAK" in os.environ else max(1, total // 10)
+    """Which calls are interrupted: all in a soak, else half a dozen with the first and the last."""
+    step = 1 if "FLOWSEARCH_SOAK" in os.environ else max(1, total // 4)
     return sorted({*range(0, total, step), total - 1})
 
 
@@ -127,7 +127,7 @@ def test_resume_after_an_interrupt_in_any_call(case, where):
 def test_resume_after_an_interrupt_in_an_event(case):
     whole = Trace()
     expected = make(case, on_event=whole).run()
-    for stop_at in range(1, len(whole.record["evaluated"]), 17):
+    for stop_at in range(1, len(whole.record["evaluated"]), 29):
         seen, checkpoint, again = [], MemoryCheckpoint(), Trace()
 
         def listener(event, seen=seen, stop_at=stop_at):
