@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -87,10 +88,10 @@ def chromium():
         browser.close()
 
 
-@pytest.fixture(params=["canvas", "vue"])
-def frontend(request, server, chromium) -> Iterator[Frontend]:
-    """The editor, ready, once with each of the host's two ways of drawing nodes."""
-    server.post("/settings", {"Comfy.VueNodes.Enabled": request.param == "vue"})
+@contextmanager
+def opened(server: Client, chromium, how: str) -> Iterator[Frontend]:
+    """Open the editor, drawing nodes in one of the host's two ways."""
+    server.post("/settings", {"Comfy.VueNodes.Enabled": how == "vue"})
     context = chromium.new_context(viewport={"width": 1600, "height": 1000})
     front = Frontend(context.new_page())
     front.page.on("pageerror", lambda error: front.problems.append(f"page error: {error}"))
@@ -108,3 +109,27 @@ def frontend(request, server, chromium) -> Iterator[Frontend]:
     )
     yield front
     context.close()
+
+
+WAYS = ["canvas", "vue"]
+
+
+@pytest.fixture(params=WAYS)
+def frontend(request, server, chromium) -> Iterator[Frontend]:
+    """The editor in a new page, ready, once with each way of drawing nodes."""
+    with opened(server, chromium, request.param) as front:
+        yield front
+
+
+@pytest.fixture(scope="session", params=WAYS)
+def kept_page(request, server, chromium) -> Iterator[Frontend]:
+    """A page for many tests: the editor takes five seconds to start."""
+    with opened(server, chromium, request.param) as front:
+        yield front
+
+
+@pytest.fixture
+def editor(kept_page) -> Frontend:
+    """The editor in which other workflows were open before, as on a person's day."""
+    kept_page.problems.clear()
+    return kept_page
