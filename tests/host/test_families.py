@@ -39,6 +39,8 @@ from flowsearch.samplers.transition import ODE, Transition
 ROOT = Path(__file__).resolve().parents[2]
 RECORD = ROOT / "tests" / "data" / "models.json"
 TABLE = ROOT / "docs" / "MODELS.md"
+README = ROOT / "README.md"
+BEGIN, END = "<!-- models: written by dev.py models -->", "<!-- end of models -->"
 COMMAND = "python scripts/dev.py models"
 EULER = comfy.samplers.sampler_object("euler")
 SDE = Transition(noise_law("constant_k", k=0.5))
@@ -271,6 +273,27 @@ def table(record):
     return "\n".join(lines) + "\n"
 
 
+def summary(record):
+    """The record in a few lines, for the README: models that can do the same, together."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for name, row in record.items():
+        lacks = tuple(what for what in TRIED if row[what] != "yes")
+        groups.setdefault(lacks, []).append(name)
+    lines = ["| what works | models |", "|---|---|"]
+    for lacks, names in sorted(groups.items(), key=lambda group: len(group[0])):
+        said = f"all but {', '.join(lacks)}" if lacks else f"all: {', '.join(TRIED)}"
+        lines.append(f"| {'nothing' if len(lacks) == len(TRIED) else said} | {'; '.join(names)} |")
+    return "\n".join(lines)
+
+
+def readme(record):
+    """The README with the summary in its place."""
+    before, found, after = README.read_text(encoding="utf-8").partition(BEGIN)
+    _, end, after = after.partition(END)
+    assert found and end, f"{README.name} has no place for the table of models"
+    return f"{before}{BEGIN}\n{summary(record)}\n{END}{after}"
+
+
 def test_a_model_of_one_row_a_call_is_told_the_remedy():
     family = f.BY_NAME["MiniMax H3"]
     with pytest.raises(RuntimeError, match=r"call of \d candidates: .*batch size 1.*rows_per_call"):
@@ -408,6 +431,8 @@ def test_the_record_and_the_table_are_the_runs():
         record = {name: entry(name) for name in f.BY_NAME}
         RECORD.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         TABLE.write_text(table(record), encoding="utf-8")
+        README.write_text(readme(record), encoding="utf-8")
     record = json.loads(RECORD.read_text(encoding="utf-8"))
     assert list(record) == list(f.BY_NAME), COMMAND
     assert TABLE.read_text(encoding="utf-8") == table(record), COMMAND
+    assert README.read_text(encoding="utf-8") == readme(record), COMMAND
