@@ -82,13 +82,23 @@ def load_network(folder: Path, kind: str, dtype: torch.dtype) -> nn.Module:
         It, on the CPU.
 
     Raises:
-        ValueError: It cannot be loaded.
+        ValueError: It cannot be loaded, or lacks tensors, which transformers would draw at random.
     """
     transformers: Foreign = import_module("transformers")
     is_new = int(transformers.__version__.split(".")[0]) >= 5
     settings: Foreign = {"use_safetensors": True, "dtype" if is_new else "torch_dtype": dtype}
+    settings["output_loading_info"] = True
     with _explained(folder):
-        return getattr(transformers, kind).from_pretrained(str(folder), **settings, **_LOCAL)
+        network, info = getattr(transformers, kind).from_pretrained(
+            str(folder), **settings, **_LOCAL
+        )
+    if missing := sorted(info["missing_keys"]):
+        raise ValueError(
+            f"{folder.name} lacks {len(missing)} tensors of a {type(network).__name__}, such as "
+            f"{', '.join(missing[:3])}; without them it would answer by chance. Get every file of "
+            "the published folder."
+        )
+    return network
 
 
 def need_tokenizer(folder: Path) -> None:

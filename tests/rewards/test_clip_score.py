@@ -1,5 +1,6 @@
 """CLIP Score and Image Match are cosines of the libraries' own embeddings."""
 
+import re
 import shutil
 
 import encoders
@@ -7,6 +8,7 @@ import pytest
 import torch
 from encoders import pictures
 from pil_pictures import processed
+from safetensors.torch import load_file, save_file
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
 from flowsearch.rewards.base import assess
@@ -170,6 +172,17 @@ def test_pickled_weights_are_not_read(tmp_path):
     (tmp_path / "model" / "model.safetensors").unlink()
     torch.save({}, tmp_path / "model" / "pytorch_model.bin")
     with pytest.raises(ValueError, match=r"cannot load model.*safetensors"):
+        load(tmp_path / "model", torch.float32)
+
+
+@pytest.mark.parametrize("kind", [*ALIGNED, "dinov2"])
+def test_a_folder_that_lacks_tensors_is_refused(kind, tmp_path):
+    shutil.copytree(encoders.folder(kind), tmp_path / "model")
+    file = tmp_path / "model" / "model.safetensors"
+    tensors = load_file(file)
+    lost = next(name for name in tensors if name.endswith("norm1.weight"))
+    save_file({k: v for k, v in tensors.items() if k != lost}, file, {"format": "pt"})
+    with pytest.raises(ValueError, match=rf"lacks 1 tensors .*{re.escape(lost)}"):
         load(tmp_path / "model", torch.float32)
 
 
