@@ -22,6 +22,7 @@ import torch
 from comfy.taesd.taehv import TAEHV
 from comfy_execution.graph_utils import ExecutionBlocker
 from comfy_extras.nodes_custom_sampler import SamplerCustomAdvanced
+from comfyui_version import __version__ as HOST
 
 from flowsearch.nodes.conversion import convert
 from flowsearch.nodes.field import FunctionSampler
@@ -35,6 +36,8 @@ from flowsearch.rewards.latent import LatentReward
 from flowsearch.samplers.noise_law import noise_law
 from flowsearch.samplers.search import EvolutionarySearch
 from flowsearch.samplers.transition import ODE, Transition
+
+from devtools.pins import DEFAULT_HOST
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORD = ROOT / "tests" / "data" / "models.json"
@@ -71,6 +74,16 @@ class Watched(FlowSampler):
     def noise(self, field, step):
         self.drawn.append(super().noise(field, step))
         return self.drawn[-1]
+
+
+def need(name):
+    """Skip a family that the host under test does not have, unless it is the record's own host."""
+    try:
+        f.model(name)
+    except Exception as error:
+        if HOST == DEFAULT_HOST:
+            raise
+        pytest.skip(f"ComfyUI {HOST} makes no such model: {type(error).__name__}: {error}")
 
 
 def guider(family, cfg=2.0):
@@ -295,6 +308,7 @@ def readme(record):
 
 
 def test_a_model_of_one_row_a_call_is_told_the_remedy():
+    need("MiniMax H3")
     family = f.BY_NAME["MiniMax H3"]
     with pytest.raises(RuntimeError, match=r"call of \d candidates: .*batch size 1.*rows_per_call"):
         s.search(
@@ -321,7 +335,7 @@ def test_video_and_sound_come_back_from_a_search_as_they_went_in():
     sigmas = sigmas_of(f.model(family.name))
     latent, picture, report = s.search(
         guider(family), FlowSampler(SDE), start, vae=None, reward=LatentReward("mean"),
-        sigmas=sigmas, evaluations=12, top_k=2,
+        sigmas=sigmas, evaluations=12, top_k=2, strategy=s.strategy("best_of_n"),
     )  # fmt: skip
     shapes = [tuple(part.shape) for part in parts(latent["samples"])]
     assert shapes == [(4, *shape) for shape in family.latents]
@@ -414,6 +428,7 @@ def test_video_and_sound_can_be_like_a_reference():
 
 @pytest.mark.parametrize("name", f.BY_NAME)
 def test_the_host_recognises_it(name):
+    need(name)
     assert type(f.detect(name)).__name__ == f.BY_NAME[name].kind
 
 
@@ -421,6 +436,7 @@ def test_the_host_recognises_it(name):
 @pytest.mark.parametrize("name", f.BY_NAME)
 def test_it_does_what_the_record_says(name, what):
     """The laws are in the functions above; what breaks one of them raises AssertionError."""
+    need(name)
     found = outcome(name, what)
     if not os.environ.get(WRITE):
         assert found == json.loads(RECORD.read_text(encoding="utf-8"))[name][what], COMMAND

@@ -52,6 +52,9 @@ def _fill(network: nn.Module, seed: int) -> None:
         std = parameter[0].numel() ** -0.5 if wide else 0.1
         centre = 1.0 if not wide and name.endswith(("weight", "scale", "gamma")) else 0.0
         parameter.data.normal_(centre, std, generator=generator)
+    for name, table in network.named_buffers():
+        if name.endswith("pos_embed"):  # SD 3's and the like are read from a file too
+            table.normal_(0.0, 0.1, generator=generator)
 
 
 @cache
@@ -113,7 +116,8 @@ def conditioning(family: Family, seed: int = 1) -> list:
             return torch.tensor([value])
         return torch.randn(1, *value, generator=generator) if isinstance(value, tuple) else value
 
-    return [[text, {key: made(value) for key, value in family.options.items()}]]
+    options = {"pooled_output": None, **family.options}  # which every text encoder of the host gives
+    return [[text, {key: made(value) for key, value in options.items()}]]
 
 
 TOKENS = 5  # of text
