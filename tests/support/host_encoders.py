@@ -5,10 +5,12 @@ small one is made by its class from a configuration; a text model of any size go
 host's loader.
 """
 
+import json
 import tempfile
 from pathlib import Path
 
 import comfy.sd
+import pytest
 import torch
 from comfy.clip_vision import ClipVisionModel
 from encoders import scattered
@@ -59,10 +61,18 @@ def folder(model: CLIPModel, path: Path, comfyui: Path) -> Path:
     return path
 
 
+def _vision(config: dict) -> ClipVisionModel:
+    """The host's CLIP_VISION of a config, which older hosts read from a file only."""
+    with tempfile.TemporaryDirectory() as path:
+        file = Path(path) / "config.json"
+        file.write_text(json.dumps(config), encoding="utf-8")
+        return ClipVisionModel(str(file))
+
+
 def clip_vision(model: CLIPModel, without: str = "nothing") -> ClipVisionModel:
     """The host's CLIP_VISION of a CLIP."""
     config = model.config.vision_config.to_dict() | {"projection_dim": model.config.projection_dim}
-    made = ClipVisionModel(config | {"num_channels": 3, "model_type": "clip_vision_model"})
+    made = _vision(config | {"num_channels": 3, "model_type": "clip_vision_model"})
     made.load_sd({k: v for k, v in model.state_dict().items() if without not in k})
     return made
 
@@ -81,7 +91,9 @@ def dinov2():
     config = Dinov2Config(**sizes, mlp_ratio=4, image_size=224, patch_size=56)
     model = rounded(scattered(Dinov2Model(config)))
     style = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
-    made = ClipVisionModel(config.to_dict() | style | {"model_type": "dinov2"})
+    made = _vision(config.to_dict() | style | {"model_type": "dinov2"})
+    if made.model.embeddings.patch_embeddings.projection.kernel_size != (56, 56):
+        pytest.skip("this host has DINOv2 of the published patch size only")
     with tempfile.TemporaryDirectory() as path:  # saved, weights have their published names
         model.save_pretrained(path)
         missing, unknown = made.load_sd(load_file(Path(path) / "model.safetensors"))
@@ -96,7 +108,7 @@ def siglip():
     model = rounded(scattered(SiglipVisionModel(SiglipVisionConfig(**VISION))))
     style = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "model_type": "siglip_vision_model"}
     config = model.config.to_dict() | {"hidden_act": "gelu_pytorch_tanh"} | style
-    made = ClipVisionModel(config)
+    made = _vision(config)
     weights = model.state_dict()
     prefix = "" if any(k.startswith("vision_model.") for k in weights) else "vision_model."
     missing, _ = made.load_sd({prefix + k: v for k, v in weights.items()})
