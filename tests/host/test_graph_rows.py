@@ -168,7 +168,13 @@ def test_the_plain_sample_of_a_row_is_what_the_host_makes_of_it_alone(name):
         assert torch.equal(together[row], host[0])
 
 
-SEARCHED = ["hints of two controlnets", "hints of a t2i-adapter", "pooled text", "masks of a prompt", "pictures of an inpainting model"]
+SEARCHED = [
+    "hints of two controlnets",
+    "hints of a t2i-adapter",
+    "pooled text",
+    "masks of a prompt",
+    "pictures of an inpainting model",
+]
 
 
 @pytest.mark.parametrize("name", SEARCHED)

@@ -4,6 +4,7 @@
 """
 
 import json
+import logging
 import os
 import shutil
 import sys
@@ -166,12 +167,15 @@ def test_memory_stays_where_it_is(comfyui):
             prompt = workflow(number)
             del prompt["7"], prompt["10"]  # the history keeps every text it is shown
             text = f"{1 + number % 2} red circles, {number}"
-            prompt["11"] = {"class_type": "FlowSearchLoadEncoder", "inputs": {"weights": place.name}}
+            prompt["11"] = {
+                "class_type": "FlowSearchLoadEncoder",
+                "inputs": {"weights": place.name},
+            }
             prompt["5"] = {"class_type": "FlowSearchClipScore",
                            "inputs": {"encoder": link(11), "prompt": text}}  # fmt: skip
             client.run(prompt)
             after[number + 1] = resident(running.process.pid)
     marks = sorted({*range(WARM, WARM + THEN, 50), WARM + THEN})
     curve = {count: round(after[count], 1) for count in marks}
-    print(f"MB after searches: {curve}")
+    logging.getLogger(__name__).info("MB after searches: %s", curve)
     assert curve[WARM + THEN] <= 1.02 * curve[WARM], curve
