@@ -13,8 +13,9 @@ from torch import Tensor
 
 from ..samplers.integrate import integrate
 from ..samplers.interpolant import LINEAR
+from ..samplers.method import METHODS
 from ..samplers.transition import Transition
-from .field import Field, FieldSampler
+from .field import Field, FieldSampler, reads_sigmas
 
 __all__ = ["STEP", "FlowSampler"]
 
@@ -63,8 +64,26 @@ class FlowSampler(FieldSampler):
                 "the sigmas end at 1 (pure noise), where the host's hand-over x / (1 - sigma) is "
                 "infinite; end at 0.9999 or below, and start the next stage there"
             )
+        _require_point_velocities(field, self.transition)
         noise = partial(self.noise, field)
         with field.watched(len(sigmas) - 1) as tell:
             x = field.start(self.max_denoise(field.guider, sigmas))
             x = integrate(field.predict, x, sigmas, self.transition, noise, tell, path)
         return field.model_sampling.inverse_noise_scaling(sigmas[-1], x)
+
+
+def _require_point_velocities(field: Field, transition: Transition) -> None:
+    """Refuse methods that need velocities at a point, where the network predicts means over steps.
+
+    A step that is one prediction from a sigma of the list to the next is what such a network is
+    for: x - sigma u lands there exactly, and its noise is kept and drawn like any model's.
+    """
+    if not reads_sigmas(field.guider.inner_model.diffusion_model):
+        return
+    method = METHODS[transition.method]
+    if method.calls > 1 or method.memory:
+        raise ValueError(
+            "this is a MeanFlow model, which predicts the mean velocity of a step, and the method "
+            f"{transition.method} predicts within steps or takes earlier predictions for "
+            "velocities at a point; use the exact transition"
+        )

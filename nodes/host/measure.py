@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,9 +12,17 @@ import torch
 from comfy.samplers import CFGGuider
 from torch import Tensor
 
+from .conditioning import conds_of, guider_of_row
 from .versions import is_oom
 
-__all__ = ["CallCounter", "RowCounter", "memory_needed", "rows_that_fit", "translated_oom"]
+__all__ = [
+    "CallCounter",
+    "RowCounter",
+    "call_memory",
+    "memory_needed",
+    "rows_that_fit",
+    "translated_oom",
+]
 
 MOST_ROWS = 32
 
@@ -98,8 +107,32 @@ def translated_oom() -> Iterator[None]:
         raise
 
 
+def call_memory(guider: CFGGuider, shape: tuple[int, ...], rows: int) -> float:
+    """Reckon what memory a call takes, as the host does before it joins conditionings in a call.
+
+    Args:
+        guider: The guider inside its sample().
+        shape: Shape of a state, rows first.
+        rows: Candidates in the call: two rows of the network each, for guidance, with what the
+            prompts bring along (reference pictures).
+
+    Returns:
+        Bytes.
+    """
+    sizes: dict[str, list[list[int]]] = {}
+    for cond in conds_of(guider_of_row(guider, 0)):
+        for name, held in cond["model_conds"].items():
+            first, *rest = held.size()
+            sizes.setdefault(name, []).append([rows * first, *rest])
+    largest = {name: sorted(found, key=math.prod)[-2:] for name, found in sizes.items()}
+    return guider.inner_model.memory_required([2 * rows, *shape[1:]], cond_shapes=largest)
+
+
 def rows_that_fit(guider: CFGGuider, shape: tuple[int, ...]) -> int:
     """Return how many candidates one call may hold in the memory that is free now.
+
+    Decoding asks for none of it: the host's VAE takes as many latents at once as fit when it comes
+    to that, and the models of a search are loaded back after it.
 
     Args:
         guider: The guider inside its sample().
@@ -109,8 +142,7 @@ def rows_that_fit(guider: CFGGuider, shape: tuple[int, ...]) -> int:
         At least 1.
     """
     free = guider.model_patcher.get_free_memory(guider.model_patcher.load_device)
-    # two rows a candidate, for guidance; the host's own margin of 1.5
-    need = 1.5 * guider.inner_model.memory_required([2, *shape[1:]])
+    need = 1.5 * call_memory(guider, shape, 1)  # the host's own margin
     return max(1, min(MOST_ROWS, int(free / max(need, 1.0))))
 
 
@@ -126,7 +158,7 @@ def memory_needed(guider: CFGGuider, shape: tuple[int, ...], rows: int) -> str:
         Words for a person.
     """
     device = guider.model_patcher.load_device
-    need = guider.inner_model.memory_required([2 * rows, *shape[1:]])
+    need = call_memory(guider, shape, rows)
     free = guider.model_patcher.get_free_memory(device)
     text = f"{_size(need)} for a call of {rows} candidates, {_size(free)} free"
     if device.type == "cuda":

@@ -2,13 +2,18 @@
 
 --lowvram and --novram exclude --cpu, without which the host does not start where there is no
 accelerator. What they do to a model is asked for here by itself: weights that are left out of it,
-and cast and patched in each call. Dynamic memory needs a GPU's driver (its page-locked buffers);
-what can be had of it is in test_conversion_rules.py.
+and cast and patched in each call. Dynamic memory needs a GPU's driver; memory_modes.py says what of
+it is here.
 """
 
+import shutil
+
+import comfy.latent_formats
 import comfy.model_management
 import comfy.multigpu
+import comfy.samplers
 import comfy.utils
+import folder_paths
 import graphs
 import host_models as hm
 import pytest
@@ -18,8 +23,10 @@ from comfy.cli_args import LatentPreviewMethod, args
 from comfy.model_management import InterruptProcessingException
 from comfy.model_patcher import ModelPatcher
 from graphs import Graph, controlled, hint, hooked, model, rows
-from memory_modes import Novram, castable
+from memory_modes import Dynamic, Novram, castable
+from real_weights import real
 
+from flowsearch.nodes.conversion import convert
 from flowsearch.nodes.flow_sampler import FlowSampler
 from flowsearch.nodes.host import conditioning
 from flowsearch.samplers.method import METHODS
@@ -121,6 +128,28 @@ def test_a_search_in_little_memory_finds_what_it_finds_in_much():
     assert (found[0] - found[1]).abs().max() < 1e-4
 
 
+def converted(patcher) -> Graph:
+    """A model in other coordinates, by an object patch, which an unloading takes back."""
+    made = machine(convert(castable(patcher), "vp"))
+    sampling = made.model.get_model_object("model_sampling")
+    made.sigmas = comfy.samplers.calculate_sigmas(sampling, "simple", 6)
+    return made
+
+
+def test_with_dynamic_memory_sampler_and_search_are_what_they_are_without():
+    made = converted(Dynamic)
+    assert isinstance(made.model, Dynamic)
+    ours = run(made, FlowSampler(ODE))
+    assert made.model in comfy.model_management.loaded_models()
+    assert torch.equal(ours, run(converted(Dynamic), s.sampler()))
+    found = []
+    for kind, reward in ((ModelPatcher, s.Brightness()), (Dynamic, s.Calling(evict))):
+        g = converted(kind)
+        given = {"strategy": s.strategy("evolutionary"), "reward": reward, "sigmas": g.sigmas}
+        found.append(s.search(g.guider, s.flow(), **given)[0]["samples"])
+    assert torch.equal(found[0], found[1])
+
+
 def machine(made) -> Graph:
     return Graph(made, hm.guider(made, 0.8, -0.5, cfg=3.0))
 
@@ -157,6 +186,49 @@ def test_every_method_shows_each_step_on_the_node_and_hands_on_its_last_predicti
     shown = shown.view(hm.SIZE, hm.SIZE, 3).float() / 127.5 - 1
     expected = last[0].movedim(0, -1).clamp(-1, 1)
     assert (shown - expected).abs().mean() < 0.05
+
+
+def shown(monkeypatch, method, inner, search=False):
+    """Latents on FLUX.2's format, and what was shown on the way."""
+    monkeypatch.setattr(args, "preview_method", method)
+    told = []
+    monkeypatch.setattr(
+        comfy.utils, "PROGRESS_BAR_HOOK", lambda value, total, preview, **_: told.append(preview)
+    )
+    made = hm.gaussian_model("FLUX", mean=0.0, std=1.0)
+    made.model.latent_format = comfy.latent_formats.Flux2()
+    guider, latent = hm.guider(made, 0.3), hm.empty_latent(size=4, channels=128)
+    if search:
+        found = s.search(guider, inner, latent)[0]["samples"]
+    else:
+        found = hm.run(guider, inner, s.SIGMAS, latent)[0]
+    return found, [each[1] for each in told if each is not None]
+
+
+SIZES = {"none": None, "auto": (8, 8), "latent2rgb": (8, 8), "taesd": (64, 64)}
+
+
+@pytest.mark.parametrize("method", LatentPreviewMethod, ids=lambda method: method.value)
+def test_the_hosts_preview_method_is_the_samplers_and_a_search_shows_its_best(
+    monkeypatch, tmp_path, method
+):
+    if method is LatentPreviewMethod.TAESD:
+        shutil.copy(real("taef2_decoder.pth"), tmp_path)
+        paths = ([str(tmp_path)], folder_paths.folder_names_and_paths["vae_approx"][1])
+        monkeypatch.setitem(folder_paths.folder_names_and_paths, "vae_approx", paths)
+    off = LatentPreviewMethod.NoPreviews
+    for search in (False, True):
+        silent, before = shown(monkeypatch, off, s.flow(), search)
+        found, pictures = shown(monkeypatch, method, s.flow(), search)
+        assert torch.equal(found, silent)
+        if search:
+            assert [each.tobytes() for each in pictures] == [each.tobytes() for each in before]
+            assert len(pictures) > 1
+        else:
+            wanted = [] if method is off else [SIZES[method.value]] * s.STEPS
+            assert [each.size for each in pictures] == wanted
+            assert before == []
+            assert len({each.tobytes() for each in pictures}) == len(wanted)
 
 
 # ---- cancel ----

@@ -6,6 +6,7 @@ the first one's; each row of the table is also run so, and must then differ.
 
 from collections.abc import Callable
 
+import comfy.model_base
 import graphs
 import host_models as hm
 import pytest
@@ -14,7 +15,19 @@ import torch
 from comfy_extras.nodes_custom_sampler import DualCFGGuider, DualModelGuider, RandomNoise
 from comfy_extras.nodes_differential_diffusion import DifferentialDiffusion
 from comfy_extras.nodes_perpneg import PerpNegGuider
-from graphs import Graph, concat, controlled, first, halves, hint, hooked, model, rows
+from graphs import (
+    Graph,
+    Scene,
+    adapted,
+    concat,
+    controlled,
+    first,
+    halves,
+    hint,
+    hooked,
+    model,
+    rows,
+)
 
 from flowsearch.nodes.flow_sampler import FlowSampler
 from flowsearch.nodes.host import problem
@@ -57,6 +70,26 @@ def _hints(which: list[int]) -> Graph:
         rows(0.8), rows(-0.5), both[which], both[which].flip(1), ranges=((0.0, 0.6), (0.3, 1.0))
     )
     return Graph(made, hm.guider(made, positive, negative, cfg=3.0), empty(which), control=net)
+
+
+def _adapters(which: list[int]) -> Graph:
+    made = model()
+    pair = adapted(rows(0.8), rows(-0.5), hint(1.0, -1.0)[which])
+    return Graph(made, hm.guider(made, *pair, cfg=3.0), empty(which))
+
+
+class Pooling(comfy.model_base.BaseModel):
+    """A model that is given the pooled text beside the words, as SD3, SDXL and Flux are."""
+
+    def encode_adm(self, **kwargs):
+        return kwargs["pooled_output"]
+
+
+def _pooled(which: list[int]) -> Graph:
+    made = hm.wrap(Scene(), base=Pooling)
+    pooled = torch.tensor([[0.8, -0.4, 0.2], [-0.8, 0.4, 0.6]])[which]
+    pair = [hm.conditioning(v, pooled_output=p) for v, p in ((0.8, pooled), (-0.5, -pooled))]
+    return Graph(made, hm.guider(made, *pair, cfg=3.0), empty(which))
 
 
 def _hooked(which: list[int]) -> Graph:
@@ -104,6 +137,8 @@ ROWS: dict[str, Callable[[list[int]], Graph]] = {
     "perpendicular negative": _guided(PerpNegGuider, 3.0, 1.0),
     "dual model": _dual_model,
     "hints of two controlnets": _hints,
+    "hints of a t2i-adapter": _adapters,
+    "pooled text": _pooled,
     "prompts of a hook lora": _hooked,
     "prompts of an area": _areas,
     "masks of a prompt": _masked,
@@ -133,7 +168,13 @@ def test_the_plain_sample_of_a_row_is_what_the_host_makes_of_it_alone(name):
         assert torch.equal(together[row], host[0])
 
 
-SEARCHED = ["hints of two controlnets", "masks of a prompt", "pictures of an inpainting model"]
+SEARCHED = [
+    "hints of two controlnets",
+    "hints of a t2i-adapter",
+    "pooled text",
+    "masks of a prompt",
+    "pictures of an inpainting model",
+]
 
 
 @pytest.mark.parametrize("name", SEARCHED)

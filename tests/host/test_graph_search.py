@@ -88,7 +88,10 @@ def test_a_batch_that_is_one_clip_is_refused():
         searched(g, FlowSampler(ODE))
 
 
-CHUNKED = ("controlnet", "hook lora, keyframes", "differential diffusion", "area", "dual cfg")
+CHUNKED = (
+    "controlnet", "t2i-adapter", "gligen", "hook lora, keyframes", "differential diffusion", "area",
+    "dual cfg",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", CHUNKED)
@@ -141,3 +144,23 @@ def test_a_controlnets_range_is_that_of_the_sigma_wherever_a_search_goes():
         inside = {t for t in times if 0.2 <= t <= 0.8}
         assert set(g.control.times) == inside
         assert inside < set(times)
+
+
+@pytest.mark.parametrize("sigma", [0.99, 0.9301, 0.5, 0.41, 0.1, 0.01])
+def test_the_list_of_sigmas_holds_the_one_that_a_search_is_at(sigma):
+    sigmas = graphs.SIGMAS.clone()
+    ours = history.sigmas_with(sigmas, sigma)
+    assert torch.equal(sigmas, graphs.SIGMAS), "the run's own is left alone"
+    changed = (ours != sigmas).nonzero().flatten().tolist()
+    assert len(changed) == 1
+    assert ours[changed[0]] == torch.tensor(sigma)
+    others = [abs(float(each) - sigma) for each in sigmas[1:]]
+    assert changed[0] == 1 + others.index(min(others)), "another than the nearest but the first"
+    assert (ours.diff() < 0).all() or sigma < 0.1, "they still fall"
+
+
+def test_the_list_of_sigmas_that_holds_it_is_the_runs():
+    for sigma in graphs.SIGMAS:
+        assert history.sigmas_with(graphs.SIGMAS, float(sigma)) is graphs.SIGMAS
+    one = graphs.SIGMAS[:1]
+    assert history.sigmas_with(one, 0.3) is one

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import comfy.controlnet
+import comfy.gligen
 import comfy.hooks
+import comfy.model_patcher
 import comfy.samplers
 import host_models as hm
 import nodes
@@ -53,8 +55,18 @@ class Control(nn.Module):
         return {"output": [pooled * (0.5 + timesteps.view(-1, 1, 1, 1) / 1000)]}
 
 
+class Adapter(nn.Module):
+    """A T2I-Adapter's network: it is asked with the hint alone."""
+
+    unshuffle_amount = 8
+
+    def forward(self, hint):
+        return {"output": [hint - hint.mean(dim=(2, 3), keepdim=True)]}
+
+
 class Scene(nn.Module):
-    """The embedded model's network with the inputs that bigger ones have: control and concat.
+    """The embedded model's network with the inputs that bigger ones have: control, concat, the
+    pooled text, and patches of its attention.
 
     Attributes:
         seen: (time, the first weight's sum) of every call, for laws about patches and times.
@@ -66,12 +78,19 @@ class Scene(nn.Module):
         self.dtype = torch.float32
         self.seen = []
 
-    def forward(self, x, timestep, context=None, control=None, transformer_options=None, **_):
+    def forward(
+        self, x, timestep, context=None, control=None, transformer_options=None, y=None, **_
+    ):
         options = transformer_options or {}
         wrapped = WrapperExecutor.new_class_executor(
             self.velocity, self, get_all_wrappers(WrappersMP.DIFFUSION_MODEL, options)
         )
-        return wrapped.execute(x, timestep, context, control, options)
+        velocity = wrapped.execute(x, timestep, context, control, options)
+        if y is not None:
+            velocity = velocity + y.view(*y.shape, 1, 1)
+        for patch in options.get("patches", {}).get("middle_patch", ()):
+            velocity = velocity + patched_attention(patch, velocity)
+        return velocity
 
     def weight(self) -> float:
         """Sum of the first weights that lora() patches."""
@@ -85,6 +104,14 @@ class Scene(nn.Module):
         if control is not None:
             velocity = velocity + sum(control["output"])
         return velocity + x[:, 3:].mean(dim=1, keepdim=True) if x.shape[1] > 3 else velocity
+
+
+def patched_attention(patch: Callable, values: Tensor) -> Tensor:
+    """What a patch of attention (GLIGEN) adds to a picture's 8 x 8 places."""
+    small = nn.functional.interpolate(values, (8, 8), mode="area")
+    tokens = small.flatten(2).mT
+    added = patch(tokens, {"transformer_index": 0}) - tokens
+    return nn.functional.interpolate(added.mT.unflatten(2, (8, 8)), values.shape[-2:])
 
 
 def model(seed: int = 0, **settings):
@@ -172,6 +199,35 @@ def _controlnet(*pictures: Tensor, **ranges) -> Graph:
     made = model()
     positive, negative, net = controlled(rows(0.8), rows(-0.5), *pictures, **ranges)
     return Graph(made, hm.guider(made, positive, negative, cfg=3.0), control=net)
+
+
+def adapted(positive, negative, picture: Tensor, start: float = 0.2, end: float = 0.8):
+    """Both CONDITIONINGs with a T2I-Adapter."""
+    given = comfy.controlnet.T2IAdapter(Adapter(), 3, 1, "nearest-exact", device=CPU)
+    return nodes.ControlNetApplyAdvanced().apply_controlnet(
+        positive, negative, given, picture, 0.7, start, end
+    )
+
+
+def _adapter() -> Graph:
+    made = model()
+    return Graph(made, hm.guider(made, *adapted(rows(0.8), rows(-0.5), hint(1.0)), cfg=3.0))
+
+
+def _gligen() -> Graph:
+    made, key = model(), 16
+    with torch.random.fork_rng():
+        torch.manual_seed(4)
+        layer = comfy.gligen.GatedSelfAttentionDense(3, key, 1, 8)
+        net = comfy.gligen.Gligen([layer], comfy.gligen.PositionNet(key, key), key)
+        for parameter in net.parameters():
+            nn.init.normal_(parameter, std=0.5)
+        words = torch.randn(2, 1, key)
+    patcher = comfy.model_patcher.CoreModelPatcher(net.eval().requires_grad_(False), CPU, CPU)
+    boxes = [(words[0], 24, 24, 8, 8), (words[1], 16, 32, 40, 24)]  # rows, columns, from where
+    text, options = rows(0.8)[0]
+    positive = [[text, {**options, "gligen": ("position", patcher, boxes)}]]
+    return Graph(made, hm.guider(made, positive, -0.5, cfg=3.0))
 
 
 # ---- LoRAs ----
@@ -340,6 +396,8 @@ GRAPHS: dict[str, Callable[[], Graph]] = {
     "mahiro": lambda: graph(lambda m: first(Mahiro.execute(m))),
     "controlnet": lambda: _controlnet(hint(1.0)),
     "two controlnets": lambda: _controlnet(hint(1.0), hint(-1.0), ranges=((0.0, 0.5), (0.3, 1.0))),
+    "t2i-adapter": _adapter,
+    "gligen": _gligen,
     "lora": lambda: graph(_lora),
     "hook lora": _hook_lora,
     "hook lora, keyframes": lambda: _hook_lora((1.0, 0.0), (0.0, 0.4)),

@@ -1,5 +1,7 @@
 """The host's ways to keep a model that does not fit, on a machine without an accelerator."""
 
+from types import SimpleNamespace
+
 import comfy.model_patcher
 import comfy.ops
 import host_models as hm
@@ -23,14 +25,23 @@ class Novram(comfy.model_patcher.ModelPatcher):
 class Dynamic(comfy.model_patcher.ModelPatcherDynamic):
     """The host's patcher for dynamic memory on the CPU, which it routes to another class.
 
-    Left out are the page-locked buffers, which need a GPU's driver.
+    Left out are the page-locked buffers and the pages of weights on the device, which need a GPU's
+    driver; with those pages go patches of weights, which the host applies as it fills them. Object
+    patches, buffers, loading and unloading are the host's.
     """
 
     def __new__(cls, *args, **kwargs):
         return object.__new__(cls)
 
     def register_load_device(self, device):
-        self.model.dynamic_pins.setdefault(device, {"hostbufs_initialized": True})
+        kinds = ("weights", "patches", "weights-loaded", "patches-loaded")
+        pins = {kind: (SimpleNamespace(size=0), [], [-1], [0], [0], {}) for kind in kinds}
+        state = {"hostbufs_initialized": True, "failed": False, "active": False, **pins}
+        self.model.dynamic_pins.setdefault(device, {"current_prompt": False, **state})
+
+    def partially_unload(self, device_to, memory_to_free=0, force_patch_weights=False):
+        del device_to, memory_to_free, force_patch_weights
+        return self.restore_loaded_backups()  # what it frees beside those pages
 
     def __del__(self):
         self.model.dynamic_patchers.discard(id(self))

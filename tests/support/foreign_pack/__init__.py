@@ -1,4 +1,5 @@
-"""A node pack of somebody else: its output fits every socket and holds what its name says."""
+"""A node pack of somebody else: a node whose output fits every socket and holds what its name says,
+and one that looks at the host's memory."""
 
 import torch
 
@@ -52,4 +53,29 @@ class ForeignThing:
         return (THINGS[thing](),)
 
 
-NODE_CLASS_MAPPINGS = {"ForeignThing": ForeignThing}
+class ForeignLoaded:
+    """Tells which networks the host's memory manager holds, by the names of their classes."""
+
+    RETURN_TYPES = ("STRING",)
+    FUNCTION = "tell"
+    CATEGORY = "foreign"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        """Whatever is to be done before."""
+        return {"optional": {"after": ("*",)}}
+
+    @classmethod
+    def IS_CHANGED(cls, **_):
+        """It is another answer each time."""
+        return float("nan")
+
+    def tell(self, after=None):
+        """Look."""
+        from comfy.model_management import loaded_models
+
+        found = [patcher.model for patcher in loaded_models()]
+        return (" ".join(type(getattr(each, "network", each)).__name__ for each in found),)
+
+
+NODE_CLASS_MAPPINGS = {"ForeignThing": ForeignThing, "ForeignLoaded": ForeignLoaded}
