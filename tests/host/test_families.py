@@ -24,6 +24,7 @@ from comfy_execution.graph_utils import ExecutionBlocker
 from comfy_extras.nodes_custom_sampler import SamplerCustomAdvanced
 from comfyui_version import __version__ as HOST
 
+from devtools.pins import DEFAULT_HOST
 from flowsearch.nodes.conversion import convert
 from flowsearch.nodes.field import FunctionSampler
 from flowsearch.nodes.flow_sampler import FlowSampler
@@ -36,8 +37,6 @@ from flowsearch.rewards.latent import LatentReward
 from flowsearch.samplers.noise_law import noise_law
 from flowsearch.samplers.search import EvolutionarySearch
 from flowsearch.samplers.transition import ODE, Transition
-
-from devtools.pins import DEFAULT_HOST
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORD = ROOT / "tests" / "data" / "models.json"
@@ -301,9 +300,9 @@ def summary(record):
 
 def readme(record):
     """The README with the summary in its place."""
-    before, found, after = README.read_text(encoding="utf-8").partition(BEGIN)
+    before, _, after = README.read_text(encoding="utf-8").partition(BEGIN)
     _, end, after = after.partition(END)
-    assert found and end, f"{README.name} has no place for the table of models"
+    assert end, f"{README.name} has no place for the table of models"
     return f"{before}{BEGIN}\n{summary(record)}\n{END}{after}"
 
 

@@ -10,7 +10,6 @@ import shutil
 
 import comfy.latent_formats
 import comfy.model_management
-import comfy.multigpu
 import comfy.samplers
 import comfy.utils
 import folder_paths
@@ -39,13 +38,14 @@ PLAIN = {"evaluations": s.STEPS, "strategy": s.strategy("best_of_n")}
 
 def split(made):
     """A MODEL behind MultiGPU CFG Split; the node itself finds no second device here."""
+    multigpu = pytest.importorskip("comfy.multigpu", reason="this host splits over no devices")
     made.cached_patcher_init = (model, ())
     made = made.clone()
     second = made.deepclone_multigpu(new_load_device=SECOND)
     second.is_multigpu_base_clone = True
     made.set_additional_models("multigpu", [second])
     made.match_multigpu_clones()
-    comfy.multigpu.GPUOptionsGroup().register(made)
+    multigpu.GPUOptionsGroup().register(made)
     return made
 
 

@@ -12,7 +12,7 @@ import host_models as hm
 import pytest
 import searching as s
 import torch
-from comfy_extras.nodes_custom_sampler import DualCFGGuider, DualModelGuider, RandomNoise
+from comfy_extras.nodes_custom_sampler import DualCFGGuider, RandomNoise
 from comfy_extras.nodes_differential_diffusion import DifferentialDiffusion
 from comfy_extras.nodes_perpneg import PerpNegGuider
 from graphs import (
@@ -60,7 +60,8 @@ def _guided(node, *extra) -> Callable[[list[int]], Graph]:
 
 def _dual_model(which: list[int]) -> Graph:
     made = model()
-    guider = DualModelGuider.execute(made, rows(0.8), 3.0, model(seed=1), prompts(which))
+    node = hm.host_node("DualModelGuider")
+    guider = node.execute(made, rows(0.8), 3.0, model(seed=1), prompts(which))
     return Graph(made, first(guider), empty(which))
 
 

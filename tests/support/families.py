@@ -116,7 +116,10 @@ def conditioning(family: Family, seed: int = 1) -> list:
             return torch.tensor([value])
         return torch.randn(1, *value, generator=generator) if isinstance(value, tuple) else value
 
-    options = {"pooled_output": None, **family.options}  # which every text encoder of the host gives
+    options = {
+        "pooled_output": None,
+        **family.options,
+    }  # which every text encoder of the host gives
     return [[text, {key: made(value) for key, value in options.items()}]]
 
 

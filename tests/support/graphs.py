@@ -4,6 +4,7 @@ A row is a function that returns a Graph, made afresh with the host's own nodes.
 which rows is said in tests/host/test_graph_sampler.py and test_graph_search.py.
 """
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +22,7 @@ from comfy_extras import nodes_hooks as hooks_nodes
 from comfy_extras.nodes_apg import APG
 from comfy_extras.nodes_cfg import CFGZeroStar
 from comfy_extras.nodes_context_windows import ContextWindowsManualNode
-from comfy_extras.nodes_custom_sampler import CFGOverride, DualCFGGuider, DualModelGuider
+from comfy_extras.nodes_custom_sampler import DualCFGGuider
 from comfy_extras.nodes_differential_diffusion import DifferentialDiffusion
 from comfy_extras.nodes_easycache import EasyCacheNode, LazyCacheNode
 from comfy_extras.nodes_mahiro import Mahiro
@@ -169,10 +170,8 @@ def _guided(node, *args, **kwargs) -> Graph:
 
 def _dual_model() -> Graph:
     made = model()
-    return Graph(
-        made,
-        first(DualModelGuider.execute(made, rows(0.8), 3.0, model(seed=1), rows(-0.5))),
-    )
+    node = hm.host_node("DualModelGuider")
+    return Graph(made, first(node.execute(made, rows(0.8), 3.0, model(seed=1), rows(-0.5))))
 
 
 # ---- ControlNets ----
@@ -339,6 +338,8 @@ def windows(schedule: str = "standard_static", **rest) -> Callable:
             "split_conds_to_windows": False, "latent_retain_index_list": "",
             "causal_window_fix": False, **rest,
         }  # fmt: skip
+        known = inspect.signature(ContextWindowsManualNode.execute).parameters  # older: fewer
+        given = {name: value for name, value in given.items() if name in known}
         return first(ContextWindowsManualNode.execute(made, context_schedule=schedule, **given))
 
     return patch
@@ -388,7 +389,9 @@ GRAPHS: dict[str, Callable[[], Graph]] = {
     "perpendicular negative, old node": lambda: graph(
         lambda m: first(PerpNeg.execute(m, rows(0.0), 1.0))
     ),
-    "cfg override": lambda: graph(lambda m: first(CFGOverride.execute(m, 1.0, 0.2, 0.6))),
+    "cfg override": lambda: graph(
+        lambda m: first(hm.host_node("CFGOverride").execute(m, 1.0, 0.2, 0.6))
+    ),
     "rescale cfg": lambda: graph(lambda m: RescaleCFG().patch(m, 0.7)[0]),
     "cfg zero": lambda: graph(lambda m: first(CFGZeroStar.execute(m))),
     "apg": lambda: graph(lambda m: first(APG.execute(m, 1.0, 5.0, 0.0))),
