@@ -213,6 +213,8 @@ def test_the_hosts_preview_method_is_the_samplers_and_a_search_shows_its_best(
     monkeypatch, tmp_path, method
 ):
     if method is LatentPreviewMethod.TAESD:
+        if comfy.latent_formats.Flux2().taesd_decoder_name != "taef2_decoder":
+            pytest.skip("this host has no small decoder for FLUX.2")
         shutil.copy(real("taef2_decoder.pth"), tmp_path)
         paths = ([str(tmp_path)], folder_paths.folder_names_and_paths["vae_approx"][1])
         monkeypatch.setitem(folder_paths.folder_names_and_paths, "vae_approx", paths)
