@@ -18,6 +18,27 @@ def pictures(count=3, size=64):
     return (torch.rand(count, size, size, 3, generator=generator) - 0.5) * contrast + 0.5
 
 
+def clips(count=3, frames=5):
+    """Clips of such pictures."""
+    return pictures(count * frames).unflatten(0, (count, frames))
+
+
+def sounds(count=3, length=4000):
+    """Sounds in two channels that differ: noise of different loudness."""
+    generator = torch.Generator().manual_seed(6)
+    loudness = torch.linspace(0.1, 0.9, count)[:, None, None]
+    return (torch.rand(count, 2, length, generator=generator) * 2.0 - 1.0) * loudness
+
+
+GIVEN = {
+    "image": pictures,
+    "video": clips,
+    "audio": sounds,
+    "latent": lambda count=3: pictures(count).movedim(-1, 1).contiguous(),
+}
+"""Domain to what its rewards score."""
+
+
 @pytest.fixture(scope="module", params=CASES)
 def reward(request):
     return CASES[request.param]()
@@ -37,21 +58,21 @@ class TestReward:
     """Batch, order, device, type, range, refusals."""
 
     def images(self, reward, count=3):
-        images = pictures(count)
-        return images.movedim(-1, 1).contiguous() if reward.spec.domain == "latent" else images
+        return GIVEN[reward.spec.domain](count)
 
     def test_it_is_a_reward_with_a_full_description(self, reward, request):
         assert isinstance(reward, Reward)
         spec = reward.spec
         assert isinstance(spec, RewardSpec)
-        assert spec.name in REWARDS
+        assert spec.name in REWARDS or spec.name.endswith("_frames")
         assert spec.low < spec.high
         assert spec.quantum >= 0
         assert spec.scale >= 0
         assert spec.measures
         assert spec.licence
         assert spec.source
-        assert spec.domain in ("image", "latent")
+        assert spec.domain in GIVEN
+        assert spec.sample_rate >= 0
         assert json.loads(json.dumps(describe(spec), allow_nan=False))["name"] == spec.name
 
     def test_values_are_float32_one_a_picture_within_the_range(self, reward):
@@ -113,7 +134,7 @@ class TestReward:
         for wrong in (images[0, 0], (images * 255).to(torch.uint8)):
             with pytest.raises(ValueError, match="needs"):
                 reward.score(wrong)
-        if reward.spec.domain == "image":
+        if reward.spec.domain in ("image", "video"):
             with pytest.raises(ValueError, match="needs"):
                 reward.score(images.movedim(-1, 1))
             with pytest.raises(ValueError, match="needs"):
