@@ -324,10 +324,10 @@ def strip(waveform: Tensor) -> Tensor:
         A picture (H, W, 3), 0 to 1, on the CPU.
     """
     height, width = STRIP
-    mono = waveform.detach().float().cpu().mean(dim=0)
-    pieces = torch.nn.functional.pad(mono, (0, -len(mono) % width)).unflatten(0, (width, -1))
-    low, high = pieces.amin(dim=1), pieces.amax(dim=1)
+    mono = waveform.detach().float().cpu().mean(dim=0)[None]
+    pool = torch.nn.functional.adaptive_max_pool1d
+    low, high = -pool(-mono, width)[0], pool(mono, width)[0]
     level = torch.linspace(1.0, -1.0, height)[:, None]
-    half = 1.0 / height  # so that silence is a line
+    half = 1.0 / (height - 1)  # so that silence is a line
     inked = (level >= low - half) & (level <= high + half)
     return torch.where(inked[..., None], torch.tensor([0.12, 0.47, 0.71]), torch.ones(3))

@@ -1,15 +1,22 @@
-"""A small video model with random weights, whole: the host's Wan, its text encoder aside, and VAEs.
+"""VAEs of video and sound with random weights, small where the host's detection lets them be.
 
-The VAEs are read by comfy.sd.VAE from state dicts of the published layout with fewer channels.
+comfy.sd.VAE reads them from state dicts of the published layouts. Stable Audio's alone is as large
+as the published one.
 """
 
+import json
 from functools import cache
 from typing import Any
 
+import comfy.ldm.audio.autoencoder
+import comfy.ldm.lightricks.vae.audio_vae
+import comfy.ldm.wan.model
 import comfy.ldm.wan.vae
+import comfy.nested_tensor
 import comfy.sd
 import families as f
 import torch
+from comfy.taesd.taehv import TAEHV
 
 WAN = f.BY_NAME["Wan 2.1, 2.2 14B"]
 
@@ -35,6 +42,16 @@ def wan_vae_state(dim: int = 8) -> dict[str, torch.Tensor]:
     return seeded(network)
 
 
+def wan_state(text_dim: int) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """What a file of Wan 2.1 holds, of one small layer that reads texts of a width; its metadata,
+    which say that width where the host's detection asks for it."""
+    network = comfy.ldm.wan.model.WanModel(
+        model_type="t2v", dim=128, ffn_dim=64, num_heads=1, num_layers=1, text_dim=text_dim,
+        operations=torch.nn,
+    )  # fmt: skip
+    return seeded(network, 1), {"config": json.dumps({"transformer": {"text_dim": text_dim}})}
+
+
 @cache
 def wan_vae() -> comfy.sd.VAE:
     """VAE of Wan 2.1: T latent frames make 4 T - 3, eight times the side."""
@@ -56,3 +73,42 @@ def audio_vae() -> comfy.sd.VAE:
     """VAE of Stable Audio: 2048 samples of two channels for each latent."""
     network = comfy.ldm.audio.autoencoder.AudioOobleckVAE()
     return comfy.sd.VAE(sd=seeded(network))
+
+
+LTX_AUDIO = {
+    "audio_vae": {
+        "model": {
+            "params": {
+                "sampling_rate": 16000,
+                "ddconfig": {
+                    "double_z": True, "mel_bins": 64, "z_channels": 8, "resolution": 64,
+                    "downsample_time": False, "in_channels": 2, "out_ch": 2, "ch": 16,
+                    "ch_mult": [1, 2, 2], "num_res_blocks": 1, "attn_resolutions": [],
+                    "dropout": 0.0, "mid_block_add_attention": False, "norm_type": "pixel",
+                    "causality_axis": "height",
+                },
+            }
+        }
+    },
+    "vocoder": {"upsample_initial_channel": 64},
+}  # fmt: skip
+
+
+@cache
+def ltx_audio_vae() -> comfy.sd.VAE:
+    """VAE of LTX 2's sound, at 24 kHz, with few channels."""
+    metadata = {"config": json.dumps(LTX_AUDIO)}
+    network = comfy.ldm.lightricks.vae.audio_vae.AudioVAE(metadata=metadata)
+    return comfy.sd.VAE(sd=seeded(network), metadata=metadata)
+
+
+@cache
+def ltx_vae() -> comfy.sd.VAE:
+    """The small decoder of LTX 2's video: T latent frames make 8 T - 7, 32 times the side."""
+    return comfy.sd.VAE(sd=seeded(TAEHV(latent_channels=128)))
+
+
+def ltx_latent(rows: int = 1) -> dict[str, Any]:
+    """LATENT of LTX 2: two frames of video and a little sound."""
+    parts = [torch.zeros(rows, 128, 2, 2, 2), torch.zeros(rows, 8, 6, 16)]
+    return {"samples": comfy.nested_tensor.NestedTensor(parts)}
