@@ -87,8 +87,8 @@ class Judge:
         self._domains = {name: domains_of(each) for name, each in rewards.items()}
         self._rewards = rewards
         _require_scorable(self._domains, self.decoders)
-        decoded = any(domains - {"latent"} for domains in self._domains.values())
-        self._loads = decoded or any(models_of(each) for each in rewards.values())
+        self._decodes = any(domains - {"latent"} for domains in self._domains.values())
+        self._loads = self._decodes or any(models_of(each) for each in rewards.values())
 
     def require(self, shape: Sequence[int], parts: Shapes) -> None:
         """Refuse latents that the VAE cannot decode to what is scored, before anything is sampled.
@@ -161,7 +161,8 @@ class Judge:
         scores: dict[int, Scores] = {}
         memory = guider.inner_model.memory_required([2, *clean.shape[1:]])
         # a clip at a time: decoded ones are large, and each is many pictures to a reward
-        large = clean.ndim != 4 and (frames_of(clean.shape[1:]) > 1 or bool(packed_shapes(guider)))
+        clips = frames_of(clean.shape[1:]) > 1 or bool(packed_shapes(guider))
+        large = self._decodes and clips
         with models_kept(memory) if self._loads else nullcontext():
             for finished in (True, False):
                 places = [i for i, sigma in enumerate(sigmas) if (sigma == 0.0) == finished]

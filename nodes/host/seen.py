@@ -22,6 +22,7 @@ from ...rewards.frames import of_clips
 from ...samplers.search.protocol import DecodeError
 from .measure import translated_oom
 from .packed import Shapes, unpacked
+from .versions import decoded_sound
 
 __all__ = ["FORMS", "Decoders", "Rows", "domains_of", "frames_of", "is_sound", "shown"]
 
@@ -259,11 +260,8 @@ def _clips(vae: VAE, latents: Tensor) -> Tensor:
 
 
 def _sound(vae: VAE, latents: Tensor) -> tuple[Tensor, int]:
-    """Decode as the host's VAE Decode Audio does, loudness and all."""
-    from comfy_extras.nodes_audio import VAEDecodeAudio  # brings libraries that pictures do without
-
-    made: Any = VAEDecodeAudio.execute(vae, {"samples": latents})
-    waveforms, rate = made[0]["waveform"], int(made[0]["sample_rate"])
+    """Decode as the host's VAE Decode Audio does."""
+    waveforms, rate = decoded_sound(vae, latents)
     if waveforms.ndim != 3 or len(waveforms) != len(latents):
         raise ValueError(
             f"the VAE turned latents of shape {tuple(latents.shape)} into "

@@ -6,17 +6,23 @@ as the published one.
 
 import json
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import comfy.ldm.audio.autoencoder
-import comfy.ldm.lightricks.vae.audio_vae
 import comfy.ldm.wan.model
 import comfy.ldm.wan.vae
 import comfy.nested_tensor
 import comfy.sd
 import families as f
+import folder_paths
+import safetensors.torch
 import torch
+from comfy.ldm.lightricks.vae.causal_audio_autoencoder import CausalAudioAutoencoder
+from comfy.ldm.lightricks.vocoders.vocoder import Vocoder
 from comfy.taesd.taehv import TAEHV
+from comfy_extras.nodes_audio import VAEDecodeAudio
+from comfy_extras.nodes_lt_audio import LTXVAudioVAEDecode, LTXVAudioVAELoader
 
 WAN = f.BY_NAME["Wan 2.1, 2.2 14B"]
 
@@ -95,11 +101,27 @@ LTX_AUDIO = {
 
 
 @cache
-def ltx_audio_vae() -> comfy.sd.VAE:
-    """VAE of LTX 2's sound, at 24 kHz, with few channels."""
-    metadata = {"config": json.dumps(LTX_AUDIO)}
-    network = comfy.ldm.lightricks.vae.audio_vae.AudioVAE(metadata=metadata)
-    return comfy.sd.VAE(sd=seeded(network), metadata=metadata)
+def ltx_audio_vae() -> Any:
+    """VAE of LTX 2's sound, at 16 kHz, with few channels, from a file by the host's own loader."""
+    parts = {
+        "audio_vae": CausalAudioAutoencoder(config=LTX_AUDIO["audio_vae"]),
+        "vocoder": Vocoder(config=LTX_AUDIO["vocoder"]),
+    }
+    state = {f"{p}.{key}": v for p, part in parts.items() for key, v in seeded(part).items()}
+    path = Path(folder_paths.get_folder_paths("checkpoints")[0]) / "ltx_audio.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    safetensors.torch.save_file(state, path, {"config": json.dumps(LTX_AUDIO)})
+    return LTXVAudioVAELoader.execute(path.name)[0]
+
+
+def ltx_sound(latents: torch.Tensor) -> torch.Tensor:
+    """What the host's own nodes decode LTX 2's sound to."""
+    vae, samples = ltx_audio_vae(), {"samples": latents}
+    node = VAEDecodeAudio if isinstance(vae, comfy.sd.VAE) else LTXVAudioVAEDecode
+    with torch.no_grad():
+        return node.execute(samples=samples, **{node.define_schema().inputs[1].id: vae})[0][
+            "waveform"
+        ]
 
 
 @cache
