@@ -206,6 +206,9 @@ def search_outputs() -> list[io.Output]:
     """What comes out."""
     return [
         io.Latent.Output(id="latent", tooltip="The best finished latents."),
-        io.Image.Output(id="image", tooltip="The same, decoded, as the reward saw them."),
+        io.Image.Output(
+            id="image",
+            tooltip="The same, decoded, as the reward saw them; of clips frame after frame.",
+        ),
         FlowReport.Output(id="report", tooltip="What was tried and found, for Search Report."),
     ]

@@ -31,7 +31,7 @@ def folder():
     shutil.rmtree(path, ignore_errors=True)
     shutil.copytree(sounds.folder(), path / NAME)
     yield path
-    shutil.rmtree(path, ignore_errors=True)
+    shutil.rmtree(path / NAME)
 
 
 def reward(prompt=sounds.PROMPT):

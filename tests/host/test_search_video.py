@@ -6,6 +6,7 @@ Wan of the host's own classes, small and with random weights, and its VAE with f
 from pathlib import Path
 
 import comfy.model_management
+import comfy.sd
 import families as f
 import folder_paths
 import host_models as hm
@@ -15,6 +16,7 @@ import searching as s
 import torch
 import video_models as vm
 from comfy.model_management import InterruptProcessingException
+from comfy.taesd.taehv import TAEHV
 from PIL import Image
 
 from flowsearch.nodes.host.seen import Decoders, Rows
@@ -57,7 +59,7 @@ def run(reward, inner=None, rows=1, choice="rbf", **given):
 
 def decoded(latent):
     """What the host's VAE Decode puts out."""
-    return nodes.VAEDecode().decode(vm.wan_vae(), latent)[0].detach()
+    return nodes.VAEDecode().decode(vm.wan_vae(), latent)[0]
 
 
 def scored(report):
@@ -65,7 +67,7 @@ def scored(report):
 
 
 def test_the_small_vae_is_the_hosts_own():
-    clips = vm.wan_vae().decode(vm.latent(2, seed=1)["samples"]).detach()
+    clips = vm.wan_vae().decode(vm.latent(2, seed=1)["samples"])
     assert clips.shape == (2, FRAMES, SIDE, SIDE, 3)
     assert 0.05 < float(clips.std()) < 0.5
     assert float((clips[:, 0] - clips[:, -1]).abs().mean()) > 0.01
@@ -242,6 +244,36 @@ def test_unfinished_clips_are_shrunk_and_finished_ones_are_not():
     reward = s.Brightness()
     run(frame_reward(inner=reward), score_size=16)
     assert {shape[1:] for shape in reward.shapes} == {(16, 16, 3), (SIDE, SIDE, 3)}
+
+
+def test_unfinished_clips_may_be_decoded_by_a_smaller_vae():
+    """The small decoder's colours are not the VAE's: which one was used shows in the values."""
+    small = comfy.sd.VAE(sd=vm.seeded(TAEHV(latent_channels=16)))
+    latents = []
+
+    class Keeping(LatentReward):
+        def score(self, given):
+            latents.extend(given.clone())
+            return 0.0 * super().score(given)
+
+    both = combine([s.Brightness(), Keeping("mean")], "weighted_sum", (1.0, 1.0))
+    _, _, report = run(both, scoring_vae=small)
+    rows = [row for row in report.trace.record["evaluated"] if row["scores"]]
+    used, seen = places("evenly_spaced", FRAMES), set()
+    with torch.no_grad():
+        values = {
+            name: [float(vae.decode(z[None])[0][used].clamp(0, 1).mean()) for z in latents]
+            for name, vae in (("small", small), ("whole", vm.wan_vae()))
+        }
+    for row in rows:
+        near = {
+            name: min(abs(value - row["scores"]["value"]) for value in each) < 1e-5
+            for name, each in values.items()
+        }
+        wanted = "whole" if row["sigma"] == 0.0 else "small"
+        assert near[wanted], f"{row['sigma']}: {near}"
+        seen.add(wanted)
+    assert seen == {"small", "whole"}
 
 
 def test_a_search_sampler_searches_clips():

@@ -39,6 +39,13 @@ def seeded(module: torch.nn.Module, seed: int = 0) -> dict[str, torch.Tensor]:
     return state
 
 
+def _read(state: dict[str, torch.Tensor]) -> comfy.sd.VAE:
+    """VAE of a state dict; nodes run it in inference mode, tests without, so it has no gradient."""
+    vae = comfy.sd.VAE(sd=state)
+    vae.first_stage_model.requires_grad_(False)
+    return vae
+
+
 def wan_vae_state(dim: int = 8) -> dict[str, torch.Tensor]:
     """What a file of Wan 2.1's VAE holds, with `dim` channels instead of 96."""
     network = comfy.ldm.wan.vae.WanVAE(
@@ -61,7 +68,7 @@ def wan_state(text_dim: int) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
 @cache
 def wan_vae() -> comfy.sd.VAE:
     """VAE of Wan 2.1: T latent frames make 4 T - 3, eight times the side."""
-    return comfy.sd.VAE(sd=wan_vae_state())
+    return _read(wan_vae_state())
 
 
 def latent(
@@ -78,7 +85,7 @@ def latent(
 def audio_vae() -> comfy.sd.VAE:
     """VAE of Stable Audio: 2048 samples of two channels for each latent."""
     network = comfy.ldm.audio.autoencoder.AudioOobleckVAE()
-    return comfy.sd.VAE(sd=seeded(network))
+    return _read(seeded(network))
 
 
 LTX_AUDIO = {
@@ -127,7 +134,7 @@ def ltx_sound(latents: torch.Tensor) -> torch.Tensor:
 @cache
 def ltx_vae() -> comfy.sd.VAE:
     """The small decoder of LTX 2's video: T latent frames make 8 T - 7, 32 times the side."""
-    return comfy.sd.VAE(sd=seeded(TAEHV(latent_channels=128)))
+    return _read(seeded(TAEHV(latent_channels=128)))
 
 
 def ltx_latent(rows: int = 1) -> dict[str, Any]:
