@@ -130,6 +130,19 @@ def test_values_do_not_depend_on_the_rows_of_a_call():
     assert one == pytest.approx(four, abs=1e-4)
 
 
+def test_what_ace_step_makes_is_sound():
+    """Its latents have the rank of pictures'; its VAE tells."""
+    vae = vm.ace_vae()
+    latents = torch.randn(1, 8, 16, 4, generator=torch.Generator().manual_seed(2))
+    waveform = decoded(vae, {"samples": latents})["waveform"]
+    rows = Rows(latents, [], Decoders.of(vae))
+    assert waveform.shape == (1, 2, 4 * 4096)
+    with torch.no_grad():
+        assert torch.equal(rows.of(RewardSpec("x", "x", 0.0, 1.0, domain="audio")), waveform)
+    assert not rows.is_still
+    assert float(waveform.std()) > 0.0
+
+
 def test_video_with_sound_is_seen_and_heard():
     """The picture by the video's VAE, the sound by its own; each reward at what it scores."""
     both = combine([s.Brightness(), Top()], "weighted_sum", (1.0, 0.25))

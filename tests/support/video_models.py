@@ -18,6 +18,7 @@ import families as f
 import folder_paths
 import safetensors.torch
 import torch
+from comfy.ldm.ace.vae.music_dcae_pipeline import MusicDCAE
 from comfy.ldm.lightricks.vae.causal_audio_autoencoder import CausalAudioAutoencoder
 from comfy.ldm.lightricks.vocoders.vocoder import Vocoder
 from comfy.taesd.taehv import TAEHV
@@ -86,6 +87,11 @@ def audio_vae() -> comfy.sd.VAE:
     """VAE of Stable Audio: 2048 samples of two channels for each latent."""
     network = comfy.ldm.audio.autoencoder.AudioOobleckVAE()
     return _read(seeded(network))
+
+
+def ace_vae() -> comfy.sd.VAE:
+    """VAE of ACE-Step, as large as the published one, so it is not kept."""
+    return _read(seeded(MusicDCAE(source_sample_rate=44100)))
 
 
 LTX_AUDIO = {
