@@ -201,20 +201,20 @@ def pictures_on_the_way(count: int, size: int) -> Tensor:
 
 def ranks(options: argparse.Namespace, cheap: Any, report: Report) -> None:
     """Fill the second table."""
-    from flowsearch.nodes.host.judge import decode, shrink
+    from flowsearch.nodes.host.seen import shown, shrink
 
     seen = pictures_on_the_way(options.pictures, options.size)
-    decoded = torch.cat([decode(cheap, cheap.encode(one[None])) for one in seen])
-    shown = {
-        "score_size": shrink(seen, options.score_size),
-        "scoring_vae": decoded,
-        "both": shrink(decoded, options.score_size),
-    }
+    decoded = torch.cat([shown(cheap, cheap.encode(one[None])) for one in seen])
+
+    def small(pictures: Tensor) -> Tensor:
+        return shrink(pictures[:, None], options.score_size)[:, 0]
+
+    cases = {"score_size": small(seen), "scoring_vae": decoded, "both": small(decoded)}
     for name in RANKED:
         reward, _ = MAKERS[name](1)
         true = reward.score(seen).cpu()
         row: dict[str, Any] = {"part": "ranks", "reward": name}
-        for how, pictures in shown.items():
+        for how, pictures in cases.items():
             row[how] = float(spearmanr(true, reward.score(pictures).cpu()).statistic)
         report.rows.append(row)
 

@@ -27,13 +27,16 @@ __all__ = ["NODES", "Ranking", "ScoreImages", "labelled", "scored"]
 CHUNK = 16  # pictures between two looks at the cancel button; networks split them further
 QUANTILES = (0, 5, 25, 50, 75, 95, 100)
 LISTED = 8  # best pictures that are named on the node
+THINGS = {"image": "picture", "video": "clip"}
+"""Domain of a reward to what it scores here."""
 
 
 def scored(images: Tensor, reward: Reward) -> Assessment:
     """Score pictures chunk by chunk, with a progress bar.
 
     Args:
-        images: IMAGE of any number. Not modified, whatever the reward does.
+        images: IMAGE of any number, or clips (B, T, H, W, C) for a reward of clips. Not modified,
+            whatever the reward does.
         reward: FLOW_REWARD.
 
     Returns:
@@ -43,10 +46,11 @@ def scored(images: Tensor, reward: Reward) -> Assessment:
         ValueError: No pictures, a reward of something else, or a value that is not finite.
     """
     spec, count = spec_of(reward), len(images)
-    if spec.domain != "image":
+    if spec.domain not in THINGS:
         raise ValueError(
-            f"{spec.name} scores {spec.domain}s, and these are pictures. Connect a reward of "
-            f"pictures; one of {spec.domain}s is for the search nodes."
+            f"{spec.name} scores {spec.domain}, and these are pictures. Connect a reward of "
+            "pictures, or of clips, to which they are the frames of one; others are for the search "
+            "nodes."
         )
     if not count:
         raise ValueError("there are no pictures to score; connect an IMAGE that holds some")
@@ -65,7 +69,8 @@ def scored(images: Tensor, reward: Reward) -> Assessment:
     if not bool(together.isfinite().all()):
         bad = int((~together.isfinite()).nonzero()[0])
         raise ValueError(
-            f"{spec.name} returned {float(together[bad])} for picture {bad} of {count}"
+            f"{spec.name} returned {float(together[bad])} for {THINGS[spec.domain]} {bad} of "
+            f"{count}"
         )
     return Assessment(together, parts, notes)
 
@@ -80,6 +85,7 @@ class Ranking:
         keep: Most pictures to keep, 0 for all.
         at_least: Lowest value to keep; None for any.
         best_first: Whether kept pictures are put in order; else they stay as given.
+        thing: What they are.
     """
 
     name: str
@@ -87,6 +93,7 @@ class Ranking:
     keep: int = 0
     at_least: float | None = None
     best_first: bool = False
+    thing: str = "picture"
 
     @property
     def values(self) -> list[float]:
@@ -146,8 +153,8 @@ class Ranking:
         count, kept, values = len(self.values), len(self.kept()), self.values
         shown = ", ".join(f"{percent} % {v:.4g}" for percent, v in self.quantiles().items())
         said = [f" ({note})" if note else "" for note in self.found.notes]
-        best = [f"picture {i}: {values[i]:.4g}{said[i]}" for i in self.order()[:LISTED]]
-        lines = [f"{self.name} of {count} picture{'s' * (count > 1)}, {kept} kept"]
+        best = [f"{self.thing} {i}: {values[i]:.4g}{said[i]}" for i in self.order()[:LISTED]]
+        lines = [f"{self.name} of {count} {self.thing}{'s' * (count > 1)}, {kept} kept"]
         lines += [f"quantiles: {shown}"] if count > 1 else []
         if not kept:
             lines[0] += f": none reaches {self.at_least:g}, and what comes after is not run"
@@ -159,13 +166,13 @@ def labelled(images: Tensor, places: Sequence[int], ranking: Ranking, reward: Re
     """Draw on copies of pictures what a reward saw, their ranks and their values.
 
     Args:
-        images: IMAGE, all of the ranking's.
+        images: IMAGE, or clips, all of the ranking's.
         places: Which to draw.
         ranking: Their values.
         reward: Draws its own things if it can.
 
     Returns:
-        IMAGE, one a place.
+        IMAGE or clips, one a place.
     """
     pictures: list[Tensor] = []
     ranks, values = ranking.ranks, ranking.values
@@ -177,9 +184,9 @@ def labelled(images: Tensor, places: Sequence[int], ranking: Ranking, reward: Re
         lines = [f"#{ranks[place]}  {values[place]:.4g}"]
         # values first: names may be longer than the picture is wide
         lines += [f"{value:.4g} {name}" for name, value in ranking.found.parts[place].items()]
-        label = _label(lines, picture.shape[2], picture.shape[1] // 2)
+        label = _label(lines, picture.shape[-2], picture.shape[-3] // 2)
         # at the lower left: boxes have their names at the upper left
-        picture[0, -label.shape[0] :, : label.shape[1], :3] = label.to(picture)
+        picture[..., -label.shape[0] :, : label.shape[1], :3] = label.to(picture)
         pictures.append(picture)
     return torch.cat(pictures)
 
@@ -226,8 +233,16 @@ class ScoreImages(io.ComfyNode):
             search_aliases=["rank", "filter", "best of n", "select best", "rate", "sort", "top k"],
             is_output_node=True,
             inputs=[
-                io.Image.Input("images", tooltip="Any number of pictures, from anywhere."),
-                FlowReward.Input("reward", tooltip="What a good picture is."),
+                io.Image.Input(
+                    "images",
+                    tooltip=(
+                        "Any number of pictures, from anywhere; for a reward of clips the frames "
+                        "of one clip."
+                    ),
+                ),
+                FlowReward.Input(
+                    "reward", tooltip="What a good picture is, or with Frame Reward a good clip."
+                ),
                 io.Int.Input(
                     "keep",
                     default=0,
@@ -294,10 +309,14 @@ class ScoreImages(io.ComfyNode):
         Returns:
             IMAGE, FLOAT list, STRING; the text and the table go into the history too.
         """
-        found, low = scored(images, reward), threshold.get("value")
-        ranking = Ranking(spec_of(reward).name, found, keep, low, order == "best_first")
+        spec, low = spec_of(reward), threshold.get("value")
+        given = images[None] if spec.domain == "video" and len(images) else images
+        found = scored(given, reward)
+        best_first, thing = order == "best_first", THINGS[spec.domain]
+        ranking = Ranking(spec.name, found, keep, low, best_first, thing)
         kept = ranking.kept()
-        out = labelled(images, kept, ranking, reward) if draw and kept else images[kept]
+        out = labelled(given, kept, ranking, reward) if draw and kept else given[kept]
+        out = out.flatten(0, -4)  # the frames of a clip, or pictures as they are
         text, table = ranking.sentences(), json.dumps(ranking.table(), indent=1)
         say(text)
         image = out if kept else ExecutionBlocker(None)

@@ -72,6 +72,7 @@ def searcher(
     checkpoint_seconds: float = 30.0,
     top_k: int = 1,
     held_out: dict[str, Reward] | None = None,
+    audio_vae: VAE | None = None,
 ) -> SearchSampler:
     """Put a search together from what a node was given.
 
@@ -90,12 +91,13 @@ def searcher(
         checkpoint_seconds: Time between two checkpoints, 0 for none.
         top_k: Finished pictures an item.
         held_out: Rewards that are only reported, by input.
+        audio_vae: VAE of the sound of a model of video with sound, or None.
 
     Returns:
         The search as a SAMPLER.
     """
     budget = limits(reward, evaluations, target, seconds, reward_calls, rows)
-    judge = Judge(reward, vae, scoring_vae, score_size, [*(held_out or {}).values()])
+    judge = Judge(reward, vae, scoring_vae, score_size, [*(held_out or {}).values()], audio_vae)
     return SearchSampler(
         sampler, judge, budget, strategy, top_k, checkpoint_seconds=checkpoint_seconds
     )

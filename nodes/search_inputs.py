@@ -30,6 +30,10 @@ HELD_OUT = (
     "shows them beside its own reward and warns when that rises while they fall. None: no such "
     "warning; many: each finished picture is scored by each."
 )
+AUDIO_VAE = (
+    "Decodes the sound of a model of video with sound, such as LTX 2, for rewards of sound. Not "
+    "connected: nothing is heard there; a model of sound only has its audio VAE at vae."
+)
 TOP_K = (
     "Finished pictures to put out for each picture of the batch, best first; those that are nearly "
     "the same count once. 1: only the best; more: runners-up too, as far as there are that many."
@@ -45,7 +49,10 @@ def reward_inputs(needs_vae: bool = True) -> list[io.Input]:
     Returns:
         The VAE and the reward.
     """
-    tooltip = "Decodes the pictures that the reward scores, and the finished ones."
+    tooltip = (
+        "Decodes what the reward scores, and the finished ones: the model's VAE of pictures or "
+        "video, or the audio VAE of a model of sound."
+    )
     if not needs_vae:
         tooltip += " Not connected: for rewards of latents, and the image output is blocked."
     return [
@@ -178,6 +185,7 @@ def _later_inputs() -> list[io.Input]:
             advanced=True,
             tooltip=CHECKPOINT_SECONDS,
         ),
+        io.Vae.Input("audio_vae", optional=True, advanced=True, tooltip=AUDIO_VAE),
     ]
 
 
@@ -198,6 +206,9 @@ def search_outputs() -> list[io.Output]:
     """What comes out."""
     return [
         io.Latent.Output(id="latent", tooltip="The best finished latents."),
-        io.Image.Output(id="image", tooltip="The same, decoded, as the reward saw them."),
+        io.Image.Output(
+            id="image",
+            tooltip="The same, decoded, as the reward saw them; of clips frame after frame.",
+        ),
         FlowReport.Output(id="report", tooltip="What was tried and found, for Search Report."),
     ]

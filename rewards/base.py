@@ -1,4 +1,4 @@
-"""What a reward is: a number per picture, higher is better, closed over its prompt.
+"""What a reward is: a number per picture, clip or sound, higher is better, closed over its prompt.
 
 Any object with ``spec`` and ``score`` is a reward, whoever wrote it; nothing has to inherit from
 anything here. The module holds the protocol, the description every reward carries, what a reward
@@ -23,7 +23,10 @@ __all__ = [
     "Explained",
     "Reward",
     "RewardSpec",
+    "Seen",
     "assess",
+    "check_audio",
+    "check_clips",
     "check_images",
     "describe",
     "models_of",
@@ -45,7 +48,10 @@ class RewardSpec:
         scale: Typical difference between a good and a poor picture of one prompt, in the reward's
             unit, by which Combine Rewards divides; 0 where nothing is known.
         input_size: Height and width the reward was made for, or None when any size will do.
-        domain: "image" for pictures (B, H, W, C), "latent" for latents (B, C, ...).
+        domain: "image" for pictures (B, H, W, C), "video" for clips (B, T, H, W, C), "audio" for
+            waveforms (B, channels, samples) of about -1 to 1, "latent" for latents (B, C, ...);
+            "several" for a combination whose members score different ones: see Seen.
+        sample_rate: Of "audio", samples a second that the reward wants; 0 for as decoded.
         deterministic: Whether the same pictures always get the same values.
         has_gradient: Whether the value can be differentiated with respect to the pictures.
         licence: Licence of the weights, or of the code where there are no weights.
@@ -61,6 +67,7 @@ class RewardSpec:
     scale: float = 0.0
     input_size: tuple[int, int] | None = None
     domain: str = "image"
+    sample_rate: int = 0
     deterministic: bool = True
     has_gradient: bool = False
     licence: str = "MIT"
@@ -81,11 +88,30 @@ class Reward(Protocol):
         """Score pictures.
 
         Args:
-            images: Shape (B, H, W, C), floating point, 0 to 1, red-green-blue; latents
-                (B, C, ...) for a reward whose spec says so. B may be 0.
+            images: Shape (B, H, W, C), floating point, 0 to 1, red-green-blue; clips, waveforms
+                or latents for a reward whose spec says so. B may be 0.
 
         Returns:
             Shape (B,), float32, on the pictures' device, higher is better.
+        """
+        ...
+
+
+class Seen(Protocol):
+    """The same rows in every form that rewards score: for a reward of the domain "several"."""
+
+    def __len__(self) -> int:
+        """How many rows there are."""
+        ...
+
+    def of(self, spec: RewardSpec) -> Tensor | Seen:
+        """Return the rows as a reward is given them.
+
+        Args:
+            spec: The reward's.
+
+        Returns:
+            A tensor of its domain; this object for "several".
         """
         ...
 
@@ -150,12 +176,12 @@ class Drawn(Protocol):
         ...
 
 
-def assess(reward: Reward, images: Tensor) -> Assessment:
+def assess(reward: Reward, images: Tensor | Seen) -> Assessment:
     """Score pictures by any reward, with what it says of its values, if it says anything.
 
     Args:
         reward: A reward, explained or not.
-        images: As for Reward.score.
+        images: As for Reward.score, or Seen where the reward's domain is "several".
 
     Returns:
         Its values, and as many parts and notes as there are pictures.
@@ -163,9 +189,10 @@ def assess(reward: Reward, images: Tensor) -> Assessment:
     Raises:
         ValueError: It returned another number of values or explanations than of pictures.
     """
-    found = reward.assess(images) if isinstance(reward, Explained) else None
-    values = reward.score(images) if found is None else found.values
-    count = images.shape[0]
+    given = cast("Tensor", images)
+    found = reward.assess(given) if isinstance(reward, Explained) else None
+    values = reward.score(given) if found is None else found.values
+    count = len(images)
     if tuple(values.shape) != (count,):
         raise ValueError(
             f"it returned values of shape {tuple(values.shape)} for {count} "
@@ -269,19 +296,62 @@ def check_images(images: Tensor, name: str) -> None:
             f"{name} was given images of shape {shape}; it needs (batch, height, width, 3 or 4). "
             "Connect the IMAGE output of a VAE Decode."
         )
-    if not torch.is_floating_point(images):
+    _check_values(images, name, "images", "picture", " from 0 to 1. Divide 8-bit values by 255")
+
+
+def check_clips(clips: Tensor, name: str) -> None:
+    """Refuse what is not a batch of finite clips.
+
+    Args:
+        clips: Candidate input of a reward of domain "video". An empty batch is one.
+        name: The reward's name, for the message.
+
+    Raises:
+        ValueError: Wrong rank, wrong channel count, no frames, not floating point, or not finite.
+    """
+    shape = tuple(clips.shape)
+    if clips.ndim != 5 or shape[-1] not in (3, 4) or 0 in shape[1:]:
         raise ValueError(
-            f"{name} was given images of type {images.dtype}; it needs floating point values "
-            "from 0 to 1. Divide 8-bit values by 255."
+            f"{name} was given clips of shape {shape}; it needs (batch, frames, height, width, 3 "
+            "or 4). Connect it to a search of a video model, or to Score Images."
         )
-    if not images.numel():
+    _check_values(clips, name, "clips", "clip", " from 0 to 1. Divide 8-bit values by 255")
+
+
+def check_audio(waveforms: Tensor, name: str) -> None:
+    """Refuse what is not a batch of finite waveforms.
+
+    Args:
+        waveforms: Candidate input of a reward of domain "audio". An empty batch is one.
+        name: The reward's name, for the message.
+
+    Raises:
+        ValueError: Wrong rank, no channels or samples, not floating point, or not finite.
+    """
+    shape = tuple(waveforms.shape)
+    if waveforms.ndim != 3 or 0 in shape[1:]:
+        raise ValueError(
+            f"{name} was given sound of shape {shape}; it needs (batch, channels, samples). "
+            "Connect it to a search of a model of sound."
+        )
+    _check_values(waveforms, name, "sound", "sound", " from -1 to 1")
+
+
+def _check_values(values: Tensor, name: str, what: str, one: str, wanted: str) -> None:
+    """Refuse values of another type, and such as are not finite, by the row they are in."""
+    if not torch.is_floating_point(values):
+        raise ValueError(
+            f"{name} was given {what} of type {values.dtype}; it needs floating point values"
+            f"{wanted}."
+        )
+    if not values.numel():
         return
-    # both ends are NaN where anything is; a picture is looked for only then, which takes 20 times
-    # as long
-    if not bool(torch.isfinite(torch.stack(torch.aminmax(images.detach()))).all()):
-        finite = torch.isfinite(images).flatten(1).all(dim=1)
+    # both ends are NaN where anything is; a row is looked for only then, which takes 20 times as
+    # long
+    if not bool(torch.isfinite(torch.stack(torch.aminmax(values.detach()))).all()):
+        finite = torch.isfinite(values).flatten(1).all(dim=1)
         bad = int((~finite).nonzero()[0])
         raise ValueError(
-            f"{name}: picture {bad} of {shape[0]} holds values that are not finite. The model or "
-            "the VAE overflowed: try another dtype for it, or fewer guidance patches."
+            f"{name}: {one} {bad} of {values.shape[0]} holds values that are not finite. The model "
+            "or the VAE overflowed: try another dtype for it, or fewer guidance patches."
         )

@@ -24,7 +24,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .base import Assessed, Assessment, Drawn, Reward, RewardSpec, assess, models_of, named, spec_of
+from .base import (
+    Assessed,
+    Assessment,
+    Drawn,
+    Reward,
+    RewardSpec,
+    Seen,
+    assess,
+    models_of,
+    named,
+    spec_of,
+)
+from .frames import of_clips
 from .lexicographic import InOrder
 
 __all__ = ["NORMALISATIONS", "RULES", "Combination", "Unit", "combine", "units"]
@@ -63,11 +75,11 @@ class Combination(Assessed):
     rule: Callable[[Tensor], Tensor]
     spec: RewardSpec
 
-    def assess(self, images: Tensor) -> Assessment:
+    def assess(self, images: Tensor | Seen) -> Assessment:
         """Score pictures, with each member's value.
 
         Args:
-            images: As for each member.
+            images: As for each member; where they score different things, all of them.
 
         Returns:
             Values; parts "member" and "member.part" of its own; the members' notes in one line.
@@ -75,19 +87,22 @@ class Combination(Assessed):
         Raises:
             ValueError: As for score.
         """
-        count = images.shape[0]
+        count = len(images)
         parts: list[dict[str, float]] = [{} for _ in range(count)]
         notes: list[list[str]] = [[] for _ in range(count)]
         rows: list[Tensor] = []
+        device = torch.device("cpu")
         for name, reward in self.members.items():
+            given = images if isinstance(images, Tensor) else images.of(spec_of(reward))
             with _blaming(name, [*self.members]):
-                found = assess(reward, images)
+                found = assess(reward, given)
+                device = found.values.device
                 rows.append(_within(found.values.to("cpu", torch.float64), spec_of(reward)))
             for place, value in enumerate(map(float, rows[-1].detach())):
                 inner = {f"{name}.{key}": float(part) for key, part in found.parts[place].items()}
                 parts[place] |= {name: value, **inner}
                 notes[place] += [f"{name}: {found.notes[place]}"] if found.notes[place] else []
-        combined = self.rule(torch.stack(rows)).to(images.device, torch.float32)
+        combined = self.rule(torch.stack(rows)).to(device, torch.float32)
         return Assessment(combined, parts, ["; ".join(lines) for lines in notes])
 
     def draw(self, images: Tensor) -> Tensor:
@@ -206,7 +221,8 @@ def combine(
     """Combine rewards.
 
     Args:
-        rewards: At least one, all of one domain.
+        rewards: At least one. Pictures are scored as frames of a clip beside anything else; where
+            some score sound or latents and others do not, the domain is "several".
         rule: One of RULES.
         weights: For weighted_sum, one a reward; none for 1 each. A reward of weight 0 is not
             scored; a negative weight wants it low.
@@ -219,10 +235,18 @@ def combine(
     Raises:
         ValueError: What cannot be combined, with the reason and what to do.
     """
-    members = named(rewards)
-    if not members:
+    if not rewards:
         raise ValueError("no rewards are connected; connect at least one")
-    _require_one_domain(members)
+    if len({spec_of(reward).domain for reward in rewards}) > 1:
+        rewards = [of_clips(reward) for reward in rewards]
+    members = named(rewards)
+    kinds = {name: _kind(spec_of(reward)) for name, reward in members.items()}
+    if normalisation == "calibration" and len({*kinds.values()}) > 1:
+        said = ", ".join(f"{name} scores {kind[0]}" for name, kind in kinds.items())
+        raise ValueError(
+            f"rewards of different things cannot be calibrated by one batch: {said}. Set "
+            "normalisation to spec, or to none and give weights in the rewards' own units."
+        )
     if rule == "weighted_sum":
         given = _weights(weights, members)
         members = {name: reward for name, reward in members.items() if given[name]}
@@ -236,14 +260,9 @@ def combine(
     raise ValueError(f"the rule is '{rule}'; it is one of {RULES}")
 
 
-def _require_one_domain(members: Mapping[str, Reward]) -> None:
-    domains = {name: spec_of(reward).domain for name, reward in members.items()}
-    if len({*domains.values()}) > 1:
-        said = ", ".join(f"{name} scores {domain}s" for name, domain in domains.items())
-        raise ValueError(
-            f"rewards of pictures and of latents cannot be combined: {said}. Connect rewards of "
-            "one kind, and others to held_out of the search."
-        )
+def _kind(spec: RewardSpec) -> tuple[str, int]:
+    """What a reward is given; sound at different rates is different things."""
+    return spec.domain, spec.sample_rate
 
 
 def _weights(weights: Sequence[float], members: Mapping[str, Reward]) -> dict[str, float]:
@@ -343,7 +362,8 @@ def _made(
         for s, sign in zip(specs, signs, strict=True)
     ]
     low, high = (bounds or rule)(torch.tensor(ends, dtype=torch.float64)).float()
-    sizes = {s.input_size for s in specs}
+    sizes, kinds = {s.input_size for s in specs}, {_kind(s) for s in specs}
+    domain, rate = kinds.pop() if len(kinds) == 1 else ("several", 0)
     spec = RewardSpec(
         name="combination",
         measures=measures,
@@ -352,7 +372,8 @@ def _made(
         quantum=quantum,
         scale=scale,
         input_size=sizes.pop() if len(sizes) == 1 else None,
-        domain=specs[0].domain,
+        domain=domain,
+        sample_rate=rate,
         deterministic=all(s.deterministic for s in specs),
         has_gradient=differentiable and all(s.has_gradient for s in specs),
         licence=" and ".join(dict.fromkeys(s.licence for s in specs)),

@@ -14,6 +14,7 @@ from typing import Any
 from .sources import (
     AESTHETIC,
     BERT_VOCABULARY,
+    CLAP,
     DETECTORS,
     FOLDERS,
     HPS,
@@ -72,7 +73,9 @@ REWARDS: Mapping[str, Entry] = {
     "image_statistic": Entry("image_statistic", "ImageStatistic", "FlowSearchImageStatistic"),
     "shape_count": Entry("shape_count", "ShapeCount", "FlowSearchShapeCount"),
     "shape_fidelity": Entry("shape_fidelity", "ShapeFidelity", "FlowSearchShapeFidelity"),
+    "clap_score": Entry("clap_score", "ClapScore", "FlowSearchClapScore", CLAP),
     "latent": Entry("latent", "LatentReward", "FlowSearchLatentReward"),
+    "frames": Entry("frames", "FrameReward", "FlowSearchFrameReward"),
     "combination": Entry("combination", "Combination", "FlowSearchCombineRewards"),
 }
 """Name in the spec to row, in the order of the menu."""

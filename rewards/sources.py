@@ -10,6 +10,7 @@ from .weights import Weights
 __all__ = [
     "AESTHETIC",
     "BERT_VOCABULARY",
+    "CLAP",
     "DETECTORS",
     "FOLDERS",
     "HPS",
@@ -63,6 +64,12 @@ FOLDERS = tuple(
     )
 )
 """Encoders as transformers saves them."""
+
+CLAP = tuple(
+    Weights(name, f"https://huggingface.co/laion/{name}", "Apache-2.0")
+    for name in ("clap-htsat-unfused", "larger_clap_general", "larger_clap_music")
+)
+"""Encoders of sound and text as transformers saves them."""
 
 AESTHETIC = (
     Weights(

@@ -18,7 +18,7 @@ from .holder import Holder, dtype_of
 from .preprocess import Patches, Preprocess
 from .pretrained import Foreign, load_network, load_part, model_type, need_tokenizer
 
-__all__ = ["encoder", "load"]
+__all__ = ["encoder", "load", "tokenizer"]
 
 FAMILIES = {"clip": "clip", "siglip": "siglip", "siglip2": "siglip", "dinov2": "dinov2"}
 """model_type of a folder's config.json to the family of an encoder."""
@@ -80,7 +80,7 @@ def encoder(holder: Holder[Any], folder: Path) -> Encoder:
     if family == "dinov2":
         return Encoder(images)
     longest = config.text_config.max_position_embeddings
-    tokenize = _tokenizer(folder, longest, padded=family == "siglip")
+    tokenize = tokenizer(folder, longest, padded=family == "siglip")
     return Encoder(images, TextEncoder(holder, _text, tokenize, width))
 
 
@@ -131,16 +131,28 @@ def _text(network: Foreign, ids: Tensor) -> Tensor:
     return _tensor(network.get_text_features(input_ids=ids))
 
 
-def _tokenizer(folder: Path, longest: int, *, padded: bool) -> Callable[[str], Tokens]:
-    """A function from words to ids that says what it cut off."""
+def tokenizer(folder: Path, longest: int, *, padded: bool = False) -> Callable[[str], Tokens]:
+    """Load a function from words to ids that says what it cut off.
+
+    Args:
+        folder: With a tokenizer.
+        longest: Most tokens that the network reads.
+        padded: Whether it reads exactly as many, in lower case.
+
+    Returns:
+        Words to Tokens.
+
+    Raises:
+        ValueError: No words, or they cannot be loaded.
+    """
     need_tokenizer(folder)
-    tokenizer = load_part(folder, "AutoTokenizer")
+    loaded = load_part(folder, "AutoTokenizer")
 
     def tokenize(text: str) -> Tokens:
         # SigLIP was trained on lower case; not every version of its tokenizers sees to it
         words = text.lower() if padded else text
-        count = len(tokenizer(words)["input_ids"])
-        found = tokenizer(
+        count = len(loaded(words)["input_ids"])
+        found = loaded(
             words,
             max_length=longest,
             truncation=True,

@@ -15,9 +15,10 @@ from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
 
 from ..field import fitting_samples
-from .judge import Judge, decode, shown
+from .judge import Judge
 from .outcome import Report
 from .search_sampler import SearchSampler
+from .seen import shown
 
 Conditioning = list[list[Any]]
 
@@ -107,19 +108,13 @@ def search_latent(
         is what makes the host refuse its use, and nothing else.
 
     Raises:
-        ValueError: Nothing to sample, or latents that are not pictures.
+        ValueError: Nothing to sample, or latents that the VAE does not decode.
     """
     samples = latent["samples"]
     if len(sigmas) < 2:
         raise ValueError(
             "there are no steps to search, because sigmas holds fewer than two values (with "
             "denoise 0 there are none); raise denoise or the steps"
-        )
-    if samples.is_nested and search.judge.looks:
-        raise ValueError(
-            "the latent holds picture and sound together, and a reward of single pictures is "
-            "connected; it needs an ordinary image latent. For this one connect a reward of "
-            "latents, such as Latent Reward"
         )
     samples = fitting_samples(guider.model_patcher, latent, nested=True)
     out = {key: value for key, value in latent.items() if not key.startswith("downscale_ratio_")}
@@ -139,12 +134,10 @@ def search_latent(
 
 def _pictures(judge: Judge, samples: Any) -> Tensor | ExecutionBlocker:
     """What the IMAGE output holds."""
-    if judge.vae is None:
-        return ExecutionBlocker(NO_PICTURES)
-    if judge.looks:  # at single pictures, the same as these
-        return decode(judge.vae, samples)
-    pictures = shown(judge.vae, samples)
-    return ExecutionBlocker(SOUND) if pictures is None else pictures
+    vae = judge.decoders.pictures
+    if vae is not None:
+        return shown(vae, samples)
+    return ExecutionBlocker(NO_PICTURES if judge.decoders.sound is None else SOUND)
 
 
 def _with_rows(latent: dict[str, Any], found: Tensor) -> dict[str, Any]:

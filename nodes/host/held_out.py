@@ -9,13 +9,14 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import comfy.model_management
 import torch
-from torch import Tensor
 
-from ...rewards.base import Reward, named, spec_of
+from ...rewards.base import Reward, named
+from .seen import Rows
 
 __all__ = ["HeldOut"]
 
@@ -37,25 +38,27 @@ class HeldOut:
         """
         self.rewards = named(rewards)
 
-    def score(self, seen: Mapping[str, Tensor]) -> tuple[list[dict[str, float | str]], float]:
+    def score(self, rows: Rows) -> tuple[list[dict[str, float | str]], float]:
         """Score finished pictures by every reward.
 
         Args:
-            seen: Domain of a reward to what it scores: pictures (B, H, W, C), 0 to 1, under
-                "image", the same as LATENT holds them under "latent". Not modified.
+            rows: What there is to see of them. What has been decoded is not modified.
 
         Returns:
             For each picture name to value, or to why there is none; and the seconds of one picture.
         """
+        if not self.rewards:
+            return [{} for _ in range(len(rows))], 0.0
+        # a decoder's failure is not the rewards', and its time not theirs
+        given = {name: rows.shown_to(reward) for name, reward in self.rewards.items()}
         begun = time.perf_counter()
-        count = len(next(iter(seen.values())))
+        count = len(rows)
         found: list[dict[str, float | str]] = [{} for _ in range(count)]
-        for name, reward in self.rewards.items():
-            pictures = seen[spec_of(reward).domain]
+        for name, (reward, pictures) in given.items():
             values = _values(reward, pictures)
             if count > 1 and any(isinstance(value, str) for value in values):
                 # one picture that cannot be scored does not cost the others their values
-                values = [_values(reward, picture[None])[0] for picture in pictures]
+                values = [_values(reward, pictures[i : i + 1])[0] for i in range(count)]
             for place, value in enumerate(values):
                 found[place][name] = value
                 if isinstance(value, str):
@@ -63,14 +66,14 @@ class HeldOut:
         return found, (time.perf_counter() - begun) / max(1, count)
 
 
-def _values(reward: Reward, pictures: Tensor) -> list[float | str]:
+def _values(reward: Reward, pictures: Any) -> list[float | str]:
     """One number a picture, or a reason."""
     try:
         with torch.random.fork_rng(devices=[]):
             values = reward.score(pictures.clone())
-        if tuple(values.shape) != (pictures.shape[0],):
+        if tuple(values.shape) != (len(pictures),):
             raise ValueError(
-                f"it returned values of shape {tuple(values.shape)} for {pictures.shape[0]} "
+                f"it returned values of shape {tuple(values.shape)} for {len(pictures)} "
                 "pictures; a reward returns one value a picture"
             )
         numbers = [float(value) for value in values.tolist()]

@@ -7,26 +7,24 @@ again after, once a request, whatever happens in between.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
-from typing import Any
 
 import comfy.model_management
-import comfy.utils
-import torch
 from comfy.samplers import CFGGuider
 from comfy.sd import VAE
 from torch import Tensor
 
-from ...rewards.base import Reward, assess, models_of, named, spec_of
-from ...samplers.search.protocol import DecodeError, Scores
+from ...rewards.base import Reward, assess, models_of, named
+from ...rewards.frames import of_clips
+from ...samplers.search.protocol import Scores
 from .held_out import HeldOut
-from .measure import translated_oom
+from .packed import Shapes, packed_shapes
+from .seen import FORMS, Decoders, Rows, domains_of, frames_of
 
-__all__ = ["Judge", "decode", "models_kept", "shown"]
+__all__ = ["Judge", "models_kept"]
 
-SEEN = ("image", "latent")
+LOOKS = {"image", "video"}
 
 
 @contextmanager
@@ -46,74 +44,15 @@ def models_kept(memory: float = 0.0) -> Iterator[None]:
         comfy.model_management.load_models_gpu(models, memory_required=int(memory))
 
 
-def decode(vae: VAE, latents: Tensor) -> Tensor:
-    """Decode latents to pictures.
-
-    Args:
-        vae: VAE.
-        latents: As LATENT holds them, shape (B, C, H, W) or (B, C, 1, H, W).
-
-    Returns:
-        Pictures (B, H, W, C), float32, 0 to 1, where the host keeps what is between models.
-
-    Raises:
-        ValueError: The VAE makes something else than one picture a latent.
-    """
-    pictures = vae.decode(latents)
-    if pictures.ndim == 5 and pictures.shape[1] == 1:
-        pictures = pictures[:, 0]
-    if pictures.ndim != 4 or pictures.shape[0] != latents.shape[0]:
-        raise ValueError(
-            f"the VAE turned latents of shape {tuple(latents.shape)} into {tuple(pictures.shape)}; "
-            "rewards score single pictures, so a search needs latents of one frame each"
-        )
-    return pictures.float().clamp(0.0, 1.0)
-
-
-def shown(vae: VAE, samples: Any) -> Tensor | None:
-    """Decode latents as the host's VAE Decode does, to be looked at.
-
-    Args:
-        vae: VAE.
-        samples: As LATENT holds them; of several that were sampled together the first, the video.
-
-    Returns:
-        Pictures (B, H, W, C), float32, 0 to 1, on the CPU, the frames of a video one after another;
-        None for what is no picture.
-    """
-    pictures = vae.decode(samples.unbind()[0] if samples.is_nested else samples)
-    if pictures.ndim == 5:
-        pictures = pictures.flatten(0, 1)
-    return pictures.float().cpu().clamp(0.0, 1.0) if pictures.ndim == 4 else None
-
-
-def _decoded(vae: VAE, latents: Tensor) -> Tensor:
-    """Decode for a reward; what goes wrong is the VAE's fault and not the reward's."""
-    try:
-        with translated_oom():
-            pictures = decode(vae, latents)
-    except (comfy.model_management.InterruptProcessingException, torch.cuda.OutOfMemoryError):
-        raise
-    except Exception as cause:
-        raise DecodeError(f"the VAE raised {type(cause).__name__}: {cause}") from cause
-    if not bool(pictures.isfinite().all()):
-        raise DecodeError(
-            "the VAE decoded latents to a picture with values that are not finite (NaN or "
-            "infinite); start ComfyUI with --fp32-vae or --bf16-vae, or connect another VAE,"
-        )
-    return pictures
-
-
 class Judge:
-    """A VAE, perhaps a cheaper one, and a reward.
+    """VAEs, perhaps a cheaper one, and a reward.
 
     A reward of latents is given the latents and nothing is decoded for it.
 
     Attributes:
         reward: The reward.
-        vae: Decodes finished pictures; None where only latents are scored.
+        decoders: Decode finished rows.
         held_out: Rewards of finished pictures that are only reported.
-        looks: Whether any of the rewards scores pictures; if not, latents may be of any kind.
     """
 
     def __init__(
@@ -123,30 +62,90 @@ class Judge:
         scoring_vae: VAE | None = None,
         score_size: int = 0,
         held_out: Sequence[Reward] = (),
+        audio_vae: VAE | None = None,
     ) -> None:
         """Keep them.
 
         Args:
-            reward: Scores pictures, or latents.
-            vae: Decodes finished pictures, and the others where there is no scoring_vae.
+            reward: Scores pictures, clips, sound or latents.
+            vae: Decodes finished rows, and the others where there is no scoring_vae; None where
+                only latents are scored.
             scoring_vae: Decodes unfinished pictures; None for the same as vae.
             score_size: Longer side of unfinished pictures for the reward; 0 leaves them.
             held_out: Score finished pictures for the report.
+            audio_vae: Decodes the sound of latents of video with sound; None for vae.
 
         Raises:
-            ValueError: A reward of something else, or of pictures where no VAE is connected.
+            ValueError: A reward of something else, or of what no VAE that is connected decodes to.
         """
         self.reward = reward
-        self.vae = vae
+        self.decoders = Decoders.of(vae, audio_vae)
         self.held_out = HeldOut(held_out)
-        self._domain = spec_of(reward).domain
-        self._scoring_vae = scoring_vae or vae
+        self._early = self.decoders.instead(scoring_vae)
         self._score_size = score_size
-        rewards = [reward, *held_out]
-        _require_scorable(rewards, vae)
-        self._looks = {spec_of(other).domain for other in held_out}
-        self.looks = any(spec_of(r).domain == "image" for r in rewards)
-        self._loads = any(spec_of(r).domain == "image" or models_of(r) for r in rewards)
+        rewards = named([reward, *held_out])
+        self._domains = {name: domains_of(each) for name, each in rewards.items()}
+        self._rewards = rewards
+        _require_scorable(self._domains, self.decoders)
+        self._decodes = any(domains - {"latent"} for domains in self._domains.values())
+        self._loads = self._decodes or any(models_of(each) for each in rewards.values())
+
+    def require(self, shape: Sequence[int], parts: Shapes) -> None:
+        """Refuse latents that the VAE cannot decode to what is scored, before anything is sampled.
+
+        Args:
+            shape: Of one row.
+            parts: Shapes of the latents packed into it; see packed_shapes().
+
+        Raises:
+            ValueError: Latents of sound or of several frames, and a VAE of single pictures.
+        """
+        looking = [name for name, found in self._domains.items() if found & LOOKS]
+        first = tuple((parts or [shape])[0])
+        stills = getattr(self.decoders.pictures, "latent_dim", 3) == 2
+        if looking and (len(first) == 2 or (stills and frames_of(first) > 1)):
+            what = "sound" if len(first) == 2 else "a video"
+            raise ValueError(
+                f"the latents have shape {first} each, which is {what}, and the VAE that is "
+                f"connected decodes single pictures for {', '.join(looking)}. Connect the model's "
+                "own VAE, or for sound a reward of sound, such as CLAP Score"
+            )
+
+    def notes(self, shape: Sequence[int], parts: Shapes) -> list[str]:
+        """Say what is done that nobody asked for: pictures' rewards that see frames of a clip.
+
+        Args:
+            shape: Of one row.
+            parts: Shapes of the latents packed into it.
+
+        Returns:
+            Sentences for the report.
+        """
+        stills = [name for name, found in self._domains.items() if "image" in found]
+        if not stills or frames_of((parts or [shape])[0]) == 1:
+            return []
+        how = of_clips(self._rewards[stills[0]]).spec.measures.partition(":")[0]
+        return [
+            f"the latents are clips and {', '.join(stills)} scores pictures: its value is the "
+            f"{how}; connect Frame Reward for other frames"
+        ]
+
+    def rows(self, guider: CFGGuider, clean: Tensor, finished: bool = True) -> Rows:
+        """Return rows of clean latents as they are shown to rewards; nothing is decoded yet.
+
+        Args:
+            guider: The guider inside its sample().
+            clean: In the model's space, one row a candidate.
+            finished: Whether they are; others may be decoded more cheaply.
+
+        Returns:
+            The rows.
+        """
+        latents = guider.inner_model.process_latent_out(clean.float())
+        shapes = packed_shapes(guider)
+        if finished:
+            return Rows(latents, shapes, self.decoders)
+        return Rows(latents, shapes, self._early, self._score_size)
 
     def score(self, guider: CFGGuider, clean: Tensor, sigmas: Sequence[float]) -> list[Scores]:
         """Score predictions of the clean latent.
@@ -157,85 +156,57 @@ class Judge:
             sigmas: Where each candidate is; 0 for a finished one.
 
         Returns:
-            One Scores a row, with the picture the reward saw, if it saw one, as its thumbnail.
+            One Scores a row, with what the reward saw, if it saw anything, as its thumbnail.
         """
-        finished = [sigma == 0.0 for sigma in sigmas]
-        latents = guider.inner_model.process_latent_out(clean.float())
         scores: dict[int, Scores] = {}
         memory = guider.inner_model.memory_required([2, *clean.shape[1:]])
+        # a clip at a time: decoded ones are large, and each is many pictures to a reward
+        clips = frames_of(clean.shape[1:]) > 1 or bool(packed_shapes(guider))
+        large = self._decodes and clips
         with models_kept(memory) if self._loads else nullcontext():
-            for kind in (True, False):
-                rows = [i for i, is_kind in enumerate(finished) if is_kind == kind]
-                if rows:
-                    found = self._score(latents[rows], kind)
-                    scores.update(zip(rows, found, strict=True))
+            for finished in (True, False):
+                places = [i for i, sigma in enumerate(sigmas) if (sigma == 0.0) == finished]
+                for piece in [[i] for i in places] if large else [places] * bool(places):
+                    found = self._score(self.rows(guider, clean[piece], finished), finished)
+                    scores.update(zip(piece, found, strict=True))
         return [scores[i] for i in range(len(sigmas))]
 
-    def _score(self, latents: Tensor, finished: bool) -> list[Scores]:
+    def _score(self, rows: Rows, finished: bool) -> list[Scores]:
         comfy.model_management.throw_exception_if_processing_interrupted()
-        seen = self._seen(latents, finished)
-        comfy.model_management.throw_exception_if_processing_interrupted()
-        found = assess(self.reward, seen[self._domain])
-        pictures = seen.get("image", [None] * len(latents))
-        scores = [
-            Scores(
-                value,
-                dict(parts),
-                thumbnail=None if picture is None else picture.cpu(),
-                note=note,
-            )
-            for value, parts, note, picture in zip(
-                found.values.tolist(), found.parts, found.notes, pictures, strict=True
-            )
-        ]
-        if not finished or not self.held_out.rewards:
-            return scores
-        held_out, seconds = self.held_out.score(seen)
+        reward, given = rows.shown_to(self.reward)
+        found = assess(reward, given)
+        beside, seconds = self.held_out.score(rows) if finished else ([{}] * len(rows), 0.0)
         return [
-            replace(score, held_out=found, held_out_seconds=seconds)
-            for score, found in zip(scores, held_out, strict=True)
+            Scores(value, dict(parts), held_out, seconds, thumbnail, note)
+            for value, parts, held_out, thumbnail, note in zip(
+                found.values.tolist(),
+                found.parts,
+                beside,
+                rows.thumbnails(),
+                found.notes,
+                strict=True,
+            )
         ]
 
-    def _seen(self, latents: Tensor, finished: bool) -> dict[str, Tensor]:
-        """By domain what rewards score: pictures only where one looks at them."""
-        domains = {self._domain, *(self._looks if finished else ())}
-        vae = self.vae if finished else self._scoring_vae
-        if "image" not in domains or vae is None:
-            return {"latent": latents}
-        pictures = _decoded(vae, latents)
-        if not finished and self._score_size:
-            pictures = shrink(pictures, self._score_size)
-        return {"latent": latents, "image": pictures}
 
-
-def _require_scorable(rewards: Sequence[Reward], vae: VAE | None) -> None:
+def _require_scorable(scored: Mapping[str, set[str]], decoders: Decoders) -> None:
     """Refuse rewards to which a search has nothing to show."""
-    domains = {name: spec_of(reward).domain for name, reward in named(rewards).items()}
-    other = [f"{name} scores {domain}s" for name, domain in domains.items() if domain not in SEEN]
+    other = [f"{name} scores {domain}s" for name, of in scored.items() for domain in of - {*FORMS}]
     if other:
-        raise ValueError(f"{', '.join(other)}; a search shows rewards an image or a latent")
-    looking = [name for name, domain in domains.items() if domain == "image"]
-    if looking and vae is None:
+        shown = ", ".join(form for form in FORMS if form != "several")
+        raise ValueError(f"{', '.join(other)}; a search shows rewards one of: {shown}")
+    looking = [name for name, of in scored.items() if of & LOOKS]
+    if looking and decoders.pictures is None:
+        vae = "the VAE connected decodes sound" if decoders.sound else "no VAE is connected"
         raise ValueError(
-            f"no VAE is connected, and {', '.join(looking)} can only score decoded pictures. "
-            "Connect the model's VAE, or a reward of latents, such as Latent Reward."
+            f"{vae}, and {', '.join(looking)} can only score decoded pictures. Connect the model's "
+            "VAE of pictures, or a reward of latents, such as Latent Reward, or for a model of "
+            "sound one of sound, such as CLAP Score."
         )
-
-
-def shrink(pictures: Tensor, size: int) -> Tensor:
-    """Make the longer side of pictures `size`, unless they are smaller.
-
-    Args:
-        pictures: Shape (B, H, W, C).
-        size: Pixels.
-
-    Returns:
-        Pictures of the same proportions.
-    """
-    height, width = pictures.shape[1:3]
-    scale = size / max(height, width)
-    if scale >= 1.0:
-        return pictures
-    new = (max(1, round(width * scale)), max(1, round(height * scale)))
-    moved = comfy.utils.common_upscale(pictures.movedim(-1, 1), *new, "area", "disabled")
-    return moved.movedim(1, -1)
+    hearing = [name for name, of in scored.items() if "audio" in of]
+    if hearing and decoders.sound is None:
+        vae = "the VAE connected decodes pictures" if decoders.pictures else "no VAE is connected"
+        raise ValueError(
+            f"{vae}, and {', '.join(hearing)} can only score decoded sound. Connect an audio VAE: "
+            "to vae for a model of sound, to audio_vae for a model of video with sound."
+        )

@@ -13,7 +13,7 @@ from comfy.nested_tensor import NestedTensor
 from comfy.samplers import CFGGuider
 from torch import Tensor
 
-__all__ = ["packed_shapes", "unpacked"]
+__all__ = ["Shapes", "packed_shapes", "unpacked"]
 
 Shapes = Sequence[tuple[int, ...]]
 

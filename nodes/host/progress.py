@@ -1,7 +1,7 @@
 """What does a person see of a run? A bar in evaluations, how long it takes, the best so far.
 
-A cancel or an error cannot return outputs in this host, so the best finished pictures are then
-written to the temp folder and shown on the node.
+A cancel or an error cannot return outputs in this host, so the best finished pictures, clips and
+sounds are then written to the temp folder and shown on the node.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import comfy.utils
 from comfy_api.latest import io, ui
@@ -19,13 +20,17 @@ from torch import Tensor
 from ...samplers.search import Budget
 from ...samplers.search.events import Evaluated, Event, Finished, Stopped
 
-__all__ = ["Forecast", "Progress", "say", "show_rescued"]
+__all__ = ["Forecast", "Kept", "Progress", "first_that_works", "say", "show_rescued"]
 
 PREVIEW_SIZE = 512
+FPS = 16.0  # of a rescued clip: latents do not say theirs
 REPEAT_SECONDS = 10.0
 CHANGED = 1.5  # factor by which a forecast must change to be said again
 
 _LOG = logging.getLogger("flowsearch")
+
+Kept: TypeAlias = Tensor | dict[str, Any]
+"""A picture (H, W, C), clips (1, T, H, W, C), or the host's AUDIO of one sound."""
 
 
 class Forecast:
@@ -190,30 +195,69 @@ def to_pil(picture: Tensor) -> Image.Image:
     return Image.fromarray((picture[..., :3] * 255.0).round().clamp(0, 255).byte().cpu().numpy())
 
 
-def show_rescued(pictures: Sequence[Callable[[], Tensor]]) -> list[str]:
-    """Write pictures to the temp folder and show them on the node that is running.
+def first_that_works(way: Callable[[], Kept], instead: Kept | None) -> Callable[[], Kept]:
+    """Return what gives a thing, or another where that fails.
+
+    Args:
+        way: Gives it, or fails.
+        instead: Given then; None to fail.
+
+    Returns:
+        A function without arguments.
+    """
+
+    def either() -> Kept:
+        try:
+            return way()
+        except Exception:
+            if instead is None:
+                raise
+            _LOG.exception("the best could not be decoded again; a picture of it is kept")
+            return instead
+
+    return either
+
+
+def show_rescued(kept: Sequence[Callable[[], Kept]]) -> list[str]:
+    """Write pictures, clips and sounds to the temp folder and show them on the running node.
 
     Nothing that fails here may hide what went wrong before.
 
     Args:
-        pictures: Each gives one picture (H, W, C), or fails.
+        kept: Each gives one, or fails.
 
     Returns:
         Names of the files written.
     """
     try:
-        decoded = [picture() for picture in pictures]
-        if not decoded:
+        outputs: dict[str, list[Any]] = {}
+        for way in kept:
+            for kind, saved in _saved(way()).items():
+                outputs.setdefault(kind, []).extend(saved)
+        if not outputs:
             return []
-        saved = ui.ImageSaveHelper.save_images(
-            decoded, "flowsearch_best", io.FolderType.temp, cls=None, compress_level=1
-        )
-        _send({"images": [*saved]})
-        _LOG.warning("search ended early; best finished picture in temp: %s", saved[0].filename)
-        return [entry.filename for entry in saved]
+        _send({**outputs})
+        files = [entry for saved in outputs.values() for entry in saved if entry is not True]
+        _LOG.warning("search ended early; best finished in temp: %s", files[0].filename)
+        return [entry.filename for entry in files]
     except Exception:  # noqa: BLE001 - logged with its place; the first failure goes on
         _LOG.exception("the best finished picture could not be written")
         return []
+
+
+def _saved(kept: Kept) -> dict[str, list[Any]]:
+    """Write one, and return what the page is told of it, as the host's own nodes tell it."""
+    name, temp = "flowsearch_best", io.FolderType.temp
+    if isinstance(kept, dict):
+        return {"audio": ui.AudioSaveHelper.save_audio(kept, name, temp, cls=None)}
+    frames = kept[0] if kept.ndim == 5 else kept[None]
+    if len(frames) == 1:
+        saved = ui.ImageSaveHelper.save_images([*frames], name, temp, cls=None, compress_level=1)
+        return {"images": [*saved]}
+    clip = ui.ImageSaveHelper.save_animated_webp(
+        frames, name, temp, cls=None, fps=FPS, lossless=False, quality=90, method=4
+    )
+    return {"images": [clip], "animated": [True]}
 
 
 def say(text: str) -> None:

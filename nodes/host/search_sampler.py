@@ -34,13 +34,13 @@ from ..field import reads_sigmas
 from ..flow_sampler import FlowSampler
 from .conditioning import cond_tensors
 from .history import mixes_rows, require_searchable
-from .judge import Judge, decode
+from .judge import Judge
 from .measure import memory_needed, rows_that_fit
 from .outcome import Report
 from .packed import packed_shapes
 from .path import origins
 from .problem import HostProblem
-from .progress import Progress, show_rescued
+from .progress import Kept, Progress, first_that_works, show_rescued
 from .resume import FileCheckpoint, checkpoint_of_running_node
 
 __all__ = ["TOP_PERCENT", "SearchSampler", "StrategyChoice", "limits"]
@@ -151,8 +151,7 @@ class SearchSampler(Sampler):
         """
         del disable_pbar
         latent = torch.zeros_like(noise) if latent_image is None else latent_image
-        if self.judge.looks:
-            _require_pictures(model_wrap, noise)
+        self.judge.require(noise.shape[1:], packed_shapes(model_wrap))
         _require_own_times(model_wrap, self.inner)
         given = (model_wrap, sigmas, extra_args, noise, latent, denoise_mask)
         problem = HostProblem(*given, judge=self.judge, inner=self.inner)
@@ -212,6 +211,7 @@ class SearchSampler(Sampler):
             checkpoint=self._checkpoint(problem, guider, sigmas, noise),
             checkpoint_seconds=self.checkpoint_seconds,
         )
+        search.notes += self.judge.notes(shape[1:], packed_shapes(guider))
         if mixing:
             search.notes.append(
                 f"{mixing} lets the candidates of one call change each other, so each has a call "
@@ -229,18 +229,21 @@ class SearchSampler(Sampler):
 
     def _rescued(
         self, search: Search, progress: Progress, guider: CFGGuider, items: int
-    ) -> list[Callable[[], Tensor]]:
-        """What gives each item's best finished picture, decoded again only if it must be."""
-        pictures: list[Callable[[], Tensor]] = []
-        vae = self.judge.vae
+    ) -> list[Callable[[], Kept]]:
+        """What gives each item's best finished picture, clip and sound.
+
+        What was seen of it is kept already for a picture; a clip and a sound are decoded again.
+        """
+        ways: list[Callable[[], Kept]] = []
         for item in range(items):
-            best = search.best(item)
-            if item in progress.best:
-                pictures.append(partial(progress.best.__getitem__, item))
-            elif best is not None and vae is not None:
-                latent = guider.inner_model.process_latent_out(best.state["x"].float())
-                pictures.append(lambda latent=latent: decode(vae, latent)[0])
-        return pictures
+            best, seen = search.best(item), progress.best.get(item)
+            rows = None if best is None else self.judge.rows(guider, best.state["x"])
+            if seen is not None and (rows is None or rows.is_still):
+                ways.append(partial(progress.best.__getitem__, item))
+            elif rows is not None:
+                again = rows.keepsakes()
+                ways += [first_that_works(way, None if i else seen) for i, way in enumerate(again)]
+        return ways
 
 
 def transition_of(sampler: Sampler) -> Transition | Whole:
@@ -285,15 +288,4 @@ def _require_own_times(guider: CFGGuider, inner: Sampler) -> None:
             "this is a MeanFlow model, whose network reads the run's list of sigmas as its own "
             "times, and a search by Stochastic Flow Sampler or RBF Search predicts at others; use "
             "Search with KSamplerSelect (euler), which compares whole pictures"
-        )
-
-
-def _require_pictures(guider: CFGGuider, noise: Tensor) -> None:
-    """Refuse latents that do not decode to one picture a row."""
-    frames = noise.shape[2] if noise.ndim == 5 else 1
-    if noise.ndim not in (4, 5) or frames != 1 or packed_shapes(guider):
-        raise ValueError(
-            f"the latents have shape {tuple(noise.shape)}, which is a video or sound, and a reward "
-            "of single pictures is connected; it needs latents (batch, channels, height, width), "
-            "or of one frame. For others connect a reward of latents, such as Latent Reward"
         )

@@ -21,6 +21,7 @@ __all__ = [
     "CURVE_KINDS",
     "HOST_CURVES",
     "curve_input",
+    "decoded_sound",
     "device_context",
     "empty_for",
     "is_oom",
@@ -73,6 +74,25 @@ def curve_input(name: str, points: Sequence[tuple[float, float]], tooltip: str) 
         pairs = [list(point) for point in points]
         made.default = {"points": pairs, "interpolation": "monotone_cubic"}
     return made
+
+
+def decoded_sound(vae: Any, latents: Tensor) -> tuple[Tensor, int]:
+    """Decode latents of sound as the host's VAE Decode Audio does, loudness and all.
+
+    Args:
+        vae: VAE. That of LTX 2 is no VAE of the host's own class before 0.20, so VAE Decode Audio
+            cannot take it: it is decoded as LTXV Audio VAE Decode does there.
+        latents: Of sound.
+
+    Returns:
+        Waveforms (B, channels, samples), and their samples a second.
+    """
+    if hasattr(vae, "output_sample_rate"):
+        return vae.decode(latents).to(latents.device), int(vae.output_sample_rate)
+    from comfy_extras.nodes_audio import VAEDecodeAudio  # brings libraries that pictures do without
+
+    made: Any = VAEDecodeAudio.execute(vae, {"samples": latents})
+    return made[0]["waveform"], int(made[0]["sample_rate"])
 
 
 def is_oom(error: BaseException) -> bool:

@@ -4,11 +4,13 @@ from . import (
     combination,
     detection,
     embeddings,
+    frames,
     judge,
     language,
     latent,
     preference,
     shapes,
+    sound,
     statistic,
     text,
 )
@@ -24,7 +26,9 @@ FAMILIES = (
     judge,
     statistic,
     shapes,
+    sound,
     latent,
+    frames,
     combination,
 )
 

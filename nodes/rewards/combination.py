@@ -16,7 +16,7 @@ __all__ = ["NODES", "CombineRewards", "numbers"]
 PREFIX = "reward"
 
 REWARDS = (
-    "Any number of rewards, all of pictures or all of latents. The first matters most in "
+    "Any number of rewards, of pictures, clips, sound or latents. The first matters most in "
     "lexicographic; in the others the order is that of the weights."
 )
 WEIGHTS = (

@@ -33,6 +33,7 @@ LOADERS = {  # nodes that name a file of weights, and the inputs that do
 }
 EXPLAINED = {  # inputs of ours that name what is not here; the node says where to get it
     ("FlowSearchAesthetic", "weights"),
+    ("FlowSearchClapScore", "weights"),
     ("FlowSearchDetectorCount", "sam"),
     ("FlowSearchDetectorCount", "weights"),
     ("FlowSearchJudge", "judge"),

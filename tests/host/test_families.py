@@ -49,8 +49,9 @@ SDE = Transition(noise_law("constant_k", k=0.5))
 STEPS = 4
 HOST_FAILS = "ComfyUI's own euler fails with a noise mask on this model"
 SEARCHED = (
-    "The searches are for a reward of latents (Latent Reward). Rewards of pictures can be searched "
-    "for where the latents are pictures."
+    "The searches are for a reward of latents (Latent Reward). With the VAE that decodes them, "
+    "latents of pictures and video can be searched for rewards of pictures and clips, and those of "
+    "sound for rewards of sound."
 )
 WRITE = "FLOWSEARCH_WRITE_MODELS"
 
@@ -317,13 +318,16 @@ def test_a_model_of_one_row_a_call_is_told_the_remedy():
         )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["Wan 2.1, 2.2 14B", "LTX 2", "Stable Audio"])
-def test_what_is_no_picture_is_refused_to_a_reward_of_pictures(name):
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [("Wan 2.1, 2.2 14B", "a video"), ("LTX 2", "a video"), ("Stable Audio", "sound")],
+)
+def test_what_its_vae_cannot_decode_is_refused_to_a_reward_of_pictures(name, what):
     family = f.BY_NAME[name]
     best = searcher(
         FlowSampler(SDE), vae=s.pixel_vae(), reward=s.Brightness(), evaluations=8, target=s.NEVER
     )
-    with pytest.raises(ValueError, match=r"video or sound.*connect a reward of latents"):
+    with pytest.raises(ValueError, match=rf"which is {what}, and the VAE .* single pictures"):
         run(family, best, f.latent(family))
 
 

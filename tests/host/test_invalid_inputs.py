@@ -63,7 +63,7 @@ def complaint(refused, error):
     for node in refused.values():
         for each in node["errors"] if node["class_type"].startswith("FlowSearch") else ():
             said = each["extra_info"].get("traceback", ())
-            if any(PACK in line for line in said):
+            if any(f"custom_nodes/{PACK}/" in line for line in said):
                 return f"validation of {node['class_type']}: {each['details']}"
     if not error or not error["node_type"].startswith("FlowSearch"):
         return ""

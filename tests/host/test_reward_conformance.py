@@ -12,9 +12,11 @@ import pytest
 import torch
 from reward_cases import CASES
 from reward_cases.embeddings import head
+from reward_cases.given import GIVEN
 
 from flowsearch.nodes.host.reward_model import Managed
 from flowsearch.rewards.aesthetic import Aesthetic
+from flowsearch.rewards.frames import FrameReward
 from flowsearch.rewards.holder import Local
 
 
@@ -46,18 +48,26 @@ def detector():
     return replace(plain, detector=replace(plain.detector, holder=managed(plain.detector.holder)))
 
 
+def clap():
+    plain = CASES["clap_score"]()
+    holder = managed(plain.holder)
+    return replace(plain, holder=holder, text=replace(plain.text, holder=holder))
+
+
+def given(reward):
+    """Five rows of what it scores."""
+    return GIVEN[reward.spec.domain](5)
+
+
 MANAGED = {
     "aesthetic": aesthetic,
     "clip_score": clip_score,
     "hps": lambda: preference("hps"),
     "image_reward": lambda: preference("image_reward"),
     "detector_count": detector,
+    "clap_score": clap,
+    "frames:clip_score": lambda: FrameReward(clip_score(), count=2),
 }
-
-
-def pictures():
-    generator = torch.Generator().manual_seed(5)
-    return torch.rand(5, 64, 64, 3, generator=generator)
 
 
 @pytest.fixture(scope="module", params=MANAGED)
@@ -73,35 +83,35 @@ def loaded(reward):
 def test_it_scores_as_without_the_host(pair):
     reward, plain = pair
     with torch.inference_mode():
-        assert torch.allclose(reward.score(pictures()), plain.score(pictures()), atol=2e-5)
+        assert torch.allclose(reward.score(given(reward)), plain.score(given(reward)), atol=2e-5)
     assert loaded(reward) == reward.get_models() != []
 
 
 def test_no_pictures_load_nothing(pair):
     reward, _ = pair
     management.unload_all_models()
-    assert reward.score(pictures()[:0]).shape == (0,)
+    assert reward.score(given(reward)[:0]).shape == (0,)
     assert loaded(reward) == []
 
 
 @pytest.mark.parametrize("how", ["unload_all_models", "free_memory"])
 def test_values_are_the_same_after_the_host_took_its_networks(pair, how):
     reward, _ = pair
-    before = reward.score(pictures())
+    before = reward.score(given(reward))
     if how == "free_memory":
         management.free_memory(1e32, management.get_torch_device())
     else:
         management.unload_all_models()
     assert loaded(reward) == []
-    assert torch.equal(reward.score(pictures()), before)
+    assert torch.equal(reward.score(given(reward)), before)
 
 
 def test_a_part_of_the_pictures_can_be_scored_after_another_was(pair):
     """Batches of two and of one, with everything thrown out between them."""
     reward, _ = pair
-    whole = reward.score(pictures())
+    whole = reward.score(given(reward))
     pieces = []
-    for piece in pictures().split((2, 1, 2)):
+    for piece in given(reward).split((2, 1, 2)):
         pieces.append(reward.score(piece))
         management.free_memory(1e32, management.get_torch_device())
     assert torch.allclose(torch.cat(pieces), whole, atol=2e-5)
@@ -109,11 +119,11 @@ def test_a_part_of_the_pictures_can_be_scored_after_another_was(pair):
 
 def test_a_cancel_is_obeyed_and_leaves_it_able_to_score(pair):
     reward, _ = pair
-    before = reward.score(pictures())
+    before = reward.score(given(reward))
     management.interrupt_current_processing()
     with pytest.raises(management.InterruptProcessingException):
-        reward.score(pictures())
-    assert torch.equal(reward.score(pictures()), before)
+        reward.score(given(reward))
+    assert torch.equal(reward.score(given(reward)), before)
 
 
 def test_a_gradient_passes_through_it_after_a_node_ran_it(pair):
@@ -122,7 +132,7 @@ def test_a_gradient_passes_through_it_after_a_node_ran_it(pair):
     if not reward.spec.has_gradient:
         pytest.skip("declares none")
     with torch.inference_mode():
-        reward.score(pictures())
-    images = pictures().requires_grad_()
+        reward.score(given(reward))
+    images = given(reward).requires_grad_()
     reward.score(images).sum().backward()
     assert float(images.grad.abs().sum()) > 0

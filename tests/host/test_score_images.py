@@ -19,6 +19,7 @@ from flowsearch.nodes.scoring import CHUNK, Ranking, ScoreImages, scored
 from flowsearch.rewards.base import Assessment
 from flowsearch.rewards.counting import parse_targets
 from flowsearch.rewards.detector_count import DetectorCount
+from flowsearch.rewards.frames import FrameReward
 from flowsearch.rewards.image_statistic import ImageStatistic
 from flowsearch.rewards.latent import LatentReward
 from flowsearch.rewards.onnx_detector import OnnxDetector
@@ -186,11 +187,44 @@ class Lost(Corner):
         return super().score(images) / 0.0
 
 
+class Hearing:
+    spec = SimpleNamespace(name="clap", domain="audio")
+
+    def score(self, waveforms):
+        return waveforms.amax(dim=(1, 2))
+
+
+def test_for_a_reward_of_clips_the_pictures_are_one_clip():
+    images = pictures(0.1, 0.9, 0.5)
+    before = images.clone()
+    out = run(images, reward=FrameReward(Corner(), aggregate="min", count=3))
+    image, scores, table = out.result
+    assert scores == [pytest.approx(0.1)]
+    assert torch.equal(image, before), "all frames come out, in their order"
+    assert "corner_frames of 1 clip, 1 kept" in out.ui["text"][0]
+    assert "worst frame 0" in json.loads(table)["pictures"][0]["note"]
+    blocked = run(images, at_least=0.2, reward=FrameReward(Corner(), aggregate="min")).result[0]
+    assert isinstance(blocked, ExecutionBlocker)
+    drawn = run(images, draw=True, reward=FrameReward(Boxed(), "last")).result[0]
+    assert drawn.shape == images.shape
+    changed = (drawn != before).any(dim=-1)
+    assert changed[2, -1].all(), "the last frame has the reward's own drawing"
+    assert not changed[0, -1].all()
+    assert changed.any(dim=2).any(dim=1).all(), "each frame has the label"
+
+
 @pytest.mark.parametrize(
     ("images", "reward", "why"),
     [
         (torch.zeros(0, 4, 4, 3), Corner(), "no pictures"),
-        (torch.zeros(1, 4, 4, 3), LatentReward("mean"), "latent scores latents"),
+        (
+            torch.zeros(1, 4, 4, 3),
+            LatentReward("mean"),
+            "latent scores latent, and these are pictures",
+        ),
+        (torch.zeros(1, 4, 4, 3), Hearing(), "clap scores audio, and these are pictures"),
+        (torch.zeros(0, 4, 4, 3), FrameReward(Corner()), "no pictures"),
+        (pictures(0.5)[None], FrameReward(Lost()), "corner_frames returned inf for clip 0 of 1"),
         (pictures(0.5), Lost(), "corner returned inf for picture 0 of 1"),
     ],
 )

@@ -7,6 +7,7 @@ import searching as s
 import torch
 
 from flowsearch.nodes.host.held_out import HeldOut
+from flowsearch.nodes.host.seen import Decoders, Rows
 from flowsearch.nodes.report import SearchReport
 from flowsearch.rewards.base import RewardSpec
 
@@ -71,8 +72,8 @@ def test_a_search_is_bit_identical_with_and_without(choice):
 
 def test_the_random_state_is_left_alone():
     before = torch.get_rng_state()
-    pictures = torch.rand(1, 8, 8, 3, generator=torch.Generator())
-    HeldOut([Second(rude)]).score({"image": pictures})
+    latents = torch.rand(1, 3, 8, 8, generator=torch.Generator())
+    HeldOut([Second(rude)]).score(Rows(latents, [], Decoders(s.pixel_vae())))
     assert torch.equal(torch.get_rng_state(), before)
 
 

@@ -323,7 +323,8 @@ def test_values_that_a_spec_excludes_are_refused(value):
         (([Fixed([0.0])], "minimum", (), "running"), "one of"),
         (([Fixed([2.0] * 3)], "minimum", (), "calibration", PICTURES), "all 3 pictures .* get 2"),
         (([Fixed([0.0]), Fixed([0.0], 0.0, 1.0)], "product"), "range of fixed is not finite"),
-        (([LatentReward("mean"), Fixed([0.0])], "minimum"), "latent scores latents, fixed scores"),
+        (([LatentReward("mean"), Fixed([0.0])], "minimum", (), "calibration", PICTURES),
+         "latent scores latent, fixed_frames scores video"),
         (([object()], "minimum"), "was a object"),
     ],
 )  # fmt: skip

@@ -6,16 +6,10 @@ import math
 import pytest
 import torch
 from reward_cases import CASES
+from reward_cases.given import GIVEN
 
 from flowsearch.rewards.base import Explained, Reward, RewardSpec, assess, describe
 from flowsearch.rewards.registry import REWARDS
-
-
-def pictures(count=3, size=64):
-    """Pictures that differ: noise of different contrast on different colours."""
-    generator = torch.Generator().manual_seed(5)
-    contrast = torch.linspace(0.2, 1.0, count)[:, None, None, None]
-    return (torch.rand(count, size, size, 3, generator=generator) - 0.5) * contrast + 0.5
 
 
 @pytest.fixture(scope="module", params=CASES)
@@ -37,21 +31,21 @@ class TestReward:
     """Batch, order, device, type, range, refusals."""
 
     def images(self, reward, count=3):
-        images = pictures(count)
-        return images.movedim(-1, 1).contiguous() if reward.spec.domain == "latent" else images
+        return GIVEN[reward.spec.domain](count)
 
     def test_it_is_a_reward_with_a_full_description(self, reward, request):
         assert isinstance(reward, Reward)
         spec = reward.spec
         assert isinstance(spec, RewardSpec)
-        assert spec.name in REWARDS
+        assert spec.name in REWARDS or spec.name.endswith("_frames")
         assert spec.low < spec.high
         assert spec.quantum >= 0
         assert spec.scale >= 0
         assert spec.measures
         assert spec.licence
         assert spec.source
-        assert spec.domain in ("image", "latent")
+        assert spec.domain in GIVEN
+        assert spec.sample_rate >= 0
         assert json.loads(json.dumps(describe(spec), allow_nan=False))["name"] == spec.name
 
     def test_values_are_float32_one_a_picture_within_the_range(self, reward):
@@ -113,7 +107,7 @@ class TestReward:
         for wrong in (images[0, 0], (images * 255).to(torch.uint8)):
             with pytest.raises(ValueError, match="needs"):
                 reward.score(wrong)
-        if reward.spec.domain == "image":
+        if reward.spec.domain in ("image", "video"):
             with pytest.raises(ValueError, match="needs"):
                 reward.score(images.movedim(-1, 1))
             with pytest.raises(ValueError, match="needs"):

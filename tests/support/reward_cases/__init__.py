@@ -1,8 +1,17 @@
 """Small instances of every reward, for the laws that all of them obey. One file a family."""
 
-from reward_cases import combined, detection, embeddings, language, pixels, plain, preference
+from reward_cases import (
+    combined,
+    detection,
+    embeddings,
+    language,
+    pixels,
+    plain,
+    preference,
+    sound,
+)
 
-FAMILIES = (plain, preference, combined, embeddings, language, pixels, detection)
+FAMILIES = (plain, preference, combined, embeddings, language, pixels, detection, sound)
 
 CASES = {name: make for family in FAMILIES for name, make in family.CASES.items()}
 """Name to a function without arguments that makes the reward; "name:variant" for a second one."""

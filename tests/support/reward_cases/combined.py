@@ -1,9 +1,10 @@
-"""Combinations of small rewards, and rewards of latents."""
+"""Combinations of small rewards, rewards of frames, and rewards of latents."""
 
 import torch
 
 from flowsearch.rewards.base import RewardSpec
 from flowsearch.rewards.combination import combine
+from flowsearch.rewards.frames import FrameReward
 from flowsearch.rewards.latent import LatentReward
 from flowsearch.rewards.shape_count import ShapeCount
 from flowsearch.rewards.shape_fidelity import ShapeFidelity
@@ -44,6 +45,12 @@ CASES = {
     ),
     "combination:product": lambda: combine([Brightness(), ShapeFidelity()], "product"),
     "combination:order": lambda: combine([counted(), Brightness()], "lexicographic"),
+    "frames": lambda: FrameReward(Brightness()),
+    "frames:min": lambda: FrameReward(counted(), count=2, aggregate="min"),
+    "frames:mean": lambda: FrameReward(counted(), count=4),
+    "frames:all": lambda: FrameReward(Brightness(), "all", aggregate="max"),
+    "frames:middle": lambda: FrameReward(Brightness(), "middle"),
+    "combination:clips": lambda: combine([FrameReward(Brightness()), Brightness()], "minimum"),
     "combination:latents": lambda: combine(
         [LatentReward("mean"), LatentReward("std")], "weighted_sum"
     ),

@@ -7,6 +7,7 @@ import torch
 
 from flowsearch.rewards.aesthetic import KINDS, Aesthetic, head_from
 from flowsearch.rewards.clip_score import ClipScore
+from flowsearch.rewards.frames import FrameReward
 from flowsearch.rewards.holder import Local
 from flowsearch.rewards.image_match import ImageMatch
 
@@ -40,6 +41,7 @@ CASES = {
     "clip_score": lambda: clip_score("clip"),
     "clip_score:siglip": lambda: clip_score("siglip"),
     "clip_score:naflex": lambda: clip_score("naflex"),
+    "frames:clip_score": lambda: FrameReward(clip_score("clip"), count=2),
     "image_match": lambda: image_match("dinov2", "mean"),
     "image_match:max": lambda: image_match("clip", "max"),
     "aesthetic": lambda: aesthetic(0),

@@ -1,0 +1,8 @@
+"""Rewards of sound."""
+
+import sounds
+
+CASES = {
+    "clap_score": sounds.clap,
+    "clap_score:fused": lambda: sounds.clap("fused"),
+}
