@@ -24,7 +24,17 @@ from .measure import translated_oom
 from .packed import Shapes, unpacked
 from .versions import decoded_sound
 
-__all__ = ["FORMS", "Decoders", "Rows", "domains_of", "frames_of", "is_sound", "shown"]
+__all__ = [
+    "FORMS",
+    "Decoders",
+    "Rows",
+    "domains_of",
+    "frames_of",
+    "is_sound",
+    "shown",
+    "shrink",
+    "strip",
+]
 
 STRIP = (64, 256)
 """Height and width of a sound's picture, in pixels."""
@@ -296,20 +306,20 @@ def shrink(clips: Tensor, size: int) -> Tensor:
     """Make the longer side of pictures `size`, unless they are smaller.
 
     Args:
-        clips: Shape (B, T, H, W, C).
+        clips: Shape (B, T, H, W, C), or pictures (B, H, W, C).
         size: Pixels.
 
     Returns:
-        Clips of the same proportions.
+        As many of the same proportions.
     """
-    height, width = clips.shape[2:4]
+    height, width = clips.shape[-3:-1]
     scale = size / max(height, width)
     if scale >= 1.0:
         return clips
     new = (max(1, round(width * scale)), max(1, round(height * scale)))
-    pictures = clips.flatten(0, 1).movedim(-1, 1)
+    pictures = clips.flatten(0, -4).movedim(-1, 1)
     moved = comfy.utils.common_upscale(pictures, *new, "area", "disabled").movedim(1, -1)
-    return moved.unflatten(0, clips.shape[:2])
+    return moved.unflatten(0, clips.shape[:-3])
 
 
 def strip(waveform: Tensor) -> Tensor:
