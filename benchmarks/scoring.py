@@ -205,11 +205,11 @@ def ranks(options: argparse.Namespace, cheap: Any, report: Report) -> None:
 
     seen = pictures_on_the_way(options.pictures, options.size)
     decoded = torch.cat([shown(cheap, cheap.encode(one[None])) for one in seen])
-
-    def small(pictures: Tensor) -> Tensor:
-        return shrink(pictures[:, None], options.score_size)[:, 0]
-
-    cases = {"score_size": small(seen), "scoring_vae": decoded, "both": small(decoded)}
+    cases = {
+        "score_size": shrink(seen, options.score_size),
+        "scoring_vae": decoded,
+        "both": shrink(decoded, options.score_size),
+    }
     for name in RANKED:
         reward, _ = MAKERS[name](1)
         true = reward.score(seen).cpu()
