@@ -147,19 +147,21 @@ class Judge:
             return Rows(latents, shapes, self.decoders)
         return Rows(latents, shapes, self._early, self._score_size)
 
-    def score(self, guider: CFGGuider, clean: Tensor, sigmas: Sequence[float]) -> list[Scores]:
+    def score(
+        self, guider: CFGGuider, clean: Tensor, sigmas: Sequence[float], memory: float
+    ) -> list[Scores]:
         """Score predictions of the clean latent.
 
         Args:
             guider: The guider inside its sample().
             clean: In the model's space, one row a candidate.
             sigmas: Where each candidate is; 0 for a finished one.
+            memory: Bytes that the model's next call needs.
 
         Returns:
             One Scores a row, with what the reward saw, if it saw anything, as its thumbnail.
         """
         scores: dict[int, Scores] = {}
-        memory = guider.inner_model.memory_required([2, *clean.shape[1:]])
         # a clip at a time: decoded ones are large, and each is many pictures to a reward
         clips = frames_of(clean.shape[1:]) > 1 or bool(packed_shapes(guider))
         large = self._decodes and clips

@@ -31,7 +31,7 @@ from ..flow_sampler import STEP
 from .conditioning import guider_of_row, row_of
 from .history import Keyframes, fresh_cache, sigmas_with
 from .judge import Judge
-from .measure import CallCounter, RowCounter, translated_oom
+from .measure import CallCounter, RowCounter, call_memory, translated_oom
 from .packed import packed_shapes, unpacked
 from .versions import is_oom
 
@@ -93,6 +93,7 @@ class HostProblem:
         self._keys = batch_keys(noise, latent, extra_args.get("seed"))
         self._whole_costs: dict[tuple[float, ...], int] = {}
         self._counter = RowCounter()
+        self._widest = 1  # candidates in a call so far: what a reward leaves must hold as many
         self.parts = packed_shapes(guider)
         # exactly the host's where a linear sigma is one of the run's
         own = sigmas.tolist()
@@ -272,6 +273,7 @@ class HostProblem:
         with self._counter as counted, translated_oom(), _blamed(x.shape[0]):
             seed = self._extra_args.get("seed")
             denoised = model(x, per_row, mask, model_options=options, seed=seed)
+        self._widest = max(self._widest, x.shape[0])
         return denoised, counted.rows // x.shape[0]
 
     def score(
@@ -280,7 +282,8 @@ class HostProblem:
         """See judge.py."""
         del items
         with translated_oom():
-            return self.judge.score(self._guider, denoised, sigmas)
+            memory = call_memory(self._guider, tuple(denoised.shape), self._widest)
+            return self.judge.score(self._guider, denoised, sigmas, memory)
 
     def cost(self, transition: Transition | Whole | None, to: float) -> int:
         """Evaluations of a draw, inner ones too; of a stock sampler, what a dry run counts."""

@@ -148,6 +148,24 @@ def test_more_conditionings_than_two_are_spread_over_calls(monkeypatch, name):
     assert {1.5 * g.model.model.memory_required([n, *SHAPE[1:]]) < free for n in rows} == {True}
 
 
+@pytest.mark.parametrize("fit", [1, 4])
+def test_after_a_score_the_model_comes_back_with_room_for_its_widest_call(monkeypatch, fit):
+    """What a decoder or a reward would keep of that memory would halve the next call."""
+    asked, load = [], comfy.model_management.load_models_gpu
+
+    def told(models, memory_required=0, **rest):
+        if model.model in [each.model for each in models]:
+            asked.append(memory_required)
+        return load(models, memory_required=memory_required, **rest)
+
+    model = hm.scene_model()
+    monkeypatch.setattr(comfy.model_management, "load_models_gpu", told)
+    rows = searched(model, fit)[3]
+    needed = model.model.memory_required([max(rows), *SHAPE[1:]])
+    assert max(rows) == 2 * fit
+    assert asked[-1] == pytest.approx(needed, rel=1e-6)
+
+
 # ---- memory runs out all the same ----
 
 

@@ -103,7 +103,7 @@ def test_two_clients_queue_at_once_and_each_gets_its_own(server, alone):
             assert entry["prompt"][3]["client_id"] == who
             results[seed] = found(server, entry)
     assert len(results) == SEARCHES
-    assert len({tried for _, tried, _ in results.values()}) == SEARCHES, "two found the same"
+    assert len({picture for picture, _, _ in results.values()}) == SEARCHES, "two found the same"
     assert {seed: results[seed] for seed in alone} == alone
     assert {*ids["one"], *ids["other"]} <= {*server.get("/history")}
 
