@@ -29,7 +29,7 @@ from tqdm.auto import tqdm
 from ..samplers.interpolant import LINEAR, VE, Interpolant, r_from_sigma, scale
 from ..samplers.noise import keyed_normal, row_key
 from .converted_sampling import ConvertedSampling
-from .host.versions import empty_for, those_known
+from .host.versions import empty_for, is_oom, those_known
 
 __all__ = [
     "Field",
@@ -227,11 +227,24 @@ class Field:
 
         Returns:
             D, after guidance, like x.
+
+        Raises:
+            ValueError: The model failed on latents of another kind than its own.
         """
         comfy.model_management.throw_exception_if_processing_interrupted()
         per_row = x.new_full((x.shape[0],), sigma)
         seed = self.extra_args.get("seed")
-        return self._model(x, per_row, self.mask, model_options=self._options, seed=seed)
+        try:
+            return self._model(x, per_row, self.mask, model_options=self._options, seed=seed)
+        except RuntimeError as error:  # torch's, which speaks of layers
+            axes = self.guider.model_patcher.get_model_object("latent_format").latent_dimensions
+            if x.ndim == axes + 2 or is_oom(error):
+                raise
+            kinds = {1: "sound", 2: "pictures", 3: "video"}
+            raise ValueError(
+                f"the latent has shape {tuple(x.shape)} and the model fails on it: its latents are "
+                f"of {kinds[axes]}, {axes + 2} axes. Connect one made for this model"
+            ) from error
 
     def predict_linear(self, x: Tensor, sigma: float) -> Tensor:
         """Predict the clean latent of states in linear coordinates, whatever the model's are.

@@ -180,6 +180,16 @@ def test_every_socket_refuses_every_foreign_thing_or_takes_it(server, info):
     assert not wrong, "\n".join(wrong)
 
 
+@pytest.mark.parametrize("name", ["FlowSearchVariation", "FlowSearchLikelihood"])
+def test_a_clip_for_a_model_of_pictures_is_named(server, info, name):
+    prompt, place = Typical(info, 5).around(name)
+    inputs = {**prompt[place]["inputs"], "latent_image": ["foreign", 0]}
+    foreign = {"class_type": "ForeignThing", "inputs": {"thing": "video_samples"}}
+    tried = {**prompt, "foreign": foreign, place: {**prompt[place], "inputs": inputs}}
+    _, error = answer(server, tried)
+    assert "(1, 3, 16, 8, 8) and the model fails on it" in error["exception_message"]
+
+
 def test_workflows_drawn_wrong_get_a_sentence_and_the_server_lives(server, info):
     graphs, wrong, refused, failed = Graphs(info, 20261121), [], 0, 0
     for number in range(GRAPHS):
