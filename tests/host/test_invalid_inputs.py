@@ -187,7 +187,10 @@ def test_a_clip_for_a_model_of_pictures_is_named(server, info, name):
     foreign = {"class_type": "ForeignThing", "inputs": {"thing": "video_samples"}}
     tried = {**prompt, "foreign": foreign, place: {**prompt[place], "inputs": inputs}}
     _, error = answer(server, tried)
-    assert "(1, 3, 16, 8, 8) and the model fails on it" in error["exception_message"]
+    assert (
+        "(1, 3, 4, 16, 16) and the model fails on it: its latents are of pictures"
+        in error["exception_message"]
+    )
 
 
 def test_workflows_drawn_wrong_get_a_sentence_and_the_server_lives(server, info):
