@@ -15,7 +15,7 @@ from devtools.browser import need_browser
 from devtools.environment import Place, prepare
 from devtools.pins import DEFAULT_HOST, HOSTS, PYTHON_RANGE, ROOT, cache_root, host_pin
 from devtools.server import has_accelerator, models_config, running_host, serve
-from devtools.tiers import TELLING, TIERS, child_environment, lint, run_tests
+from devtools.tiers import TIERS, child_environment, lint, run_tests
 from devtools.upstream import compare
 
 TIER_NAMES = ("lint", *(tier.name for tier in TIERS))
@@ -224,8 +224,7 @@ def run_soak(options: argparse.Namespace, rest: list[str]) -> int:  # noqa: ARG0
         del os.environ[name]
     for version in HOSTS:
         say(f"### ComfyUI {version} ###")
-        tests = [*TELLING, *rest] if version != DEFAULT_HOST else rest
-        worst = max(worst, run_tests(prepare(host_pin(version)), ["host"], tests))
+        worst = max(worst, run_tests(prepare(host_pin(version)), ["host"], rest))
     say("### the host's own tests, without the pack and with it ###")
     worst = max(worst, compare(prepare(host_pin(DEFAULT_HOST))))
     return worst
