@@ -237,7 +237,8 @@ class Field:
         try:
             return self._model(x, per_row, self.mask, model_options=self._options, seed=seed)
         except RuntimeError as error:  # torch's, which speaks of layers
-            axes = self.guider.model_patcher.get_model_object("latent_format").latent_dimensions
+            form: Any = self.guider.model_patcher.get_model_object("latent_format")
+            axes = form.latent_dimensions
             if x.ndim == axes + 2 or is_oom(error):
                 raise
             kinds = {1: "sound", 2: "pictures", 3: "video"}
