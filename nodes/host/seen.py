@@ -311,7 +311,8 @@ def _decoded(decode: Callable[[VAE, Tensor], Tensor], vae: VAE | None, latents: 
     except Exception as cause:
         raise DecodeError(f"the VAE raised {type(cause).__name__}: {cause}") from cause
     comfy.model_management.throw_exception_if_processing_interrupted()
-    if not bool(made.isfinite().all()):
+    # both ends are NaN where anything is; no mask as large as a clip is made
+    if not bool(torch.stack(torch.aminmax(made)).isfinite().all()):
         raise DecodeError(
             "the VAE decoded latents to values that are not finite (NaN or infinite); start "
             "ComfyUI with --fp32-vae or --bf16-vae, or connect another VAE,"
