@@ -98,17 +98,30 @@ class Judge:
             parts: Shapes of the latents packed into it; see packed_shapes().
 
         Raises:
-            ValueError: Latents of sound or of several frames, and a VAE of single pictures.
+            ValueError: Latents of sound or of several frames and a VAE of single pictures, or a
+                reward of sound and latents without any.
         """
+        pieces = [tuple(each) for each in parts or [shape]]
+        first, last = pieces[0], pieces[-1]
         looking = [name for name, found in self._domains.items() if found & LOOKS]
-        first = tuple((parts or [shape])[0])
-        stills = getattr(self.decoders.pictures, "latent_dim", 3) == 2
-        if looking and (len(first) == 2 or (stills and frames_of(first) > 1)):
-            what = "sound" if len(first) == 2 else "a video"
+        used = {"vae": self.decoders.pictures}  # of whatever is scored, for the image output
+        if looking:
+            used["scoring_vae"] = self._early.pictures
+        for socket, vae in used.items():
+            stills = getattr(vae, "latent_dim", 3) == 2
+            if vae and (len(first) == 2 or (stills and frames_of(first) > 1)):
+                what = "sound" if len(first) == 2 else "a video"
+                raise ValueError(
+                    f"the latents have shape {first} each, which is {what}, and the VAE connected "
+                    f"to {socket} decodes single pictures. Connect the model's own VAE, or for "
+                    "sound its audio VAE and a reward of sound, such as CLAP Score"
+                )
+        hearing = [name for name, found in self._domains.items() if "audio" in found]
+        if hearing and len(last) == 4:
             raise ValueError(
-                f"the latents have shape {first} each, which is {what}, and the VAE that is "
-                f"connected decodes single pictures for {', '.join(looking)}. Connect the model's "
-                "own VAE, or for sound a reward of sound, such as CLAP Score"
+                f"the latents have shape {last} each, which is pictures without sound, and "
+                f"{', '.join(hearing)} can only score sound. Connect a latent that holds both, for "
+                "LTX 2 by LTXVConcatAVLatent, or a reward of pictures"
             )
 
     def notes(self, shape: Sequence[int], parts: Shapes) -> list[str]:
@@ -162,9 +175,9 @@ class Judge:
             One Scores a row, with what the reward saw, if it saw anything, as its thumbnail.
         """
         scores: dict[int, Scores] = {}
-        # a clip at a time: decoded ones are large, and each is many pictures to a reward
-        clips = frames_of(clean.shape[1:]) > 1 or bool(packed_shapes(guider))
-        large = self._decodes and clips
+        # clips and sounds one at a time: decoded ones are large, and each is much to a reward
+        stills = frames_of(clean.shape[1:]) == 1 and not packed_shapes(guider)
+        large = self._decodes and not (stills and self.decoders.pictures)
         with models_kept(memory) if self._loads else nullcontext():
             for finished in (True, False):
                 places = [i for i, sigma in enumerate(sigmas) if (sigma == 0.0) == finished]

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import comfy.utils
@@ -158,7 +159,7 @@ class Progress:
             say(self._text())
             picture = event.scores.thumbnail
             if isinstance(picture, Tensor):
-                self.best[event.item] = picture
+                self.best[event.item] = picture.clone()  # of a call's pictures this one alone
                 self._show(picture)
 
     def _text(self) -> str:
@@ -229,20 +230,26 @@ def show_rescued(kept: Sequence[Callable[[], Kept]]) -> list[str]:
     Returns:
         Names of the files written.
     """
-    try:
-        outputs: dict[str, list[Any]] = {}
-        for way in kept:
+    outputs: dict[str, list[Any]] = {}
+    for way in kept:
+        with _logged():
             for kind, saved in _saved(way()).items():
                 outputs.setdefault(kind, []).extend(saved)
-        if not outputs:
-            return []
-        _send({**outputs})
-        files = [entry for saved in outputs.values() for entry in saved if entry is not True]
-        _LOG.warning("search ended early; best finished in temp: %s", files[0].filename)
-        return [entry.filename for entry in files]
-    except Exception:  # noqa: BLE001 - logged with its place; the first failure goes on
-        _LOG.exception("the best finished picture could not be written")
-        return []
+    files = [entry.filename for saved in outputs.values() for entry in saved if entry is not True]
+    if files:
+        _LOG.warning("search ended early; best finished in temp: %s", ", ".join(files))
+        with _logged():
+            _send({**outputs})
+    return files
+
+
+@contextmanager
+def _logged() -> Iterator[None]:
+    """Log what fails with its place, and go on."""
+    try:
+        yield
+    except Exception:  # noqa: BLE001 - what ended the search goes on
+        _LOG.exception("of what was best something could not be written or shown")
 
 
 def _saved(kept: Kept) -> dict[str, list[Any]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import comfy.model_management
@@ -72,7 +71,15 @@ class Decoders:
 
         Returns:
             The decoders.
+
+        Raises:
+            ValueError: One of pictures for audio_vae.
         """
+        if getattr(audio_vae, "output_channels", 2) != 2:
+            raise ValueError(
+                "the VAE connected to audio_vae decodes pictures; connect it to vae, and to "
+                "audio_vae the model's VAE of sound"
+            )
         if vae is not None and is_sound(vae):
             return cls(None, audio_vae or vae)
         return cls(vae, audio_vae)
@@ -102,6 +109,8 @@ class Rows:
         self._parts: list[Tensor] = parts.unbind() if shapes else [parts]
         self._made = shapes, decoders, score_size
         self._decoders, self._size = decoders, score_size
+        self._clips: Tensor | None = None
+        self._sound: tuple[Tensor, int] | None = None
 
     def __len__(self) -> int:
         """How many candidates there are."""
@@ -121,15 +130,19 @@ class Rows:
         frames = frames_of(self._parts[0].shape[1:])
         return self._decoders.pictures is not None and len(self._parts) == frames == 1
 
-    @cached_property
+    @property
     def clips(self) -> Tensor:
         """Shape (B, T, H, W, C), float32, 0 to 1; of latents of pictures T is 1."""
-        clips = _decoded(_clips, self._decoders.pictures, self._parts[0])
-        return shrink(clips, self._size) if self._size else clips
+        if self._clips is None:
+            clips = _decoded(_clips, self._decoders.pictures, self._parts[0])
+            self._clips = shrink(clips, self._size) if self._size else clips
+        return self._clips
 
-    @cached_property
+    @property
     def sound(self) -> tuple[Tensor, int]:
         """Waveforms (B, channels, samples), float32, and their samples a second."""
+        if self._sound is not None:
+            return self._sound
         found: list[int] = []
 
         def decode(vae: VAE, latents: Tensor) -> Tensor:
@@ -137,7 +150,9 @@ class Rows:
             found.append(rate)
             return waveforms
 
-        return _decoded(decode, self._decoders.sound, self._parts[-1]), found[0]
+        waveforms = _decoded(decode, self._decoders.sound, self._parts[-1])
+        self._sound = waveforms, found[0]
+        return self._sound
 
     def heard(self, rate: int) -> Tensor:
         """Return waveforms (B, channels, samples) at so many samples a second; 0: as decoded."""
@@ -173,7 +188,12 @@ class Rows:
         """
         if spec_of(reward).domain == "image" and self.clips.shape[1] > 1:
             reward = of_clips(reward)
-        return reward, self.of(spec_of(reward))
+        spec = spec_of(reward)
+        if spec.domain == "several":
+            # decoded here, once for all rewards: what a decoder does wrong is no reward's failure
+            for domain in domains_of(reward):
+                FORMS[domain](self, spec)
+        return reward, self.of(spec)
 
     def thumbnails(self) -> list[Tensor | None]:
         """Return a small thing to look at a row (H, W, C), 0 to 1, of what has been decoded.
@@ -182,12 +202,12 @@ class Rows:
             The picture, the middle frame of a clip in memory of its own, the waveform of a sound;
             None where nothing has been decoded.
         """
-        if "clips" in self.__dict__:
-            frames = self.clips.shape[1]
-            middle = self.clips[:, frames // 2].cpu()
+        if self._clips is not None:
+            frames = self._clips.shape[1]
+            middle = self._clips[:, frames // 2].cpu()
             return [*(middle.clone() if frames > 1 else middle)]
-        if "sound" in self.__dict__:
-            return [strip(waveform) for waveform in self.sound[0]]
+        if self._sound is not None:
+            return [strip(waveform) for waveform in self._sound[0]]
         return [None] * len(self)
 
     def keepsakes(self) -> list[Callable[[], Tensor | dict[str, Any]]]:
@@ -204,12 +224,9 @@ class Rows:
         return ways
 
     def _each(self, function: Callable[[Tensor], Tensor]) -> Rows:
-        shapes, decoders, size = self._made
-        rows = Rows(function(self.latents), shapes, decoders, size)
-        if "clips" in self.__dict__:
-            rows.__dict__["clips"] = function(self.clips)
-        if "sound" in self.__dict__:
-            rows.__dict__["sound"] = function(self.sound[0]), self.sound[1]
+        rows = Rows(function(self.latents), *self._made)
+        rows._clips = None if self._clips is None else function(self._clips)
+        rows._sound = None if self._sound is None else (function(self._sound[0]), self._sound[1])
         return rows
 
 
@@ -294,7 +311,8 @@ def _decoded(decode: Callable[[VAE, Tensor], Tensor], vae: VAE | None, latents: 
     except Exception as cause:
         raise DecodeError(f"the VAE raised {type(cause).__name__}: {cause}") from cause
     comfy.model_management.throw_exception_if_processing_interrupted()
-    if not bool(made.isfinite().all()):
+    # both ends are NaN where anything is; no mask as large as a clip is made
+    if not bool(torch.stack(torch.aminmax(made)).isfinite().all()):
         raise DecodeError(
             "the VAE decoded latents to values that are not finite (NaN or infinite); start "
             "ComfyUI with --fp32-vae or --bf16-vae, or connect another VAE,"

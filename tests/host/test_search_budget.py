@@ -6,6 +6,7 @@ import re
 import host_models as hm
 import pytest
 import searching as s
+import torch
 
 from flowsearch.nodes.flow_sampler import FlowSampler
 from flowsearch.nodes.host import progress
@@ -13,7 +14,7 @@ from flowsearch.nodes.host.progress import Forecast, Progress
 from flowsearch.nodes.report_plot import PHASES
 from flowsearch.samplers.search import Budget
 from flowsearch.samplers.search.calibration import top_target
-from flowsearch.samplers.search.events import Evaluated, Stopped
+from flowsearch.samplers.search.events import Evaluated, Finished, Stopped
 from flowsearch.samplers.search.protocol import Scores
 from flowsearch.samplers.transition import ODE
 
@@ -164,6 +165,15 @@ def test_it_is_said_once_and_again_when_it_changes_a_lot(monkeypatch, caplog):
             clock.now += 9.0
             show(evaluated(spent, 9.0, 1e-9))
     assert 2 <= len(told) <= 4
+
+
+def test_of_a_calls_pictures_only_the_best_is_kept():
+    together = torch.rand(8, 16, 16, 3)
+    show = Progress(Budget(10), 1)
+    show(Finished(0, 3, Scores(0.5, thumbnail=together[3]), None, 4, True))
+    kept = show.best[0]
+    assert torch.equal(kept, together[3])
+    assert kept.untyped_storage().nbytes() == kept.numel() * 4, "it keeps all eight"
 
 
 def test_a_run_says_how_long_it_takes_and_what_memory_it_needs(monkeypatch, caplog):

@@ -348,13 +348,13 @@ REFUSALS = {
         lambda: s.search(
             hm.guider(hm.scene_model()), STOCHASTIC, {"samples": torch.zeros(1, 3, 5, 64, 64)}
         ),
-        "which is a video, and the VAE that is connected decodes single pictures for brightness",
+        "which is a video, and the VAE connected to vae decodes single pictures",
     ),
     "sound for a VAE of pictures": (
         lambda: s.search(
             hm.guider(hm.scene_model()), STOCHASTIC, {"samples": torch.zeros(1, 3, 64)}
         ),
-        "which is sound, and the VAE that is connected decodes single pictures for brightness",
+        "which is sound, and the VAE connected to vae decodes single pictures",
     ),
     "sigmas that stop early": (
         lambda: s.search(hm.guider(hm.scene_model()), STOCHASTIC, sigmas=s.SIGMAS[:-1]),

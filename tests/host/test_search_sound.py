@@ -18,6 +18,7 @@ from comfy.model_management import InterruptProcessingException
 from comfy_execution.graph_utils import ExecutionBlocker
 from comfy_extras.nodes_audio import VAEDecodeAudio
 
+from flowsearch.nodes.host.progress import show_rescued
 from flowsearch.nodes.host.seen import STRIP, Decoders, Rows, strip
 from flowsearch.rewards.base import RewardSpec
 from flowsearch.rewards.combination import combine
@@ -58,14 +59,20 @@ def latent(family, rows=1):
     return vm.ltx_latent(rows)
 
 
-def run(family, reward, rows=1, **given):
+def video_only():
+    """LATENT of LTX 2 to which no sound was joined."""
+    return {"samples": vm.ltx_latent()["samples"].unbind()[0]}
+
+
+def run(family, reward, rows=1, samples=None, **given):
     guider = hm.guider(f.model(family.name), f.conditioning(family))
     defaults = {"evaluations": 8, "sigmas": SIGMAS, "strategy": s.strategy("rbf")}
     if family is SOUND:
         defaults["vae"] = vm.audio_vae()
     else:
         defaults |= {"vae": vm.ltx_vae(), "audio_vae": vm.ltx_audio_vae()}
-    return s.search(guider, s.flow(), latent(family, rows), reward=reward, **{**defaults, **given})
+    samples = samples or latent(family, rows)
+    return s.search(guider, s.flow(), samples, reward=reward, **{**defaults, **given})
 
 
 def decoded(vae, samples):
@@ -130,6 +137,14 @@ def test_values_do_not_depend_on_the_rows_of_a_call():
     assert one == pytest.approx(four, abs=1e-4)
 
 
+def test_sounds_are_decoded_and_heard_one_at_a_time():
+    """Those of four candidates, minutes long, would be there at once."""
+    reward = Top()
+    _, _, report = run(SOUND, reward, strategy=s.strategy("rbf", rows_per_call=4))
+    assert max(rows for _, rows in report.chunks) == 4
+    assert {len(heard) for heard in reward.heard} == {1}
+
+
 def test_what_ace_step_makes_is_sound():
     """Its latents have the rank of pictures'; its VAE tells."""
     vae = vm.ace_vae()
@@ -188,6 +203,10 @@ def test_each_half_can_be_searched_for_alone(kind):
         (lambda: run(SOUND, combine([s.Brightness(), Top()], "weighted_sum")),
          "decodes sound, and combination can only score decoded pictures"),
         (lambda: run(SOUND, Top(), vae=s.pixel_vae()), "decodes pictures, and loudness can only"),
+        (lambda: run(SOUND, LatentReward("mean"), vae=s.pixel_vae()),
+         "which is sound, and the VAE connected to vae decodes single pictures"),
+        (lambda: run(BOTH, Top(), samples=video_only()),
+         "which is pictures without sound, and loudness can only score sound"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_heard_or_seen_is_refused_before_anything_is_sampled(act, sentence):
@@ -229,6 +248,17 @@ def test_a_cancel_keeps_clip_and_sound():
     with pytest.raises(InterruptProcessingException):
         run(BOTH, Loudness(act=cancel), evaluations=400)
     assert sorted(path.suffix for path in rescued() - before) == [".flac", ".webp"]
+
+
+def test_what_cannot_be_kept_does_not_hide_the_rest():
+    """Of a batch, or of a clip and its sound, the one that fails is left out."""
+
+    def torn():
+        raise OSError("torn")
+
+    clip = torch.zeros(1, 3, 8, 8, 3)
+    names = show_rescued([torn, lambda: clip[0, 0], torn, lambda: clip])
+    assert [Path(name).suffix for name in names] == [".png", ".webp"]
 
 
 def test_a_sound_is_shown_as_its_waveform():

@@ -17,6 +17,7 @@ import torch
 import video_models as vm
 from comfy.model_management import InterruptProcessingException
 from comfy.taesd.taehv import TAEHV
+from comfy.taesd.taesd import TAESD
 from PIL import Image
 
 from flowsearch.nodes.host.seen import Decoders, Rows
@@ -306,3 +307,55 @@ def test_a_vae_of_another_model_is_refused():
 
     with pytest.raises(DecodeError, match=r"into \(1, 32, 32, 3\); pictures are"):
         run(s.Brightness(), vae=Flat())
+
+
+def still_vae():
+    """A small decoder of single pictures with as many channels as Wan's latents."""
+    return comfy.sd.VAE(sd=vm.seeded(TAESD(latent_channels=16)))
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"reward": s.Brightness(), "scoring_vae": still_vae}, "connected to scoring_vae decodes"),
+        # of a reward of latents the image output is decoded, at the end of all
+        ({"reward": LatentReward("mean"), "vae": still_vae}, "connected to vae decodes single"),
+        ({"reward": LatentReward("mean"), "audio_vae": vm.wan_vae}, "to audio_vae decodes pict"),
+    ],
+)
+def test_a_vae_that_cannot_decode_the_clips_is_refused_before_anything_is_sampled(given, sentence):
+    made = {name: value() if callable(value) else value for name, value in given.items()}
+    rows = s.count_rows(f.model(vm.WAN.name))
+    with pytest.raises(ValueError, match=sentence):
+        run(**made)
+    assert rows == []
+
+
+class Watched(type(vm.wan_vae())):
+    """Wan's VAE, which counts and may fail."""
+
+    def __init__(self, fails=False):
+        self.__dict__.update(vm.wan_vae().__dict__)
+        self.fails, self.calls = fails, 0
+
+    def decode(self, latents):
+        self.calls += 1
+        if self.fails:
+            raise OSError("torn")
+        return super().decode(latents)
+
+
+def test_held_out_rewards_of_several_things_share_what_is_decoded():
+    """Each finished clip once, and once more for the output; a thumbnail, as for any other."""
+    both = combine([s.Brightness(), LatentReward("mean")], "weighted_sum", (1.0, 0.5))
+    held_out = {"reward0": both, "reward1": both}
+    vae = Watched()
+    _, pictures, report = run(LatentReward("mean"), vae=vae, held_out=held_out)
+    finished = report.trace.record["finished"]
+    assert vae.calls == len(finished) + 1
+    assert any(frame for family in report.families.values() for frame in family)
+    best = max((row["scores"] for row in finished), key=lambda scores: scores["value"])
+    bright = float(pictures[places("evenly_spaced", FRAMES)].mean())
+    assert best["held_out"]["combination"] == pytest.approx(bright + 0.5 * best["value"], abs=1e-4)
+    with pytest.raises(DecodeError, match="torn"):
+        run(LatentReward("mean"), vae=Watched(fails=True), held_out=held_out)

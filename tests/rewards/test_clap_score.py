@@ -1,12 +1,16 @@
 """CLAP Score against the library's own model and preprocessing, on small seeded models."""
 
+import shutil
+
 import pytest
 import sounds
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, ClapFeatureExtractor, ClapModel
 
 from flowsearch.rewards.base import assess, models_of
-from flowsearch.rewards.clap_score import load
+from flowsearch.rewards.clap_score import clap_score, load
+from flowsearch.rewards.holder import Local
 
 RATE = 48000
 KINDS = ["unfused", "fused"]
@@ -102,3 +106,17 @@ def test_another_model_is_refused(tmp_path):
         ValueError, match="holds a model of type 'clip'; needed is one of type clap"
     ):
         load(tmp_path, torch.float32)
+
+
+def test_a_folder_need_not_hold_places(tmp_path):
+    """Numbers of positions are counted by the network; not every version saves them."""
+    shutil.copytree(sounds.folder(), tmp_path / "model")
+    file = tmp_path / "model" / "model.safetensors"
+    tensors = load_file(file)
+    drawn = {name: t for name, t in tensors.items() if t.is_floating_point()}
+    assert len(drawn) < len(tensors)
+    save_file(drawn, file, {"format": "pt"})
+    network = load(tmp_path / "model", torch.float32)
+    waves = sounds.tones(2, RATE // 2)
+    found = clap_score(Local(network), tmp_path / "model", sounds.PROMPT).score(waves)
+    assert torch.allclose(found, sounds.clap().score(waves), atol=1e-6)
