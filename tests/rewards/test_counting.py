@@ -67,9 +67,8 @@ def lists(draw):
         before = f"{adjective} " if adjective else ""
         targets.append(Target(count, before + noun, before + NOUNS[noun]))
         written = [str(count), words(count)]
-        written += (
-            ["a"] * (count == 1 and i > 0) + ["no"] * (count == 0) + ["a dozen"] * (count == 12)
-        )
+        with_article = {1: ["a"], 12: ["a dozen"]}.get(count, []) if i else []  # not after "the"
+        written += with_article + ["no"] * (count == 0)
         name = before + (noun if count == 1 else NOUNS[noun])
         pieces.append((draw(separators) if i else "") + f"{draw(st.sampled_from(written))} {name}")
     return targets, draw(openings) + "".join(pieces) + draw(places)
