@@ -110,7 +110,7 @@ class Top(Loudness):
 
 
 def test_a_search_finds_the_sound_that_it_puts_out():
-    samples, _, report = run(SOUND, Top())
+    samples, _, report = run(SOUND, Top(), evaluations=24, strategy=s.strategy("best_of_n"))
     found = float(decoded(vm.audio_vae(), samples)["waveform"].max())
     assert report.best(0) == pytest.approx(found, rel=1e-4)
     assert report.best(0) > report.plain(0)

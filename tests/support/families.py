@@ -52,9 +52,12 @@ def _fill(network: nn.Module, seed: int) -> None:
         std = parameter[0].numel() ** -0.5 if wide else 0.1
         centre = 1.0 if not wide and name.endswith(("weight", "scale", "gamma")) else 0.0
         parameter.data.normal_(centre, std, generator=generator)
+    # what the host leaves as memory had it, since the published files hold it
     for name, table in network.named_buffers():
-        if name.endswith("pos_embed"):  # SD 3's and the like are read from a file too
+        if name.endswith("pos_embed"):  # SD 3
             table.normal_(0.0, 0.1, generator=generator)
+        elif name.endswith(("rotary_pos_emb.inv_freq", "rope.inv_freq")):  # sound, MiniMax
+            table.copy_(10000.0 ** -torch.linspace(0.0, 1.0, len(table)))
 
 
 @cache
