@@ -16,7 +16,7 @@ from comfy.sd import VAE
 from torch import Tensor
 
 from ...rewards.base import Reward, assess, models_of, named
-from ...rewards.frames import of_clips
+from ...rewards.frames import FrameReward
 from ...samplers.search.protocol import Scores
 from .held_out import HeldOut
 from .packed import Shapes, packed_shapes
@@ -137,7 +137,7 @@ class Judge:
         stills = [name for name, found in self._domains.items() if "image" in found]
         if not stills or frames_of((parts or [shape])[0]) == 1:
             return []
-        how = of_clips(self._rewards[stills[0]]).spec.measures.partition(":")[0]
+        how = FrameReward(self._rewards[stills[0]]).said()
         return [
             f"the latents are clips and {', '.join(stills)} scores pictures: its value is the "
             f"{how}; connect Frame Reward for other frames"

@@ -111,7 +111,7 @@ def call_memory(guider: CFGGuider, shape: tuple[int, ...], rows: int) -> float:
     """Reckon what memory a call takes, as the host does before it joins conditionings in a call.
 
     Args:
-        guider: The guider inside its sample().
+        guider: Of one row; see guider_of_row().
         shape: Shape of a state, rows first.
         rows: Candidates in the call: two rows of the network each, for guidance, with what the
             prompts bring along (reference pictures).
@@ -120,7 +120,7 @@ def call_memory(guider: CFGGuider, shape: tuple[int, ...], rows: int) -> float:
         Bytes.
     """
     sizes: dict[str, list[list[int]]] = {}
-    for cond in conds_of(guider_of_row(guider, 0)):
+    for cond in conds_of(guider):
         for name, held in cond["model_conds"].items():
             first, *rest = held.size()
             sizes.setdefault(name, []).append([rows * first, *rest])
@@ -142,7 +142,7 @@ def rows_that_fit(guider: CFGGuider, shape: tuple[int, ...]) -> int:
         At least 1.
     """
     free = guider.model_patcher.get_free_memory(guider.model_patcher.load_device)
-    need = 1.5 * call_memory(guider, shape, 1)  # the host's own margin
+    need = 1.5 * call_memory(guider_of_row(guider, 0), shape, 1)  # the host's own margin
     return max(1, min(MOST_ROWS, int(free / max(need, 1.0))))
 
 
@@ -158,7 +158,7 @@ def memory_needed(guider: CFGGuider, shape: tuple[int, ...], rows: int) -> str:
         Words for a person.
     """
     device = guider.model_patcher.load_device
-    need = call_memory(guider, shape, rows)
+    need = call_memory(guider_of_row(guider, 0), shape, rows)
     free = guider.model_patcher.get_free_memory(device)
     text = f"{_size(need)} for a call of {rows} candidates, {_size(free)} free"
     if device.type == "cuda":

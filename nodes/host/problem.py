@@ -280,9 +280,8 @@ class HostProblem:
         self, items: Sequence[int], denoised: Tensor, sigmas: Sequence[float]
     ) -> list[Scores]:
         """See judge.py."""
-        del items
         with translated_oom():
-            memory = call_memory(self._guider, tuple(denoised.shape), self._widest)
+            memory = call_memory(self._item(items[0])[0], tuple(denoised.shape), self._widest)
             return self.judge.score(self._guider, denoised, sigmas, memory)
 
     def cost(self, transition: Transition | Whole | None, to: float) -> int:

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import torch
 from client import Client
 
 from devtools.server import running_host
@@ -34,6 +35,8 @@ def _enter_host() -> None:
 
 
 _enter_host()
+# thousands of small calls: more threads only wait for each other on a busy machine
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -28,15 +28,6 @@ WRONG_ON_FLOWS = {
 }
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Thousands of small calls: more threads only wait for each other on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 class Given:
     """NOISE that is given."""
 

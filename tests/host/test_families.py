@@ -56,15 +56,6 @@ SEARCHED = (
 WRITE = "FLOWSEARCH_WRITE_MODELS"
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Thousands of small calls: more threads only wait for each other on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @dataclass(frozen=True, eq=False)
 class Watched(FlowSampler):
     """Our sampler, which also keeps the noise that it draws."""

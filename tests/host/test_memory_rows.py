@@ -94,8 +94,6 @@ def test_where_all_fits_a_call_is_still_no_larger_than_is_useful(monkeypatch):
 class Edited(comfy.model_base.BaseModel):
     """A model that reads reference pictures beside its own, as Flux Kontext and Qwen-Image do."""
 
-    memory_usage_factor_conds = ("ref_latents",)
-
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.memory_usage_factor_conds = ("ref_latents",)

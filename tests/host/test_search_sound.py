@@ -29,15 +29,6 @@ SIGMAS = torch.tensor([1.0, 0.8, 0.4, 0.0])
 SOUND, BOTH = f.BY_NAME["Stable Audio"], f.BY_NAME["LTX 2"]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Many small calls."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 class Loudness:
     """Mean square of a sound; what it was given is kept."""
 

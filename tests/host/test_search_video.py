@@ -33,15 +33,6 @@ FRAMES = 9  # of three latent ones
 SIDE = 32
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Many small calls."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def frame_reward(frames="evenly_spaced", aggregate="mean", inner=None, **rest):
     return FrameRewardNode.execute(
         inner or s.Brightness(), {"frames": frames, **rest}, aggregate
