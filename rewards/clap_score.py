@@ -5,8 +5,7 @@
 Up to ten seconds the window is the sound, repeated and padded as the model's own preprocessing has
 it. Of longer sounds that takes one piece at random; here as many whole windows as cover it are
 taken, the first from its beginning, the last to its end, evenly apart, and their cosines' mean.
-Channels are averaged. Fitting sounds are at about 0.3 to 0.6, others near 0 (Wu et al.,
-arXiv:2211.06687).
+Channels are averaged. Wu et al., arXiv:2211.06687.
 """
 
 from __future__ import annotations

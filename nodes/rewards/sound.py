@@ -57,7 +57,7 @@ class ClapScoreReward(io.ComfyNode):
                     ),
                 ),
             ],
-            outputs=[FlowReward.Output(id="reward", tooltip="Cosine; fitting: about .3 to .6.")],
+            outputs=[FlowReward.Output(id="reward", tooltip="Cosine, -1 to 1.")],
         )
 
     @classmethod
