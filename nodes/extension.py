@@ -18,6 +18,7 @@ from . import (
 )
 from .host import reward_files
 from .host.given import checked
+from .host.text import guard_log
 
 __all__ = ["Extension"]
 
@@ -46,5 +47,6 @@ class Extension(ComfyExtension):
         Returns:
             The NODES of every module, in order, each with a look at what it is given.
         """
+        guard_log()
         reward_files.register()
         return [checked(node) for module in MODULES for node in module.NODES]

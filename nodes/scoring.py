@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..rewards.base import Assessment, Drawn, Reward, assess, spec_of
 from .host.progress import say
+from .host.text import for_page, json_for_page
 from .plot import as_image, font
 from .sockets import CATEGORY_REWARDS, FlowReward
 
@@ -320,7 +321,8 @@ class ScoreImages(io.ComfyNode):
         text, table = ranking.sentences(), json.dumps(ranking.table(), indent=1)
         say(text)
         image = out if kept else ExecutionBlocker(None)
-        return io.NodeOutput(image, ranking.values, table, ui={"text": (text, table)})
+        shown = {"text": (for_page(text), json_for_page(ranking.table()))}
+        return io.NodeOutput(image, ranking.values, table, ui=shown)
 
 
 NODES = [ScoreImages]

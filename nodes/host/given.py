@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, cast
 
+import comfy.model_management
 from comfy_api.latest import io
 from torch import Tensor
 
@@ -22,6 +23,7 @@ from ...rewards.encoder import Encoder
 from ...samplers.noise_law import NoiseLaw
 from .outcome import Report
 from .search_sampler import StrategyChoice
+from .text import guard_errors
 
 __all__ = ["checked", "complaints", "completed"]
 
@@ -98,9 +100,15 @@ def checked(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
 
     def execute(cls: type[io.ComfyNode], **given: Any) -> io.NodeOutput:
         inputs = node.define_schema().inputs
-        for sentence in complaints(inputs, given, own):
-            raise ValueError(sentence)
-        return node.execute.__func__(cls, **completed(inputs, given))  # pyright: ignore[reportFunctionMemberAccess]
+        try:
+            for sentence in complaints(inputs, given, own):
+                raise ValueError(sentence)
+            return node.execute.__func__(cls, **completed(inputs, given))  # pyright: ignore[reportFunctionMemberAccess]
+        except comfy.model_management.InterruptProcessingException:
+            raise
+        except Exception as error:
+            guard_errors(error)
+            raise
 
     return type(node.__name__, (node,), {
         "__doc__": node.__doc__,

@@ -15,6 +15,7 @@ import folder_paths
 
 from ...rewards.judge_client import JudgeClient
 from ...rewards.judge_config import EXAMPLE, Endpoint, read_endpoints
+from .text import for_page
 
 __all__ = ["client", "complaint", "file", "find", "names"]
 
@@ -89,7 +90,7 @@ def complaint(name: str | None) -> str | Literal[True]:
     try:
         find(name).key()
     except ValueError as error:
-        return str(error)
+        return for_page(str(error))
     return True
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ...samplers.search import Budget
 from ...samplers.search.events import Evaluated, Event, Finished, Stopped
+from .text import for_page
 
 __all__ = ["Forecast", "Kept", "Progress", "first_that_works", "say", "show_rescued"]
 
@@ -268,12 +269,12 @@ def _saved(kept: Kept) -> dict[str, list[Any]]:
 
 
 def say(text: str) -> None:
-    """Show a line of text under the running node's title."""
+    """Show a line of text under the running node's title; it comes through the door (text.py)."""
     from server import PromptServer
 
     server, context = getattr(PromptServer, "instance", None), get_executing_context()
     if server is not None and context is not None:
-        server.send_progress_text(text, context.node_id)
+        server.send_progress_text(for_page(text), context.node_id)
 
 
 def _send(output: dict[str, object]) -> None:

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ...rewards.weights import FOLDER, Weights, missing
+from .text import for_page
 
 __all__ = [
     "choices",
@@ -89,7 +90,7 @@ def complaint(name: str | None, known: Sequence[Weights] = ()) -> str | Literal[
     try:
         locate(name, known)
     except ValueError as error:
-        return str(error)
+        return for_page(str(error))
     return True
 
 
