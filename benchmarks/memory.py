@@ -2,7 +2,7 @@
 
     python scripts/dev.py bench memory [--quick] [--json FILE]
 
-RBF Search on the embedded model in the real host, with trace, progress and a checkpoint every
+Reward Search on the embedded model in the real host, with trace, progress and a checkpoint every
 second, each search in a process of its own; the peak of its resident memory (VmHWM of Linux) after
 the search. Every strategy of the registry with its defaults, the reward never at its target.
 """
@@ -52,7 +52,7 @@ def search(name: str, evaluations: int) -> dict[str, float]:
     from flowsearch.nodes.demo import load_demo
     from flowsearch.nodes.host import search_sampler
     from flowsearch.nodes.host.resume import FileCheckpoint
-    from flowsearch.nodes.search import RBFSearch
+    from flowsearch.nodes.search import RewardSearch
     from flowsearch.rewards.shape_count import ShapeCount
     from flowsearch.samplers.search import STRATEGIES
 
@@ -62,7 +62,7 @@ def search(name: str, evaluations: int) -> dict[str, float]:
         model, clip, vae = load_demo()
         conds = [clip.encode_from_tokens_scheduled(clip.tokenize(text)) for text in (TEXT, "")]
         before, begun = peak_of_this_process(), time.perf_counter()
-        report: Any = RBFSearch.execute(
+        report: Any = RewardSearch.execute(
             model=model, positive=conds[0], negative=conds[1],
             latent_image={"samples": torch.zeros(1, 3, 64, 64)}, seed=1, steps=8, cfg=1.0,
             scheduler="simple", denoise=1.0, vae=vae,

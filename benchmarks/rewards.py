@@ -90,13 +90,13 @@ def share_of_search(reward: Any) -> float:
     import _exact_models  # noqa: F401 - puts the host on the path
 
     from flowsearch.nodes.demo import load_demo
-    from flowsearch.nodes.search import RBFSearch
+    from flowsearch.nodes.search import RewardSearch
 
     model, clip, vae = load_demo()
     conds = [clip.encode_from_tokens_scheduled(clip.tokenize(t)) for t in ("one red circle", "")]
     timed = Timed(reward)
     start = time.perf_counter()
-    RBFSearch.execute(
+    RewardSearch.execute(
         model=model, positive=conds[0], negative=conds[1],
         latent_image={"samples": torch.zeros(1, 3, 64, 64)}, seed=1, steps=8, cfg=1.0,
         scheduler="simple", denoise=1.0, vae=vae, reward=timed, evaluations=EVALUATIONS,

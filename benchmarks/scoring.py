@@ -3,8 +3,8 @@
     python scripts/dev.py bench scoring [--size N] [--score-size N] [--reward NAME ...]
         [--evaluations N] [--rounds N] [--pictures N] [--quick] [--json FILE]
 
-Two tables. RBF Search on latents of FLUX.2, by a small network of the host's own Flux2 class: its
-seconds with the full VAE (FLUX.2's architecture as the host detects it, random weights), with
+Two tables. Reward Search on latents of FLUX.2, by a small network of the host's own Flux2 class:
+its seconds with the full VAE (FLUX.2's architecture as the host detects it, random weights), with
 score_size, with TAEF2 as scoring_vae, and with both, in turn; ratios are of the same round. It all
 runs on the CPU and seconds are the process's own (with OMP_NUM_THREADS=1 those of one core), so
 that what else the machine does counts little. The network costs nearly nothing, so this is what
@@ -135,7 +135,7 @@ def search(size: int, evaluations: int, reward: Any, vae: Any, **cheap: Any) -> 
     import families
 
     from flowsearch.nodes.host.search_sampler import StrategyChoice
-    from flowsearch.nodes.search import RBFSearch
+    from flowsearch.nodes.search import RewardSearch
     from flowsearch.samplers.search import STRATEGIES
 
     family = families.BY_NAME["Flux 2"]
@@ -144,7 +144,7 @@ def search(size: int, evaluations: int, reward: Any, vae: Any, **cheap: Any) -> 
             if name != "score_size"}  # fmt: skip
     timed = Timed(reward, "assess" if hasattr(reward, "assess") else "score")
     start = time.process_time()
-    RBFSearch.execute(
+    RewardSearch.execute(
         model=families.model("Flux 2"), positive=conds[0], negative=conds[1],
         latent_image={"samples": torch.zeros(1, 128, size // 16, size // 16)}, seed=1, steps=STEPS,
         cfg=1.0, scheduler="simple", denoise=1.0, evaluations=evaluations,

@@ -170,7 +170,7 @@ class Replay(io.ComfyNode):
             ),
             search_aliases=["winner", "path", "reproduce", "refine", "hires", "seed of the winner"],
             inputs=[
-                FlowReport.Input("report", tooltip="From RBF Search or Search."),
+                FlowReport.Input("report", tooltip="The report output of a search node."),
                 io.Int.Input(
                     "index",
                     default=0,

@@ -94,7 +94,7 @@ class SearchReport(io.ComfyNode):
             ),
             search_aliases=["plot", "trace", "reward curve", "csv", "json", "search log"],
             inputs=[
-                FlowReport.Input("report", tooltip="From RBF Search or Search."),
+                FlowReport.Input("report", tooltip="The report output of a search node."),
             ],
             outputs=[
                 io.Image.Output(id="plot", tooltip="The plot."),

@@ -2,187 +2,51 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
-import comfy.samplers
 from comfy.model_patcher import ModelPatcher
 from comfy.samplers import CFGGuider, Sampler
-from comfy.sd import VAE
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..rewards.base import Reward
 from ..samplers.transition import ODE
 from .flow_sampler import FlowSampler
 from .host.forms import Conditioning, Noise, SeededNoise, cfg_guider, ksampler_sigmas, search_latent
-from .host.judge import Judge
-from .host.search_sampler import SearchSampler, StrategyChoice, limits
-from .search_inputs import advanced_inputs, budget_inputs, reward_inputs, search_outputs
+from .rbf_search import RBFSearch
+from .search_inputs import (
+    ALIASES,
+    advanced_inputs,
+    budget_inputs,
+    ksampler_inputs,
+    reward_inputs,
+    search_outputs,
+)
+from .searcher import Given, searcher
 from .sockets import CATEGORY_SEARCH
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["NODES", "RBFSearch", "Search", "SearchSamplerNode", "searcher"]
-
-ALIASES = [
-    "best of n",
-    "rbf",
-    "rollover budget forcing",
-    "particle search",
-    "inference-time scaling",
-    "test-time scaling",
-    "reward",
-    "best seed",
-    "reward guided",
-]
+__all__ = ["NODES", "RBFSearch", "RewardSearch", "Search", "SearchSamplerNode"]
 
 
-class Given(TypedDict, total=False):
-    """The inputs that all three nodes have; searcher() refuses any other."""
-
-    vae: VAE | None
-    reward: Reward
-    evaluations: int
-    target: dict[str, Any]
-    strategy: StrategyChoice | None
-    scoring_vae: VAE | None
-    score_size: int
-    seconds: float
-    reward_calls: int
-    rows: int
-    checkpoint_seconds: float
-    top_k: int
-    held_out: dict[str, Reward] | None
-
-
-def searcher(
-    sampler: Sampler,
-    *,
-    vae: VAE | None = None,
-    reward: Reward,
-    evaluations: int,
-    target: dict[str, Any],
-    strategy: StrategyChoice | None = None,
-    scoring_vae: VAE | None = None,
-    score_size: int = 0,
-    seconds: float = 0.0,
-    reward_calls: int = 0,
-    rows: int = 0,
-    checkpoint_seconds: float = 30.0,
-    top_k: int = 1,
-    held_out: dict[str, Reward] | None = None,
-    audio_vae: VAE | None = None,
-) -> SearchSampler:
-    """Put a search together from what a node was given.
-
-    Args:
-        sampler: SAMPLER to be searched.
-        vae: VAE of the finished pictures; None for a reward of latents.
-        reward: FLOW_REWARD.
-        evaluations: Budget of an item.
-        target: See limits().
-        strategy: FLOW_STRATEGY or None.
-        scoring_vae: VAE of unfinished pictures or None.
-        score_size: Longer side for scoring unfinished pictures, 0 for as decoded.
-        seconds: Time limit, 0 for none.
-        reward_calls: Limit of pictures scored, 0 for none.
-        rows: Limit of rows that reach the network, 0 for none.
-        checkpoint_seconds: Time between two checkpoints, 0 for none.
-        top_k: Finished pictures an item.
-        held_out: Rewards that are only reported, by input.
-        audio_vae: VAE of the sound of a model of video with sound, or None.
-
-    Returns:
-        The search as a SAMPLER.
-    """
-    budget = limits(reward, evaluations, target, seconds, reward_calls, rows)
-    judge = Judge(reward, vae, scoring_vae, score_size, [*(held_out or {}).values()], audio_vae)
-    return SearchSampler(
-        sampler, judge, budget, strategy, top_k, checkpoint_seconds=checkpoint_seconds
-    )
-
-
-class RBFSearch(io.ComfyNode):
+class RewardSearch(io.ComfyNode):
     """A search with the inputs of KSampler."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Describe the node; see the help page."""
         return io.Schema(
-            node_id="FlowSearchRBFSearch",
-            display_name="RBF Search",
+            node_id="FlowSearchRewardSearch",
+            display_name="Reward Search",
             category=CATEGORY_SEARCH,
             description=(
-                "Samples a flow model like KSampler, then spends more computation on finding a "
-                "picture with a higher reward: it varies the best one so far and goes on with "
-                "what is better (or searches as Search Strategy says, Rollover Budget Forcing too)."
+                "Start here. Samples a flow model like KSampler, then spends more computation on "
+                "finding a picture with a higher reward: it varies the best one so far and goes "
+                "on with what is better, or searches as a connected Search Strategy says."
             ),
-            search_aliases=[*ALIASES, "ksampler"],
-            inputs=[
-                io.Model.Input("model", tooltip="A flow model: Flux, SD3.5, Qwen-Image, Wan, ..."),
-                io.Conditioning.Input("positive", tooltip="What the picture should show."),
-                io.Conditioning.Input(
-                    "negative", tooltip="What it should not show; unused at cfg 1."
-                ),
-                io.Latent.Input(
-                    "latent_image",
-                    tooltip="Where to start; each row of the batch is searched by itself.",
-                ),
-                *reward_inputs(),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip=(
-                        "Seed of everything random; the plain sample is KSampler's euler with the "
-                        "same seed. Fix it to continue a search that was cancelled."
-                    ),
-                ),
-                io.Int.Input(
-                    "steps",
-                    default=20,
-                    min=1,
-                    max=10000,
-                    tooltip=(
-                        "Steps of one picture, one evaluation each. Few: more pictures for the "
-                        "budget, each coarser; many: finer, and fewer."
-                    ),
-                ),
-                io.Float.Input(
-                    "cfg",
-                    default=4.0,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    round=0.01,
-                    tooltip=(
-                        "Guidance. 1: none, half the time, for guidance-distilled models such as "
-                        "Flux; high: closer to the prompt, less varied."
-                    ),
-                ),
-                io.Combo.Input(
-                    "scheduler",
-                    options=comfy.samplers.SCHEDULER_NAMES,
-                    default="simple",
-                    tooltip="Where the steps lie between noise and picture.",
-                ),
-                io.Float.Input(
-                    "denoise",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip=(
-                        "How much of the latent is replaced. 1: all of it; low: keep its "
-                        "structure, and little is left to search."
-                    ),
-                ),
-                *budget_inputs(),
-                *advanced_inputs(),
-            ],
+            search_aliases=[*ALIASES, "ksampler", "evolutionary"],
+            inputs=[*ksampler_inputs(), *budget_inputs(), *advanced_inputs()],
             outputs=search_outputs(),
         )
 
@@ -225,12 +89,12 @@ class Search(io.ComfyNode):
         """Describe the node; see the help page."""
         return io.Schema(
             node_id="FlowSearchSearch",
-            display_name="Search",
+            display_name="Reward Search (Advanced)",
             category=CATEGORY_SEARCH,
             description=(
-                "As SamplerCustomAdvanced, with a search around the sampler: any noise, guider and "
-                "sigmas. With Stochastic Flow Sampler it searches at every step; with any other "
-                "sampler it compares whole pictures (best_of_n)."
+                "Reward Search for graphs with SamplerCustomAdvanced: any noise, guider, sigmas "
+                "and sampler. With Stochastic Flow Sampler it searches at every step; with any "
+                "other sampler it compares whole pictures (best_of_n)."
             ),
             search_aliases=[*ALIASES, "custom sampler", "advanced"],
             inputs=[
@@ -294,9 +158,8 @@ class SearchSamplerNode(io.ComfyNode):
             display_name="Search Sampler",
             category=CATEGORY_SEARCH,
             description=(
-                "A search as a SAMPLER, for SamplerCustomAdvanced, detailers, upscalers and "
-                "anything else that has a SAMPLER input. One picture for each picture of the "
-                "batch."
+                "Reward Search as a SAMPLER, for detailers, upscalers and anything else that has "
+                "a SAMPLER input. One picture for each picture of the batch."
             ),
             search_aliases=[*ALIASES, "sampler"],
             inputs=[
@@ -329,4 +192,4 @@ class SearchSamplerNode(io.ComfyNode):
         return io.NodeOutput(searcher(sampler, **search))
 
 
-NODES = [RBFSearch, Search, SearchSamplerNode]
+NODES = [RewardSearch, RBFSearch, Search, SearchSamplerNode]

@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+import comfy.samplers
 from comfy_api.latest import io
 
 from .host.search_sampler import TOP_PERCENT
 from .sockets import FlowReport, FlowReward, FlowStrategy
 
-__all__ = ["advanced_inputs", "budget_inputs", "reward_inputs", "search_outputs"]
+__all__ = [
+    "ALIASES",
+    "advanced_inputs",
+    "budget_inputs",
+    "ksampler_inputs",
+    "reward_inputs",
+    "search_outputs",
+]
+
+ALIASES = [
+    "best of n",
+    "rbf",
+    "rollover budget forcing",
+    "particle search",
+    "inference-time scaling",
+    "test-time scaling",
+    "reward",
+    "best seed",
+    "reward guided",
+]
 
 SCORE_SIZE = (
     "Longer side in pixels to which unfinished pictures are shrunk for the reward. 0: as decoded; "
@@ -34,10 +54,78 @@ AUDIO_VAE = (
     "Decodes the sound of a model of video with sound, such as LTX 2, for rewards of sound. Not "
     "connected: nothing is heard there; a model of sound only has its audio VAE at vae."
 )
+STRATEGY = (
+    "How to search, from the node Search Strategy. Not connected: evolutionary, or best_of_n for a "
+    "sampler that can only be run whole."
+)
 TOP_K = (
     "Finished pictures to put out for each picture of the batch, best first; those that are nearly "
     "the same count once. 1: only the best; more: runners-up too, as far as there are that many."
 )
+
+
+def ksampler_inputs() -> list[io.Input]:
+    """KSampler's, with the VAE and the reward among them."""
+    return [
+        io.Model.Input("model", tooltip="A flow model: Flux, SD3.5, Qwen-Image, Wan, ..."),
+        io.Conditioning.Input("positive", tooltip="What the picture should show."),
+        io.Conditioning.Input("negative", tooltip="What it should not show; unused at cfg 1."),
+        io.Latent.Input(
+            "latent_image",
+            tooltip="Where to start; each row of the batch is searched by itself.",
+        ),
+        *reward_inputs(),
+        io.Int.Input(
+            "seed",
+            default=0,
+            min=0,
+            max=0xFFFFFFFFFFFFFFFF,
+            control_after_generate=True,
+            tooltip=(
+                "Seed of everything random; the plain sample is KSampler's euler with the "
+                "same seed. Fix it to continue a search that was cancelled."
+            ),
+        ),
+        io.Int.Input(
+            "steps",
+            default=20,
+            min=1,
+            max=10000,
+            tooltip=(
+                "Steps of one picture, one evaluation each. Few: more pictures for the "
+                "budget, each coarser; many: finer, and fewer."
+            ),
+        ),
+        io.Float.Input(
+            "cfg",
+            default=4.0,
+            min=0.0,
+            max=100.0,
+            step=0.1,
+            round=0.01,
+            tooltip=(
+                "Guidance. 1: none, half the time, for guidance-distilled models such as "
+                "Flux; high: closer to the prompt, less varied."
+            ),
+        ),
+        io.Combo.Input(
+            "scheduler",
+            options=comfy.samplers.SCHEDULER_NAMES,
+            default="simple",
+            tooltip="Where the steps lie between noise and picture.",
+        ),
+        io.Float.Input(
+            "denoise",
+            default=1.0,
+            min=0.0,
+            max=1.0,
+            step=0.01,
+            tooltip=(
+                "How much of the latent is replaced. 1: all of it; low: keep its "
+                "structure, and little is left to search."
+            ),
+        ),
+    ]
 
 
 def reward_inputs(needs_vae: bool = True) -> list[io.Input]:
@@ -123,24 +211,20 @@ def budget_inputs() -> list[io.Input]:
     ]
 
 
-def advanced_inputs(top_k: bool = True) -> list[io.Input]:
+def advanced_inputs(top_k: bool = True, strategy: bool = True) -> list[io.Input]:
     """Inputs that the defaults serve well.
 
     Args:
         top_k: Whether the node may put out several pictures for one.
+        strategy: Whether a strategy can be connected.
 
     Returns:
         Optional inputs.
     """
-    inputs: list[io.Input] = [
-        FlowStrategy.Input(
-            "strategy",
-            optional=True,
-            tooltip=(
-                "How to search, from the node Search Strategy. Not connected: evolutionary, or "
-                "best_of_n for a sampler that can only be run whole."
-            ),
-        ),
+    inputs: list[io.Input] = []
+    if strategy:
+        inputs.append(FlowStrategy.Input("strategy", optional=True, tooltip=STRATEGY))
+    inputs += [
         io.Vae.Input(
             "scoring_vae",
             optional=True,

@@ -31,7 +31,7 @@ from .host.search_sampler import StrategyChoice
 from .sockets import CATEGORY_SEARCH, FlowStrategy
 from .strategy_widgets import COUNT, FINISH_STEPS, PLAIN, TARGET_STOP, WIDTH, Widget
 
-__all__ = ["NODES", "Strategy", "choice_of"]
+__all__ = ["CHOICES", "NODES", "Choice", "Strategy", "choice_of", "option"]
 
 NONE_IS_0 = ("q", "finish_steps")
 POOL = Widget(
@@ -195,8 +195,16 @@ def _widget(name: str, strategy: object, widget: Widget) -> io.Input:
     )
 
 
-def _option(name: str, choice: Choice) -> io.DynamicCombo.Option:
-    """One strategy's widgets, with their defaults."""
+def option(name: str, choice: Choice) -> io.DynamicCombo.Option:
+    """Offer a choice in a list.
+
+    Args:
+        name: Its word in the list.
+        choice: Its widgets and their defaults.
+
+    Returns:
+        The option, which shows the widgets.
+    """
     inputs = [_widget(key, choice.defaults, w) for key, w in choice.widgets.items()]
     return io.DynamicCombo.Option(name, inputs)
 
@@ -246,7 +254,7 @@ class Strategy(io.ComfyNode):
             inputs=[
                 io.DynamicCombo.Input(
                     "strategy",
-                    options=[_option(name, choice) for name, choice in CHOICES.items()],
+                    options=[option(name, choice) for name, choice in CHOICES.items()],
                     tooltip=TOOLTIP,
                 ),
                 io.Int.Input(

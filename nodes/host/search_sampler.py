@@ -109,6 +109,7 @@ class SearchSampler(Sampler):
         top_k: Finished pictures an item, best first.
         keep: Called with the report at the end.
         checkpoint_seconds: Time between two checkpoints; 0 for none.
+        notes: Sentences for the report.
     """
 
     inner: Sampler
@@ -118,6 +119,7 @@ class SearchSampler(Sampler):
     top_k: int = 1
     keep: Callable[[Report], object] | None = None
     checkpoint_seconds: float = 30.0
+    notes: tuple[str, ...] = ()
 
     @torch.no_grad()
     def sample(
@@ -211,6 +213,7 @@ class SearchSampler(Sampler):
             checkpoint=self._checkpoint(problem, guider, sigmas, noise),
             checkpoint_seconds=self.checkpoint_seconds,
         )
+        search.notes += self.notes
         search.notes += self.judge.notes(shape[1:], packed_shapes(guider))
         if mixing:
             search.notes.append(
@@ -286,6 +289,7 @@ def _require_own_times(guider: CFGGuider, inner: Sampler) -> None:
     if reads_sigmas(network) and not isinstance(transition_of(inner), Whole):
         raise ValueError(
             "this is a MeanFlow model, whose network reads the run's list of sigmas as its own "
-            "times, and a search by Stochastic Flow Sampler or RBF Search predicts at others; use "
-            "Search with KSamplerSelect (euler), which compares whole pictures"
+            "times, and Reward Search, RBF Search or a search by Stochastic Flow Sampler predicts "
+            "at others; use Reward Search (Advanced) with KSamplerSelect (euler), which compares "
+            "whole pictures"
         )

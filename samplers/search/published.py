@@ -10,16 +10,20 @@ again, and what that saves is spent on a further pass.
 from dataclasses import dataclass
 from typing import Any
 
+from ..noise_law import noise_law
+from ..transition import Transition
 from .greedy import SVDD, BestOfN, CoDe
 from .protocol import Strategy
 from .rollover import RolloverBudgetForcing
 from .search_over_paths import SearchOverPaths
 from .smc import SequentialMonteCarlo
 
-__all__ = ["PUBLISHED", "Published", "published"]
+__all__ = ["PUBLISHED", "VP_SDE", "Published", "published"]
 
 EVALUATIONS = 500
 STEPS = 10
+# how every method but the two of the ODE draws; its sigmas are samplers.sigmas.rbf_reference(STEPS)
+VP_SDE = Transition(noise_law("rbf_reference"), "euler_maruyama", "vp")
 _AS_PUBLISHED: dict[str, Any] = {"plain": False, "target_stop": False}
 _ON_THE_WAY: dict[str, Any] = {**_AS_PUBLISHED, "q": None, "sigma_low": 0.0, "score_below": 1.0}
 

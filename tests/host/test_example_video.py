@@ -53,7 +53,7 @@ def small(server):
     node(workflow, "EmptyHunyuanLatentVideo")["inputs"] |= {
         "width": SIDE, "height": SIDE, "length": FRAMES,
     }  # fmt: skip
-    node(workflow, "FlowSearchRBFSearch")["inputs"] |= {
+    node(workflow, "FlowSearchRewardSearch")["inputs"] |= {
         "steps": STEPS, "evaluations": CLIPS * STEPS, "target": "never",
     }  # fmt: skip
     workflow["json"] = {"class_type": "PreviewAny", "inputs": {"source": ["14", 1]}}

@@ -32,7 +32,7 @@ from flowsearch.nodes.host.packed import packed_shapes, unpacked
 from flowsearch.nodes.host.search_sampler import StrategyChoice
 from flowsearch.nodes.replay import Replay
 from flowsearch.nodes.rewards.latent import LatentRewardNode
-from flowsearch.nodes.search import searcher
+from flowsearch.nodes.searcher import searcher
 from flowsearch.rewards.latent import LatentReward
 from flowsearch.samplers.noise_law import noise_law
 from flowsearch.samplers.search import EvolutionarySearch
@@ -209,7 +209,7 @@ def searched(family, *strategy, **of_it):
 
 
 def by_default(family):
-    """Search with its usual strategy, which also mixes pictures, for the mean of the latent."""
+    """A search with its usual strategy, which also mixes pictures, for the mean of the latent."""
     searched(family)
 
 

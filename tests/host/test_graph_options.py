@@ -29,7 +29,7 @@ PROMPT = {
     "4": node("EmptyLatentImage", width=64, height=64, batch_size=1),
     "5": node("FlowSearchShapeCount", prompt=TEXT),
     "6": node(
-        "FlowSearchRBFSearch", model=link(1), positive=link(2), negative=link(3),
+        "FlowSearchRewardSearch", model=link(1), positive=link(2), negative=link(3),
         latent_image=link(4), vae=link(1, 2), reward=link(5), seed=5, steps=6, cfg=3.0,
         scheduler="simple", denoise=1.0, evaluations=30, target="never",
     ),

@@ -59,7 +59,7 @@ def found(name, disturbed):
     given = {"strategy": s.strategy(name, rows_per_call=2), "evaluations": 24}
     if disturbed:
         given |= {"vae": EvictingVAE(), "reward": s.Calling(lambda _: evict())}
-    latent, image, report = s.rbf_search(patched_model(), **given)
+    latent, image, report = s.reward_search(patched_model(), **given)
     scores = [row["scores"]["value"] for row in report.trace.record["finished"]]
     return latent["samples"], image, scores
 
@@ -95,7 +95,7 @@ def test_taef2_scores_what_is_unfinished_of_a_flux_2_latent(taef2):
     model.model.latent_format = comfy.latent_formats.Flux2()
     latent = hm.empty_latent(size=4, channels=128)
     reward = s.Brightness()
-    out, image, report = s.rbf_search(
+    out, image, report = s.reward_search(
         model, latent, vae=taef2, scoring_vae=taef2, score_size=32, reward=reward, evaluations=24
     )
     assert out["samples"].shape == (1, 128, 4, 4)

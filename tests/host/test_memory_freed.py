@@ -49,7 +49,7 @@ def workflow(seed: int, evaluations: int = 12) -> dict:
         "5": node("FlowSearchLoadEncoder", weights="clip"),
         "6": node("FlowSearchClipScore", encoder=link(5), prompt="three red circles"),
         "7": node(
-            "FlowSearchRBFSearch", model=link(1), positive=link(2), negative=link(2),
+            "FlowSearchRewardSearch", model=link(1), positive=link(2), negative=link(2),
             latent_image=link(4), vae=link(1, 2), reward=link(6), seed=seed, steps=4, cfg=1.0,
             scheduler="simple", denoise=1.0, evaluations=evaluations, target="never",
             checkpoint_seconds=0.0,

@@ -42,7 +42,7 @@ def searched(model, rows_per_call: int, name: str = "best_of_n", cfg: float = 3.
     choice = s.strategy(name, rows_per_call=rows_per_call, **settings)
     rows = s.count_rows(model)
     given = {"evaluations": (WIDE + 1) * s.STEPS, "strategy": choice, "cfg": cfg, **given}
-    latent, _, report = s.rbf_search(model, **given)
+    latent, _, report = s.reward_search(model, **given)
     scores = [row["scores"]["value"] for row in report.trace.record["evaluated"] if row["scores"]]
     return latent["samples"], scores, report, rows
 

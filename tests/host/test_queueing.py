@@ -44,7 +44,7 @@ def workflow(seed: int, **given) -> dict:
         "4": {"class_type": "EmptyLatentImage",
               "inputs": {"width": 64, "height": 64, "batch_size": 1}},
         "5": {"class_type": "FlowSearchShapeCount", "inputs": {"prompt": TEXT}},
-        "6": {"class_type": "FlowSearchRBFSearch", "inputs": search},
+        "6": {"class_type": "FlowSearchRewardSearch", "inputs": search},
         "7": {"class_type": "FlowSearchReport", "inputs": {"report": link(6, 2)}},
         "8": {"class_type": "PreviewImage", "inputs": {"images": link(6, 1)}},
         "10": {"class_type": "PreviewAny", "inputs": {"source": link(7, 1)}},

@@ -55,9 +55,9 @@ STRATEGIES = ["evolutionary", "rbf", "best_of_n"]
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
-def test_rbf_search_by_ode_finishing_is_replayed_by_euler(name):
+def test_reward_search_by_ode_finishing_is_replayed_by_euler(name):
     model = hm.scene_model()
-    latent, _, report = s.rbf_search(
+    latent, _, report = s.reward_search(
         model, strategy=s.strategy(name), evaluations=70, top_k=3, cfg=3.0, negative=-0.4
     )
     guider = hm.guider(model, 0.5, -0.4, cfg=3.0)
@@ -103,7 +103,9 @@ def test_masks_and_partial_denoise(name, denoise):
     model = hm.scene_model()
     start = masked(hm.picture_latent())
     choice = name and s.strategy(name)
-    latent, _, report = s.rbf_search(model, start, strategy=choice, evaluations=70, denoise=denoise)
+    latent, _, report = s.reward_search(
+        model, start, strategy=choice, evaluations=70, denoise=denoise
+    )
     assert_replays(report, hm.guider(model, 0.5), latent["samples"])
 
 
@@ -127,13 +129,13 @@ MODELS = {
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_every_models_coordinates(model, name):
     model = model()
-    latent, _, report = s.rbf_search(model, strategy=s.strategy(name), evaluations=60)
+    latent, _, report = s.reward_search(model, strategy=s.strategy(name), evaluations=60)
     assert_replays(report, hm.guider(model, 0.5), latent["samples"])
 
 
 def test_the_latent_is_the_prediction_and_another_size_is_noised_afresh():
     model = hm.scene_model()
-    _, _, report = s.rbf_search(model, strategy=s.strategy("rbf"))
+    _, _, report = s.reward_search(model, strategy=s.strategy("rbf"))
     noise, sigmas, latent, sampler = Replay.execute(report, 0, 0.5).result
     point = path_of(report, 0).points[path_of(report, 0).place(0.5)]
     assert point.sigma <= 0.5 + 1e-6
@@ -149,7 +151,7 @@ def test_the_latent_is_the_prediction_and_another_size_is_noised_afresh():
 def test_a_longer_schedule_goes_on_by_ode_steps():
     model = hm.scene_model()
     guider = hm.guider(model, 0.5)
-    _, _, report = s.rbf_search(model, strategy=s.strategy("rbf"))
+    _, _, report = s.reward_search(model, strategy=s.strategy("rbf"))
     noise, sigmas, latent, sampler = Replay.execute(report, 0, 1.0).result
     between = [float(x) for x in sigmas[:-1]]
     longer = torch.tensor([*between, between[-1] / 2, between[-1] / 4, 0.0])
@@ -160,7 +162,7 @@ def test_a_longer_schedule_goes_on_by_ode_steps():
 
 
 def test_what_is_not_there_is_refused():
-    _, _, report = s.rbf_search(hm.scene_model())
+    _, _, report = s.reward_search(hm.scene_model())
     with pytest.raises(ValueError, match="index is 1, but the search put out 1"):
         Replay.execute(report, 1, 1.0)
     report.paths[0] = None

@@ -260,7 +260,7 @@ def test_a_search_over_the_server_needs_the_file_and_then_runs(server):
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(str(YOLO), folder / "yolo.onnx")
     node["inputs"]["weights"] = "yolo.onnx"
-    search = next(n for n in workflow.values() if n["class_type"] == "FlowSearchRBFSearch")
+    search = next(n for n in workflow.values() if n["class_type"] == "FlowSearchRewardSearch")
     search["inputs"] |= {"evaluations": 12, "steps": 4}
     try:
         outputs = server.run(workflow)

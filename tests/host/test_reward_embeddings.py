@@ -306,7 +306,7 @@ def graph(weights: str) -> dict:
             **{"references.reference0": ["6", 0]},
         ),
         "8": node(
-            "FlowSearchRBFSearch",
+            "FlowSearchRewardSearch",
             model=["1", 0],
             positive=["2", 0],
             negative=["2", 0],

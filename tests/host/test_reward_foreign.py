@@ -30,7 +30,7 @@ def test_what_it_does_not_say_is_taken_to_be_anything():
 
 @pytest.mark.parametrize("target", [{"target": "highest"}, s.NEVER])
 def test_it_is_searched_for(target):
-    _, image, report = s.rbf_search(
+    _, image, report = s.reward_search(
         hm.gaussian_model(), reward=Redness(), evaluations=60, target=target
     )
     assert report.reward == "redness"
@@ -40,7 +40,7 @@ def test_it_is_searched_for(target):
 
 def test_it_is_held_out():
     held_out = {"reward0": Redness(), "reward1": Redness()}
-    _, _, report = s.rbf_search(hm.gaussian_model(), held_out=held_out)
+    _, _, report = s.reward_search(hm.gaussian_model(), held_out=held_out)
     assert report.trace.held_out() == ["redness", "redness 2"]
 
 
@@ -51,7 +51,7 @@ def test_it_is_combined():
     combined = CombineRewards.execute(rewards, rule).result[0]
     wanted = 0.5 * Redness().score(images)
     assert torch.allclose(combined.score(images), wanted), "the inputs came in another order"
-    _, _, report = s.rbf_search(hm.gaussian_model(), reward=combined)
+    _, _, report = s.reward_search(hm.gaussian_model(), reward=combined)
     assert "redness" in report.trace.record["finished"][0]["scores"]["parts"]
 
 
@@ -67,8 +67,8 @@ def test_it_scores_images():
 def test_what_is_no_reward_is_refused_by_every_node(thing):
     images = torch.rand(2, 8, 8, 3)
     for node in (
-        lambda: s.rbf_search(hm.gaussian_model(), reward=thing),
-        lambda: s.rbf_search(hm.gaussian_model(), held_out={"reward0": thing}),
+        lambda: s.reward_search(hm.gaussian_model(), reward=thing),
+        lambda: s.reward_search(hm.gaussian_model(), held_out={"reward0": thing}),
         lambda: CombineRewards.execute({"reward0": thing}, {"rule": "product"}),
         lambda: ScoreImages.execute(images, thing, 0, {"threshold": "none"}, "as_given", False),
     ):

@@ -213,7 +213,7 @@ def search(reward, **settings):
         },
         "4": reward,
         "5": {
-            "class_type": "FlowSearchRBFSearch",
+            "class_type": "FlowSearchRewardSearch",
             "inputs": {
                 "model": ["1", 0], "positive": ["2", 0], "negative": ["2", 0],
                 "latent_image": ["3", 0], "vae": ["1", 2], "reward": ["4", 0], "seed": 5,

@@ -162,7 +162,7 @@ def test_a_search_by_hps_runs_in_a_server(server):
         "4": ("EmptyLatentImage", {"width": 64, "height": 64, "batch_size": 1}),
         "5": ("FlowSearchPreference", {"weights": NAMES["hps_v2_1"], "prompt": prompt}),
         "6": (
-            "FlowSearchRBFSearch",
+            "FlowSearchRewardSearch",
             {"seed": 4, "steps": 4, "cfg": 1, "scheduler": "simple", "denoise": 1}
             | {"evaluations": 12, "target": "highest", "model": ["1", 0], "positive": ["2", 0]}
             | {"negative": ["3", 0], "latent_image": ["4", 0], "vae": ["1", 2], "reward": ["5", 0]},

@@ -89,7 +89,7 @@ def test_a_sum_is_calibrated_by_pictures_of_the_workflow(server):
 
 def test_a_search_of_latents_needs_no_vae_in_the_server(server):
     workflow = read("10_combine_rewards")
-    search = next(n for n in workflow.values() if n["class_type"] == "FlowSearchRBFSearch")
+    search = next(n for n in workflow.values() if n["class_type"] == "FlowSearchRewardSearch")
     given = search["inputs"]
     workflow |= {
         "31": {"class_type": "RandomNoise", "inputs": {"noise_seed": 4}},

@@ -30,7 +30,7 @@ def test_rows_are_a_budget(cfg, each, limit, name):
     model = hm.scene_model()
     rows = s.count_rows(model)
     given = {"cfg": cfg, "strategy": s.strategy(name), "evaluations": 500, "rows": limit}
-    report = s.rbf_search(model, **given)[2]
+    report = s.reward_search(model, **given)[2]
     assert ledger(report)["rows"] == sum(rows) == each * ledger(report)["evaluations"]
     assert sum(rows) <= max(limit, each)
     assert sum(rows) > limit - each * 2 * s.STEPS
@@ -40,7 +40,7 @@ def test_areas_are_rows_too():
     model = hm.scene_model()
     rows = s.count_rows(model)
     area = [*hm.conditioning(1.0, area=(32, 32, 0, 0)), *hm.conditioning(-1.0)]
-    report = s.rbf_search(model, positive=area, cfg=2.0, evaluations=500, rows=70)[2]
+    report = s.reward_search(model, positive=area, cfg=2.0, evaluations=500, rows=70)[2]
     assert ledger(report)["rows"] == sum(rows) <= 70
     assert ledger(report)["rows_per_evaluation"] > 2.0
 
@@ -180,7 +180,7 @@ def test_a_run_says_how_long_it_takes_and_what_memory_it_needs(monkeypatch, capl
     told = []
     monkeypatch.setattr(progress, "say", told.append)
     with caplog.at_level(logging.INFO, "flowsearch"):
-        s.rbf_search(hm.scene_model(), evaluations=60)
+        s.reward_search(hm.scene_model(), evaluations=60)
     lines = [text for text in caplog.messages if "s an evaluation" in text]
     assert len(lines) == 1
     assert re.search(r"memory: \d.* for a call of \d+ candidates, \d.* free", lines[0])

@@ -24,7 +24,7 @@ def ledger(report, item=0):
 def test_evaluations_and_rows_are_what_the_network_was_given(cfg, each, name):
     model = hm.scene_model()
     rows = s.count_rows(model)
-    _, _, report = s.rbf_search(model, cfg=cfg, strategy=s.strategy(name), evaluations=45)
+    _, _, report = s.reward_search(model, cfg=cfg, strategy=s.strategy(name), evaluations=45)
     spent = ledger(report)
     assert spent["rows"] == sum(rows)
     assert spent["evaluations"] * each == sum(rows)
@@ -52,7 +52,7 @@ def test_areas_take_more_rows_than_evaluations():
     model = hm.scene_model()
     rows = s.count_rows(model)
     area = [*hm.conditioning(1.0, area=(32, 32, 0, 0)), *hm.conditioning(-1.0)]
-    _, _, report = s.rbf_search(model, positive=area, cfg=2.0, evaluations=20)
+    _, _, report = s.reward_search(model, positive=area, cfg=2.0, evaluations=20)
     spent = ledger(report)
     assert spent["rows"] == sum(rows) > 2 * spent["evaluations"]
 
@@ -72,16 +72,16 @@ def test_rows_per_call_is_how_many_the_network_sees_at_once():
     model = hm.scene_model()
     rows = s.count_rows(model)
     choice = s.strategy("rbf", rows_per_call=3, width=8)
-    s.rbf_search(model, strategy=choice, evaluations=60)
+    s.reward_search(model, strategy=choice, evaluations=60)
     assert max(rows) == 3
 
 
 def test_chunks_agree():
     """Another number of rows a call changes the network's bits, not the search."""
     found = [
-        s.rbf_search(hm.scene_model(), strategy=s.strategy("rbf", rows_per_call=n), evaluations=48)[
-            0
-        ]
+        s.reward_search(
+            hm.scene_model(), strategy=s.strategy("rbf", rows_per_call=n), evaluations=48
+        )[0]
         for n in (1, 4)
     ]
     assert (found[0]["samples"] - found[1]["samples"]).abs().max() < 1e-4
@@ -94,7 +94,7 @@ def test_the_bar_counts_evaluations_and_shows_the_best_picture(monkeypatch):
         "PROGRESS_BAR_HOOK",
         lambda value, total, preview, **_: told.append((value, total, preview)),
     )
-    _, _, report = s.rbf_search(hm.scene_model(), evaluations=45)
+    _, _, report = s.reward_search(hm.scene_model(), evaluations=45)
     assert {total for _, total, _ in told} == {45}
     assert told[-1][0] == 45
     values = [value for value, _, _ in told]
@@ -134,8 +134,8 @@ def test_scoring_may_push_the_model_out_of_memory(monkeypatch, kept):
     if not kept:
         monkeypatch.setattr(judge, "models_kept", lambda memory: contextlib.nullcontext())
     given = {"strategy": s.strategy("rbf"), "evaluations": 40}
-    undisturbed, _, _ = s.rbf_search(patched_model(), **given)
-    evicted, _, _ = s.rbf_search(patched_model(), **given, reward=s.Calling(evict))
+    undisturbed, _, _ = s.reward_search(patched_model(), **given)
+    evicted, _, _ = s.reward_search(patched_model(), **given, reward=s.Calling(evict))
     assert torch.equal(undisturbed["samples"], evicted["samples"]) == kept
 
 
@@ -153,7 +153,7 @@ def test_a_cheap_decoder_scores_only_what_is_unfinished():
             return self.vae.decode(latents)
 
     reward = s.Brightness()
-    _, image, report = s.rbf_search(
+    _, image, report = s.reward_search(
         hm.scene_model(),
         vae=Spy("vae"),
         scoring_vae=Spy("scoring"),
@@ -171,10 +171,12 @@ def test_a_cheap_decoder_scores_only_what_is_unfinished():
 
 def test_limits_stop_the_search():
     model = hm.scene_model()
-    _, _, report = s.rbf_search(model, evaluations=300, reward_calls=12)
+    _, _, report = s.reward_search(model, evaluations=300, reward_calls=12)
     assert ledger(report)["reward_calls"] <= 12
     assert report.trace.record["stopped"][0]["why"] == "reward_calls"
-    _, _, report = s.rbf_search(model, evaluations=300, target={"target": "value", "value": -9.0})
+    _, _, report = s.reward_search(
+        model, evaluations=300, target={"target": "value", "value": -9.0}
+    )
     assert ledger(report)["evaluations"] == s.STEPS, "the plain sample reaches it"
     assert report.trace.record["stopped"][0]["why"] == "target"
 
@@ -182,7 +184,7 @@ def test_limits_stop_the_search():
 @pytest.mark.parametrize(("target", "stops"), [("highest", True), ("never", False)])
 def test_highest_is_the_most_the_reward_can_give(target, stops):
     reward = s.Brightness(high=-1.0)
-    _, _, report = s.rbf_search(
+    _, _, report = s.reward_search(
         hm.scene_model(), reward=reward, evaluations=30, target={"target": target}
     )
     assert (ledger(report)["evaluations"] == s.STEPS) == stops
@@ -193,7 +195,7 @@ def test_a_search_finds_brighter_and_darker_pictures():
     model = hm.scene_model()
     descent = s.strategy("rbf")
     ends = [
-        s.rbf_search(model, reward=s.Brightness(sign), strategy=descent, evaluations=60)[2]
+        s.reward_search(model, reward=s.Brightness(sign), strategy=descent, evaluations=60)[2]
         for sign in (1.0, -1.0)
     ]
     for report in ends:
@@ -203,7 +205,7 @@ def test_a_search_finds_brighter_and_darker_pictures():
 def test_a_partial_denoise_is_searched_too():
     """It may start below the sigmas that are searched otherwise."""
     latent = hm.picture_latent()
-    _, _, report = s.rbf_search(hm.scene_model(), latent, denoise=0.3, evaluations=45)
+    _, _, report = s.reward_search(hm.scene_model(), latent, denoise=0.3, evaluations=45)
     spent = ledger(report)["phases"]
     assert spent["plain"] == s.STEPS
     assert spent["search"] > s.STEPS

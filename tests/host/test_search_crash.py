@@ -30,7 +30,7 @@ def link(node: int, output: int = 0) -> list:
 
 
 def workflow(checkpoint_seconds: float) -> dict:
-    """RBF Search on two rows, with its latents and its report."""
+    """Reward Search on two rows, with its latents and its report."""
     search = {
         "model": link(1),
         "positive": link(2),
@@ -57,7 +57,7 @@ def workflow(checkpoint_seconds: float) -> dict:
             "inputs": {"width": 64, "height": 64, "batch_size": 2},
         },
         "5": {"class_type": "FlowSearchShapeCount", "inputs": {"prompt": TEXT}},
-        NODE: {"class_type": "FlowSearchRBFSearch", "inputs": search},
+        NODE: {"class_type": "FlowSearchRewardSearch", "inputs": search},
         "7": {"class_type": "FlowSearchReport", "inputs": {"report": link(6, 2)}},
         "8": {
             "class_type": "SaveLatent",

@@ -52,7 +52,7 @@ def test_cancel_saves_the_best_finished_picture_and_goes_on_raising(name):
     before, model = rescued(), hm.scene_model()
     given = {"strategy": s.strategy(name), "evaluations": 400}
     with pytest.raises(InterruptProcessingException):
-        s.rbf_search(model, reward=cancel_at(9), **given)
+        s.reward_search(model, reward=cancel_at(9), **given)
     (saved,) = rescued() - before
     with Image.open(saved) as picture:
         assert picture.size == (64, 64)
@@ -78,14 +78,14 @@ def test_cancel_is_obeyed_between_calls_of_the_model():
 def test_an_error_before_anything_is_finished_saves_nothing():
     before = rescued()
     with pytest.raises(RewardError, match=r"brightness raised ZeroDivisionError: broken .* key"):
-        s.rbf_search(hm.scene_model(), reward=break_at(1))
+        s.reward_search(hm.scene_model(), reward=break_at(1))
     assert rescued() == before
 
 
 def test_an_error_later_saves_the_best_so_far():
     before = rescued()
     with pytest.raises(RewardError, match="broken"):
-        s.rbf_search(hm.scene_model(), reward=break_at(12), evaluations=90)
+        s.reward_search(hm.scene_model(), reward=break_at(12), evaluations=90)
     assert len(rescued() - before) == 1
 
 
@@ -98,7 +98,7 @@ def test_a_reward_that_is_not_finite_is_named(value):
             return torch.full((images.shape[0],), value)
 
     with pytest.raises(RewardError, match=r"brightness returned .* must be a finite number"):
-        s.rbf_search(hm.scene_model(), reward=Broken())
+        s.reward_search(hm.scene_model(), reward=Broken())
 
 
 def test_a_reward_of_the_wrong_shape_is_named():
@@ -109,19 +109,19 @@ def test_a_reward_of_the_wrong_shape_is_named():
             return images.mean()[None, None]
 
     with pytest.raises(RewardError, match="one value a picture"):
-        s.rbf_search(hm.scene_model(), reward=Broken())
+        s.reward_search(hm.scene_model(), reward=Broken())
 
 
 def test_a_cancelled_search_goes_on_where_it_was(monkeypatch, tmp_path):
     file = FileCheckpoint(tmp_path / "run.safetensors", torch.device("cpu"))
     given = {"evaluations": 90, "strategy": s.strategy("rbf")}
-    uncut = s.rbf_search(hm.scene_model(), **given)
+    uncut = s.reward_search(hm.scene_model(), **given)
     monkeypatch.setattr(search_sampler, "checkpoint_of_running_node", lambda *_: file)
     with pytest.raises(InterruptProcessingException):
-        s.rbf_search(hm.scene_model(), reward=cancel_at(14), **given)
+        s.reward_search(hm.scene_model(), reward=cancel_at(14), **given)
     model = hm.scene_model()
     rows = s.count_rows(model)
-    latent, image, report = s.rbf_search(model, **given)
+    latent, image, report = s.reward_search(model, **given)
     assert 0 < sum(rows) < 80, "what was done is not done again"
     assert torch.equal(latent["samples"], uncut[0]["samples"])
     assert torch.equal(image, uncut[1])
@@ -132,10 +132,10 @@ def test_a_cancelled_search_goes_on_where_it_was(monkeypatch, tmp_path):
 def test_a_larger_budget_goes_on_too(monkeypatch, tmp_path):
     file = FileCheckpoint(tmp_path / "run.safetensors", torch.device("cpu"))
     monkeypatch.setattr(search_sampler, "checkpoint_of_running_node", lambda *_: file)
-    first = s.rbf_search(hm.scene_model(), evaluations=60)[2]
+    first = s.reward_search(hm.scene_model(), evaluations=60)[2]
     model = hm.scene_model()
     rows = s.count_rows(model)
-    more = s.rbf_search(model, evaluations=90)[2]
+    more = s.reward_search(model, evaluations=90)[2]
     assert sum(rows) < 60
     assert more.best(0) >= first.best(0)
     assert any("another budget" in note for note in more.notes)
@@ -148,14 +148,14 @@ def test_cancelled_at_once_after_going_on_it_still_shows_the_best(monkeypatch, t
     for call in (14, 1):
         before = rescued()
         with pytest.raises(InterruptProcessingException):
-            s.rbf_search(hm.scene_model(), reward=cancel_at(call), evaluations=400)
+            s.reward_search(hm.scene_model(), reward=cancel_at(call), evaluations=400)
         assert len(rescued() - before) == 1
 
 
 def test_without_a_server_nothing_is_kept_but_the_picture():
     """A context without a running workflow, as in other programs that use the host's code."""
     with CurrentNodeContext("some prompt", "5"), pytest.raises(InterruptProcessingException):
-        s.rbf_search(hm.scene_model(), reward=cancel_at(9), evaluations=400)
+        s.reward_search(hm.scene_model(), reward=cancel_at(9), evaluations=400)
 
 
 def test_checkpoint_files(tmp_path):
@@ -226,9 +226,9 @@ def test_checkpoints_are_where_the_host_neither_deletes_nor_serves_them():
 def test_without_checkpoint_seconds_nothing_is_kept(monkeypatch):
     asked = []
     monkeypatch.setattr(search_sampler, "checkpoint_of_running_node", lambda *_: asked.append(1))
-    s.rbf_search(hm.scene_model(), checkpoint_seconds=0.0)
+    s.reward_search(hm.scene_model(), checkpoint_seconds=0.0)
     assert not asked
-    s.rbf_search(hm.scene_model())
+    s.reward_search(hm.scene_model())
     assert asked
 
 
@@ -261,7 +261,7 @@ def tear(_):
 )
 def test_the_vaes_fault_is_not_the_rewards(act, sentence):
     with pytest.raises(DecodeError, match=sentence):
-        s.rbf_search(hm.scene_model(), vae=Vae(act), evaluations=60)
+        s.reward_search(hm.scene_model(), vae=Vae(act), evaluations=60)
 
 
 def test_a_model_that_predicts_nan_is_named():
@@ -274,7 +274,7 @@ def test_a_model_that_predicts_nan_is_named():
 
     handle = model.model.diffusion_model.register_forward_hook(blur)
     with pytest.raises(ModelError, match="the model's prediction holds numbers that are not fin"):
-        s.rbf_search(model, evaluations=60)
+        s.reward_search(model, evaluations=60)
     handle.remove()
     assert len(rescued() - before) == 1
 
@@ -290,8 +290,8 @@ def test_a_reward_without_memory_is_given_fewer_pictures():
 
     reward = Small()
     choice = s.strategy("best_of_n", width=6, rows_per_call=6)
-    found = s.rbf_search(hm.scene_model(), reward=reward, strategy=choice, evaluations=60)
-    expected = s.rbf_search(hm.scene_model(), strategy=choice, evaluations=60)
+    found = s.reward_search(hm.scene_model(), reward=reward, strategy=choice, evaluations=60)
+    expected = s.reward_search(hm.scene_model(), strategy=choice, evaluations=60)
     assert max(shape[0] for shape in reward.shapes) == 2
     assert torch.equal(found[0]["samples"], expected[0]["samples"])
 
@@ -314,7 +314,7 @@ def test_an_error_in_one_row_of_a_batch_loses_no_other():
     model = hm.scene_model()
     rows = s.count_rows(model)
     with pytest.raises(RewardError, match=r"not this one .* item [01], key"):
-        s.rbf_search(model, hm.empty_latent(2), reward=Picky(), evaluations=60)
+        s.reward_search(model, hm.empty_latent(2), reward=Picky(), evaluations=60)
     assert len(rescued() - before) == 2
     assert broken[0] < len(seen) - 10
     assert sum(rows) > 60
@@ -324,7 +324,7 @@ def test_a_runs_name_depends_on_all_but_the_budget():
     prompt = {
         "1": {"class_type": "LoadDemo", "inputs": {}},
         "2": {
-            "class_type": "FlowSearchRBFSearch",
+            "class_type": "FlowSearchRewardSearch",
             "inputs": {"model": ["1", 0], "seed": 1, "evaluations": 5, "target": "value",
                        "target.value": 1.0, "target.percent": 2.0, "seconds": 3.0, "rows": 7,
                        "reward_calls": 4, "checkpoint_seconds": 1.0},
@@ -360,7 +360,7 @@ REFUSALS = {
         lambda: s.search(hm.guider(hm.scene_model()), STOCHASTIC, sigmas=s.SIGMAS[:-1]),
         "end at 0",
     ),
-    "no steps": (lambda: s.rbf_search(hm.scene_model(), denoise=0.0), "raise denoise"),
+    "no steps": (lambda: s.reward_search(hm.scene_model(), denoise=0.0), "raise denoise"),
     "per-step search of a stock sampler": (
         lambda: s.search(hm.guider(hm.scene_model()), s.sampler("dpmpp_2m"),
                          strategy=s.strategy("rbf")),

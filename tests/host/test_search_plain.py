@@ -8,7 +8,7 @@ import torch
 
 from flowsearch.nodes.flow_sampler import FlowSampler
 from flowsearch.nodes.host.search_sampler import SearchSampler
-from flowsearch.nodes.search import searcher
+from flowsearch.nodes.searcher import searcher
 from flowsearch.samplers.noise_law import noise_law
 from flowsearch.samplers.transition import Transition
 
@@ -32,7 +32,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_a_search_of_one_plain_run_is_ksamplers_euler(case):
     model = hm.scene_model()
-    latent, image, report = s.rbf_search(
+    latent, image, report = s.reward_search(
         model, evaluations=s.STEPS, strategy=s.strategy("best_of_n"), **case
     )
     given = {"cfg": 1.0, "negative": 0.0, "scheduler": "simple", "denoise": 1.0, **case}
@@ -80,8 +80,8 @@ def test_the_plain_sample_is_the_connected_samplers(inner, start):
 def test_default_rbf_keeps_the_plain_sample_within_reach():
     """With a budget of one run, and RBF, the same picture comes out."""
     model = hm.scene_model()
-    latent, _, _ = s.rbf_search(model, evaluations=s.STEPS)
-    again, _, _ = s.rbf_search(model, evaluations=s.STEPS, strategy=s.strategy("best_of_n"))
+    latent, _, _ = s.reward_search(model, evaluations=s.STEPS)
+    again, _, _ = s.reward_search(model, evaluations=s.STEPS, strategy=s.strategy("best_of_n"))
     assert torch.equal(latent["samples"], again["samples"])
 
 

@@ -131,8 +131,8 @@ def test_the_family_is_what_the_reward_saw_of_the_best_pictures_ancestors(held_o
 
 def test_warnings_curves_and_families_are_drawn():
     given = {"strategy": s.strategy("best_of_n"), "held_out": {"reward0": s.Brightness(sign=-1.0)}}
-    report = s.rbf_search(hm.scene_model(), evaluations=120, **given)[2]
-    calm = s.rbf_search(hm.scene_model(), strategy=s.strategy("best_of_n"), evaluations=60)[2]
+    report = s.reward_search(hm.scene_model(), evaluations=120, **given)[2]
+    calm = s.reward_search(hm.scene_model(), strategy=s.strategy("best_of_n"), evaluations=60)[2]
     assert not calm.warnings()
     assert any(line.startswith("over-optimised") for line in report.warnings())
     plot = SearchReport.execute(report).result[0]
@@ -191,7 +191,7 @@ def test_the_report_says_how_rare_the_target_is():
         model = hm.scene_model()
         target = {"target": "value", "value": value}
         given = {"strategy": s.strategy("best_of_n", target_stop=False), "evaluations": 60}
-        _, _, report = s.rbf_search(model, target=target, **given)
+        _, _, report = s.reward_search(model, target=target, **given)
         return " ".join(report.sentences())
 
     assert "none of" in said(1e6)

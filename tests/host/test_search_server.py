@@ -16,7 +16,7 @@ def link(node: int, output: int = 0) -> list:
 
 
 def workflow(**given) -> dict:
-    """RBF Search on the embedded model, with its report."""
+    """Reward Search on the embedded model, with its report."""
     search = {
         "model": link(1),
         "positive": link(2),
@@ -42,7 +42,7 @@ def workflow(**given) -> dict:
             "inputs": {"width": 64, "height": 64, "batch_size": 1},
         },
         "5": {"class_type": "FlowSearchShapeCount", "inputs": {"prompt": TEXT}},
-        NODE: {"class_type": "FlowSearchRBFSearch", "inputs": search},
+        NODE: {"class_type": "FlowSearchRewardSearch", "inputs": search},
         "7": {"class_type": "FlowSearchReport", "inputs": {"report": link(6, 2)}},
         "8": {
             "class_type": "SaveImage",

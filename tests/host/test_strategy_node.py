@@ -59,7 +59,7 @@ def test_a_published_method_has_its_own_chains(method):
 def test_each_one_searches_and_is_charged_what_the_network_saw(name):
     model = hm.scene_model()
     rows = s.count_rows(model)
-    latent, _, report = s.rbf_search(model, evaluations=45, strategy=s.strategy(name))
+    latent, _, report = s.reward_search(model, evaluations=45, strategy=s.strategy(name))
     spent = report.trace.record["stopped"][0]["ledger"]
     assert spent["evaluations"] == sum(rows) <= 45
     assert spent["phases"]["search"] > 0

@@ -59,7 +59,9 @@ SOURCES = {
     ),
     "FLOW_NOISE_LAW": (("FlowSearchNoiseLaw", 0),),
     "FLOW_STRATEGY": (("FlowSearchStrategy", 0),),
-    "FLOW_REPORT": (("FlowSearchRBFSearch", 2), ("FlowSearchSearch", 2)),
+    "FLOW_REPORT": (
+        ("FlowSearchRewardSearch", 2), ("FlowSearchRBFSearch", 2), ("FlowSearchSearch", 2),
+    ),
 }  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from comfy_extras.nodes_custom_sampler import RandomNoise
 
 from flowsearch.nodes.flow_sampler import FlowSampler
 from flowsearch.nodes.host.judge import Judge
-from flowsearch.nodes.search import RBFSearch, Search
+from flowsearch.nodes.search import RewardSearch, Search
 from flowsearch.nodes.strategy import Strategy
 from flowsearch.rewards.base import RewardSpec
 from flowsearch.samplers.noise_law import noise_law
@@ -62,8 +62,8 @@ def strategy(name="rbf", chains=1, rows_per_call=4, **settings):
     return Strategy.execute({"strategy": name, **settings}, chains, rows_per_call)[0]
 
 
-def rbf_search(model, latent=None, positive=0.5, negative=0.0, **given):
-    """RBF Search with small numbers; returns (LATENT, IMAGE, FLOW_REPORT)."""
+def reward_search(model, latent=None, positive=0.5, negative=0.0, **given):
+    """Reward Search with small numbers; returns (LATENT, IMAGE, FLOW_REPORT)."""
     conds = [c if isinstance(c, list) else hm.conditioning(c) for c in (positive, negative)]
     defaults = {
         "seed": 3,
@@ -76,7 +76,7 @@ def rbf_search(model, latent=None, positive=0.5, negative=0.0, **given):
         "vae": pixel_vae(),
         "reward": Brightness(),
     }
-    return RBFSearch.execute(
+    return RewardSearch.execute(
         model=model,
         positive=conds[0],
         negative=conds[1],
