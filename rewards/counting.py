@@ -15,19 +15,23 @@ And prose, "a photo of three red apples, two dogs and a cat on a table", by thes
   "the", "that", "is", is the thing. With any count but one it ends at its plural ("two dogs
   running" is two dogs), and has to have one.
 * "a" and "an" after a word of place name where things are, and are not counted ("on a table").
+* "without" asks for none of what follows it ("without dogs", "without any dogs"), as "no" does,
+  and "or" after either goes on with none ("no dogs or cats").
 * Words that no count stands before are not counted ("highly detailed").
 
 What can be read in two ways is refused: "three apples and dogs", "two dogs with a ball", "two
-dogs chase cats", "several dogs", a thing that is named twice. Only English is read.
+dogs chase cats", "several dogs", a thing that is named twice. Only English is read. Reading takes a
+time that grows with the length of a text, not with its square.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from .inflection import is_plural, plural, singular, word_set
+from .long_text import check_length, shown
 
 __all__ = ["MOST", "NUMBERS", "Target", "parse_targets"]
 
@@ -62,7 +66,7 @@ _PLACE = word_set(
 )
 _OTHER = word_set(
     "the this that these those its his her their my our your is are was were be which who while "
-    "where when but or"
+    "where when but or nor"
 )
 _OPENINGS = word_set(
     "photo photograph picture image painting drawing illustration render rendering sketch shot "
@@ -79,6 +83,10 @@ _PAIRS = word_set(
     "scissors glasses sunglasses trousers jeans pants shorts tights binoculars tweezers pliers "
     "goggles headphones leggings pyjamas pajamas"
 )
+_DETERMINERS = word_set("any a an the this that these those its his her their my our your")
+_STOPS = frozenset({","} | _AND | _WITH | _OTHER | (_PLACE - {"of"}))
+"""Words before which a thing ends."""
+
 _NO_THING = word_set("year day hour inch meter metre foot minute month week mile")
 
 _TABLE = (
@@ -112,40 +120,51 @@ def parse_targets(text: str) -> tuple[Target, ...]:
         At least one target, in order; each name once.
 
     Raises:
-        ValueError: Nothing is counted, or it cannot be read in one way; the message says what and
-            how to write it.
+        ValueError: Nothing is counted, it cannot be read in one way, or the text is longer than
+            any list of things; the message says what and how to write it.
     """
+    check_length(text, "what to count", "Name the things to be counted and leave the rest out.")
     rows = _table(text)
     targets = rows if rows else _prose(text)
     if not targets:
-        raise ValueError(f"'{text.strip()}' asks for no number of anything. {_TABLE}")
-    names = [target.name for target in targets]
-    for name in names:
-        if names.count(name) > 1:
+        raise ValueError(f"'{shown(text)}' asks for no number of anything. {_TABLE}")
+    seen: set[str] = set()
+    for target in targets:
+        if target.name in seen:
             raise ValueError(
-                f"'{name}' is counted twice in '{text.strip()}'. Name each thing once, with the "
-                f"whole number, or tell them apart by another word. {_TABLE}"
+                f"'{shown(target.name)}' is counted twice in '{shown(text)}'. Name each thing "
+                f"once, with the whole number, or tell them apart by another word. {_TABLE}"
             )
+        seen.add(target.name)
     return targets
 
 
 def _table(text: str) -> tuple[Target, ...]:
     """Targets of a table; none where no line is a row of one."""
     pieces = [piece.strip() for piece in re.split(r"[\n,;]", text.lower()) if piece.strip()]
-    rows = [re.fullmatch(r"([^:=]+?)\s*[:=]\s*(\S+(?:[ -]\w+)?)", piece) for piece in pieces]
-    numbers = [_number(re.sub(r"\b-", " ", row[2]).split()) if row else None for row in rows]
+    rows = [_row(piece) for piece in pieces]
+    numbers = [_number(re.sub(r"\b-", " ", row[1]).split()) if row else None for row in rows]
     if all(number is None for number in numbers):
         return ()
     targets: list[Target] = []
     for piece, row, number in zip(pieces, rows, numbers, strict=True):
         if row is None or number is None:
             raise ValueError(
-                f"'{piece}' is no row of a table of targets, as others are. Write every target as "
-                "its name for one, a colon, and a whole number from 0 to 999, one a line: "
-                "'red apple: 3'."
+                f"'{shown(piece)}' is no row of a table of targets, as others are. Write every "
+                "target as its name for one, a colon, and a whole number from 0 to 999, one a "
+                "line: 'red apple: 3'."
             )
-        targets.append(_target(number, row[1].split()))
+        targets.append(_target(number, row[0].split()))
     return tuple(targets)
+
+
+def _row(piece: str) -> tuple[str, str] | None:
+    """What stands before the first colon or "=" and after it, one word or two; else None."""
+    mark = re.search("[:=]", piece)
+    if mark is None:
+        return None
+    name, count = piece[: mark.start()].rstrip(), piece[mark.end() :].lstrip()
+    return (name, count) if name and re.fullmatch(r"\S+(?: \w+)?", count) else None
 
 
 def _number(words: Sequence[str]) -> int | None:
@@ -191,7 +210,12 @@ class _Reader:
 
     def refuse(self, why: str) -> ValueError:
         """An error about the text."""
-        return ValueError(f"In '{self.text.strip()}' {why}. {_TABLE}")
+        return ValueError(f"In '{shown(self.text)}' {why}. {_TABLE}")
+
+    @property
+    def none(self) -> bool:
+        """Whether there should be none of what was read last."""
+        return bool(self.targets) and self.targets[-1].count == 0
 
     def word(self, ahead: int = 0) -> str:
         """A word, or a comma behind the end."""
@@ -222,8 +246,7 @@ class _Reader:
         return words
 
     def _stops(self) -> bool:
-        word = self.word()
-        return word in {","} | _AND | _WITH | _OTHER | (_PLACE - {"of"})
+        return self.word() in _STOPS
 
     def _counts(self) -> bool:
         return self.word() in _VALUES or _number([self.word()]) is not None
@@ -231,16 +254,25 @@ class _Reader:
 
 def _prose(text: str) -> tuple[Target, ...]:
     """Targets of prose."""
-    spaced = re.sub(
-        r"(?:^|(?<=\s))['\"(\[]+|['\")\]]*([,.;:!?]+)(?=\s|$)|['\")\]]+(?=\s|$)",
-        lambda found: " , " if found[1] else " ",
-        text.lower().replace("\n", " , "),
-    )
-    parted = re.sub(r"\b(\w+ty)-(\w+)\b", _parted, spaced)
+    parted = re.sub(r"\b(\w+ty)-(\w+)\b", _parted, " ".join(_words(text)))
     reader = _Reader(text, parted.split(), 0, [])
     while reader.at < len(reader.words):
         _item(reader)
     return tuple(reader.targets)
+
+
+def _words(text: str) -> Iterator[str]:
+    """Words without the quotes and brackets around them; a comma where a mark ends one, or a line.
+
+    Word by word and from the ends: a regular expression that looks for marks before an end tries
+    every place of a run of them again.
+    """
+    for token in text.lower().replace("\n", " , ").split():
+        opened = token.lstrip("'\"([")
+        ended = opened.rstrip(",.;:!?")
+        yield ended.rstrip("'\")]")
+        if len(ended) < len(opened):
+            yield ","
 
 
 def _parted(found: re.Match[str]) -> str:
@@ -252,11 +284,16 @@ def _item(reader: _Reader) -> None:
     """Read one count with its thing, or pass over one word."""
     start = reader.at
     word, before = reader.word(), reader.words[start - 1] if start else ","
+    if word == "without" or (word in ("or", "nor") and reader.none and reader.end == start):
+        reader.at += 1
+        _none(reader, start)
+        return
     if word in _VAGUE:
         raise reader.refuse(f"'{word}' is no number")
     if re.fullmatch(r"[-+]?[0-9]+(\.[0-9]+)?|[0-9]+[a-z]{4,}", word) and _number([word]) is None:
         raise reader.refuse(
-            f"'{word}' is no count: one is a whole number from 0 to {MOST}, as a word of its own"
+            f"'{shown(word)}' is no count: one is a whole number from 0 to {MOST}, as a word of "
+            "its own"
         )
     if word in _ARTICLES and _is_place(reader, before):
         reader.at += 1
@@ -266,21 +303,37 @@ def _item(reader: _Reader) -> None:
     if count is not None:
         _counted(reader, count, start)
     elif before in _AND and reader.end == start - 1 and not word.endswith("ing"):
-        raise reader.refuse(f"'{word}' after '{before}' has no count")
+        raise reader.refuse(f"'{shown(word)}' after '{before}' has no count")
     else:
         reader.place = (reader.place or word in _PLACE | _WITH) and word != ","
         reader.at += 1
 
 
+def _none(reader: _Reader, start: int) -> None:
+    """Read what there should be none of, behind "without", and behind "or" after a "no"."""
+    reader.at += reader.word() in _DETERMINERS | {"no"}
+    words = reader.phrase()
+    is_doing = words[:1] and words[0].endswith("ing") and singular(words[0]) not in _ING
+    if is_doing and not any(is_plural(word) for word in words[1:]):
+        return  # "without looking up" is no thing
+    name = _several(words) or _one(words)
+    if name is None:
+        said = " ".join(reader.words[start : reader.at + (not words)])
+        raise reader.refuse(f"it is not clear what '{shown(said)}' asks for none of")
+    reader.targets.append(_target(0, name))
+    reader.place, reader.end = False, reader.at
+
+
 def _is_place(reader: _Reader, before: str) -> bool:
     """Whether "a" stands before where things are, and not before one of them."""
-    is_opening = before == "of" and reader.words[reader.at - 2 : reader.at - 1][0] in _OPENINGS
+    is_opening = before == "of" and reader.at > 1 and reader.words[reader.at - 2] in _OPENINGS
     if before == "," or is_opening or (before in _AND and not reader.place):
         return False
     if before in _PLACE:
         return True
     raise reader.refuse(
-        f"it is not clear whether '{before} {reader.word()} {reader.word(1)}' is to be counted"
+        f"it is not clear whether '{shown(f'{before} {reader.word()} {reader.word(1)}')}' is to be "
+        "counted"
     )
 
 
@@ -292,12 +345,12 @@ def _counted(reader: _Reader, count: int, start: int) -> None:
     number = " ".join(reader.words[start : reader.at - len(words)])
     vague = _VAGUE.intersection(words[:1])
     if vague or words[-1:] == ["of"] or (number.endswith(" of") and _PAIRS.intersection(words)):
-        raise reader.refuse(f"'{' '.join([number, *words])}' has no one number")
+        raise reader.refuse(f"'{shown(' '.join([number, *words]))}' has no one number")
     name = _one(words) if count == 1 else _several(words)
     if name is None and count == 0:
         name = _one(words)
     if name is None:
-        said = " ".join([number, *words])
+        said = shown(" ".join([number, *words]))
         raise reader.refuse(
             f"'{said}' is not {'one thing' if count == 1 else 'a count and a plural'} for certain"
         )
@@ -311,7 +364,7 @@ def _is_opening(reader: _Reader, start: int, words: list[str]) -> bool:
         return False
     if "of" in words[1:]:
         return words[words.index("of") - 1] in _OPENINGS
-    return start == 0 and words[-1] in _OPENINGS and reader.word() in _WITH | {"where"}
+    return start == 0 and words[-1] in _OPENINGS and reader.word() in _WITH | {"where", "without"}
 
 
 def _several(words: list[str]) -> list[str] | None:
@@ -328,8 +381,10 @@ def _several(words: list[str]) -> list[str] | None:
 
 def _one(words: list[str]) -> list[str] | None:
     """The name of one thing; None where it is in doubt."""
-    while len(words) > 1 and words[-1].endswith("ing") and singular(words[-1]) not in _ING:
-        words = words[:-1]
+    last = len(words)
+    while last > 1 and words[last - 1].endswith("ing") and singular(words[last - 1]) not in _ING:
+        last -= 1
+    words = words[:last]
     end = words.index("of") if "of" in words[1:] else len(words)
     if not words or words[0] in _NO_THING:
         return None

@@ -1,5 +1,8 @@
 """Targets read from prompts: what a grammar writes is read back, what is in doubt is refused."""
 
+import contextlib
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -129,6 +132,20 @@ def test_nouns_are_inflected_there_and_back(noun):
         ("three dogs on a table and two chairs", ["3 dog", "2 chair"]),
         ("cups of tea: 4", ["4 cup of tea"]),
         ("A painting", ["1 painting"]),
+        ("two red circles, no blue squares", ["2 red circle", "0 blue square"]),
+        ("two cats but no dog", ["2 cat", "0 dog"]),
+        ("two cats and no dogs", ["2 cat", "0 dog"]),
+        ("two cats without dogs", ["2 cat", "0 dog"]),
+        ("two cats without any dogs", ["2 cat", "0 dog"]),
+        ("a photo without people", ["0 person"]),
+        ("a cat without a tail and two dogs", ["1 cat", "0 tail", "2 dog"]),
+        ("Without text, three apples", ["0 text", "3 apple"]),
+        ("a street without cars or people", ["1 street", "0 car", "0 person"]),
+        ("no dogs, or cats, two cows", ["0 dog", "2 cow"]),
+        ("no dogs nor cats", ["0 dog", "0 cat"]),
+        ("two cats without looking up", ["2 cat"]),
+        ("a beach without flying birds", ["1 beach", "0 flying bird"]),
+        ("'two' \"dogs\", (three) [cats!", ["2 dog", "3 cat"]),
     ],
 )
 def test_forms_beyond_the_grammar(text, expected):
@@ -141,6 +158,10 @@ def test_forms_beyond_the_grammar(text, expected):
         ("", "no number"),
         ("dogs on a table", "no number"),
         ("three apples and dogs", "'dogs' after 'and' has no count"),
+        ("two cats without two dogs", "'without two' asks for none"),
+        ("of a dog", "no number"),
+        ("two cats without", "'without' asks for none"),
+        ("two dogs without dogs", "'dog' is counted twice"),
         ("two dogs with a ball", "'with a ball'"),
         ("three dogs on a table and a chair", "'and a chair'"),
         ("two dogs chase cats", "'two dogs chase cats'"),
@@ -178,8 +199,14 @@ def test_a_sign_is_not_dropped(count):
     assert parse_targets("cat: twenty-one")[0].count == 21
 
 
+PIECES = ("of", "a", "without", "or", "no", "two", "dogs", "cat", "photo", "and", ",", "in", "3")
+
+
 @settings(deadline=None)
-@given(st.text(alphabet="abno 123,.:and\nthreedogsa-", max_size=60))
+@given(
+    st.text(alphabet="abno 123,.:and\nthreedogsa-", max_size=60)
+    | st.lists(st.sampled_from(PIECES)).map(" ".join)
+)
 def test_any_text_is_read_or_refused(text):
     try:
         targets = parse_targets(text)
@@ -187,3 +214,67 @@ def test_any_text_is_read_or_refused(text):
         return
     assert targets
     assert all(0 <= t.count <= MOST and t.name and t.plural for t in targets)
+
+
+HOSTILE = {
+    "spaces before a word": ("cat: 1\na", " ", "b"),
+    "spaces": ("", " ", "a"),
+    "quotes in a word": ("a cat x", "'", "x"),
+    "quotes": ("", "'", ""),
+    "brackets and quotes": ("a cat x", "')", "x"),
+    "brackets": ("two cats ", "(", " x"),
+    "full stops": ("a cat x", ".", "x"),
+    "commas": ("", ",", ""),
+    "semicolons": ("two cats", "; ", ""),
+    "digits": ("", "1", " cats"),
+    "numbers": ("", "1 ", "cats"),
+    "signs": ("two cats ", "-", "1"),
+    "hyphens": ("two ", "ty-", "cats"),
+    "rows of one thing": ("", "a: 1\n", ""),
+    "rows with a colon": ("cat: 1\n", ":", ""),
+    "doing": ("a king", " running", ""),
+    "of": ("two cups", " of", ""),
+    "without": ("", "without ", "cats"),
+    "no or": ("no cats", " or cats", ""),
+    "many things": None,
+}
+
+
+def hostile(kind, size):
+    """A text of about that many characters."""
+    if HOSTILE[kind] is None:
+        return "\n".join(f"thing{i:06d}: 1" for i in range(size // 15))
+    before, unit, after = HOSTILE[kind]
+    return before + unit * ((size - len(before) - len(after)) // len(unit)) + after
+
+
+def time_of(text):
+    """Seconds of this thread that reading takes, at least a millisecond."""
+    start = time.thread_time()
+    with contextlib.suppress(ValueError):
+        parse_targets(text)
+    return max(time.thread_time() - start, 1e-3)
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_time_grows_with_the_length_of_a_text_and_not_with_its_square(kind):
+    for power in (15, 16):
+        text, half = hostile(kind, 2**power), hostile(kind, 2 ** (power - 1))
+        least = [float("inf"), float("inf")]
+        for _ in range(4):  # again where other work was in the way; what is quadratic stays 4
+            least = [min(least[0], time_of(half)), min(least[1], time_of(text))]
+            if least[1] <= 3 * least[0]:
+                break
+        assert least[1] <= 3 * least[0]
+
+
+def test_a_text_longer_than_any_list_is_refused_and_messages_stay_short():
+    with pytest.raises(
+        ValueError, match=r"has 65,537 characters, and at most 65,536 are read\. Name"
+    ):
+        parse_targets("a" * 65_537)
+    for kind in HOSTILE:
+        try:
+            parse_targets(hostile(kind, 2**16))
+        except ValueError as error:
+            assert len(str(error)) < 1200  # noqa: PT017 the other end is lawful
