@@ -69,7 +69,10 @@ def baselines() -> list[Method]:
 
 
 def others() -> list[Method]:
-    """The other strategies, and RBF as published, finished."""
+    """The other strategies, and the published RBF's decisions, finished by 8 steps.
+
+    On the paper's sigmas they draw as published, by Euler-Maruyama; on ours by a fixed q.
+    """
     reference = RolloverBudgetForcing.reference(finish_steps=8)
     paper = Transition(noise_law("rbf_reference"), "euler_maruyama", "vp")
     line = sigmas.uniform(10)

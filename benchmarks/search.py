@@ -1,17 +1,22 @@
 """The comparison of Kim et al. 2025 (arXiv:2503.19385) on the embedded model's two checkpoints.
 
     python scripts/dev.py bench search [--quick] [--json FILE] [--plot FILE] [--parts FOLDER]
+    python scripts/dev.py bench search --parts FOLDER --methods "RBF, published" [--checkpoint base]
 
 `base` is an ordinary flow model: early predictions are blurs. `few_step` is distilled from it, as
 few-step models such as FLUX.1-schnell are: early predictions are pictures. On each: method x
 process at 500 evaluations, and Best-of-N, RBF and our default at 50 to 1000. Held-out hard prompts
 (benchmarks/prompts.json); accuracy is the share of them whose best finished picture is counted
-right. What is done is kept in --parts and not computed again.
+right. What is done is kept in --parts and not computed again, under the weights and the settings:
+--methods runs some of the rows alone, --kept puts together what --parts holds by then.
 
 Processes, 10 steps each as in the paper: the linear ODE; the linear SDE with g = 3 t^2; the SDE
-with g = 3 r^2 in VP time, on the paper's sigmas. SDEs step by the exact transition. Several draws
-of an ODE are one picture, so methods that draw on the way are left with as many plain samples as
-they have chains or particles, as in the paper; those cells come from Best-of-N.
+with g = 3 r^2 in VP time, on the paper's sigmas. Rows "published" draw by Euler-Maruyama in the
+path's coordinates, as the authors' code does; the others by the exact transition of the same SDE.
+The two are not the same noise: of the last transition of the VP SDE's list the fresh noise is .47
+of the state's where the exact transition's is .33. Several draws of an ODE are one picture, so
+methods that draw on the way are left with as many plain samples as they have chains or particles,
+as in the paper; those cells come from Best-of-N.
 """
 
 from __future__ import annotations
@@ -20,13 +25,14 @@ import argparse
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from devtools.pack import load_pack
 
@@ -40,13 +46,13 @@ from flowsearch.demo.network import CHECKPOINTS  # noqa: E402
 from flowsearch.demo.prompt import parse  # noqa: E402
 from flowsearch.rewards.shape_fidelity import ShapeFidelity  # noqa: E402
 from flowsearch.samplers import sigmas  # noqa: E402
-from flowsearch.samplers.noise_law import noise_law  # noqa: E402
+from flowsearch.samplers.noise_law import NoiseLaw, noise_law  # noqa: E402
 from flowsearch.samplers.search import (  # noqa: E402
     STRATEGIES,
     BestOfN,
     ZeroOrderSearch,
 )
-from flowsearch.samplers.search.published import published  # noqa: E402
+from flowsearch.samplers.search.published import VP_SDE, published  # noqa: E402
 from flowsearch.samplers.transition import ODE, Transition  # noqa: E402
 
 PROMPTS = Path(__file__).with_name("prompts.json")
@@ -61,6 +67,7 @@ BLOCK = 8
 
 SAMPLES = "Best-of-N, 10 steps"
 RBF = "RBF, finished"
+PUBLISHED = "RBF, published"
 OURS = "default"
 DEFAULT: Any = STRATEGIES["evolutionary"]()
 """Anytime: its smaller budgets are prefixes of its largest."""
@@ -88,24 +95,38 @@ class Run:
     budgets: tuple[int, ...] = (AT,)
 
 
-def linear_sde() -> Transition:
-    """The exact transition of g = 3 t^2 on the linear path: k = g^2 / 2 (1 - t) / t."""
-    points = [(t, 4.5 * t**3 * (1.0 - t)) for t in np.linspace(0.0, 1.0, 65).tolist()]
-    return Transition(noise_law("curve", points=points, interpolation="monotone_cubic"))
+def linear_sde(panels: int = 64) -> NoiseLaw:
+    """The law of g = 3 t^2 on the linear path: k = g^2 / 2 (1 - t) / t, by a curve."""
+    points = [(t, 4.5 * t**3 * (1.0 - t)) for t in np.linspace(0.0, 1.0, panels + 1).tolist()]
+    return noise_law("curve", points=points, interpolation="monotone_cubic")
 
 
-PROCESSES: dict[str, tuple[list[float], Transition]] = {
+Process = tuple[list[float], Transition]
+PROCESSES: dict[str, Process] = {
     ODE_: (sigmas.uniform(STEPS), ODE),
-    LINEAR: (sigmas.uniform(STEPS), linear_sde()),
+    LINEAR: (sigmas.uniform(STEPS), Transition(linear_sde())),
     VP: (sigmas.rbf_reference(STEPS), Transition(noise_law("rbf_reference"))),
 }
+"""Drawn by the exact transition."""
+
+# Euler-Maruyama takes g at its first sigma, 1, from the slope of the curve there
+_EULER_MARUYAMA = {
+    LINEAR: Transition(linear_sde(1024), "euler_maruyama", "linear"),
+    VP: VP_SDE,
+}
+AS_PUBLISHED: dict[str, Process] = {
+    name: (PROCESSES[name][0], transition) for name, transition in _EULER_MARUYAMA.items()
+}
+"""The same SDEs on the same sigmas, drawn as the authors' code draws."""
+
+NOISES = {"exact": "exact", "euler_maruyama": "Euler-Maruyama"}
 
 
 def on_the_way() -> dict[str, tuple[Any, int]]:
     """The methods that draw on the way, as the paper ran them: settings and chains.
 
     All but the published RBF are finished by ODE steps, where the paper puts out the prediction at
-    the last sigma, and end when the target is reached.
+    the last sigma, and end when the target is reached. See AS_PUBLISHED for its noise.
     """
 
     def finished(method: str) -> tuple[Any, int]:
@@ -117,7 +138,7 @@ def on_the_way() -> dict[str, tuple[Any, int]]:
     rbf = replace(rbf, best_kept=True)
     return {
         RBF: (rbf, chains),
-        "RBF, published": (published("rbf").strategy, chains),
+        PUBLISHED: (published("rbf").strategy, chains),
         "SVDD": finished("svdd"),
         "CoDe": finished("code"),
         "SMC": finished("smc"),
@@ -138,8 +159,9 @@ def runs(checkpoint: str) -> list[Run]:
     own = Method(OURS, DEFAULT, NATURAL[checkpoint][1], prefix=True)
     found = [samples(SAMPLES, line), samples(*NATURAL[checkpoint]), Run(OURS, OWN, own, BUDGETS)]
     for name, (settings, chains) in on_the_way().items():
+        drawn = AS_PUBLISHED if name == PUBLISHED else PROCESSES
         for process in (VP, LINEAR):
-            method = Method(f"{name} on {process}", settings, *PROCESSES[process], chains)
+            method = Method(f"{name} on {process}", settings, *drawn[process], chains)
             is_curve = name == RBF and process == VP
             found.append(Run(name, process, method, BUDGETS[1:] if is_curve else (AT,)))
     found.append(Run("Search over Paths", ODE_, Method("sop", paths, line, ode, row.chains)))
@@ -159,8 +181,8 @@ class Table:
     def __init__(self, checkpoint: str, options: argparse.Namespace, texts: Sequence[str]) -> None:
         self.checkpoint, self.options = checkpoint, options
         file = CHECKPOINTS[checkpoint]
-        self.weights = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
         net = load_net(file, options.device)
+        self.weights = digest_of(net.state_dict())
         self.blocks = [texts[i : i + BLOCK] for i in range(0, len(texts), BLOCK)]
         self.problems = [
             DemoProblem(net, [parse(text) for text in block], options.float32)
@@ -169,11 +191,16 @@ class Table:
         self.held_out: HeldOut = ShapeFidelity().score
         self.parts = Parts(options.parts)
         self.found: dict[tuple[str, str, int], Measured] = {}
+        self.noises: dict[tuple[str, str], str] = {}
 
     def fill(self) -> None:
         """Run everything."""
         cap = max(b for b in BUDGETS if b <= self.options.most)
+        wanted = self.options.methods
         for one in runs(self.checkpoint):
+            if wanted and one.method not in wanted:
+                continue
+            self.noises[one.method, one.process] = noise_of(one)
             budgets = [b for b in one.budgets if b <= cap] or [cap]
             for budget in [max(budgets)] if one.how.prefix else budgets:
                 kept = [self.results(one.how, budget, seed) for seed in range(self.options.seeds)]
@@ -219,8 +246,9 @@ class Table:
         low, high = wilson(found.right)
         return {
             "part": self.checkpoint,
+            "weights": self.weights,
             "method": method,
-            "process": process,
+            "process": ", ".join(filter(None, [process, self.noises.get((method, process))])),
             "budget": budget,
             "accuracy": float(found.right.mean()),
             "95 %": f"{low:.2f} to {high:.2f}",
@@ -245,6 +273,9 @@ class Table:
             line: dict[str, Any] = {
                 "part": f"{self.checkpoint}, {budget} evaluations",
                 "method": method,
+                "noise": ", ".join(
+                    {self.noises[cell] for cell in self.noises if cell[0] == method} - {""}
+                ),
             }
             for process in (*PROCESSES, OWN):
                 cell = self.found.get((method, process, budget))
@@ -252,6 +283,19 @@ class Table:
                 line[process] = text
             lines.append(line)
         return lines
+
+
+def noise_of(one: Run) -> str:
+    """How what runs on an SDE draws; nothing for an ODE, and for our own settings."""
+    return NOISES[one.how.transition.method] if one.process in AS_PUBLISHED else ""
+
+
+def digest_of(weights: Mapping[str, Tensor]) -> str:
+    """Name weights, whatever file they came from."""
+    found = hashlib.sha256()
+    for name, value in sorted(weights.items()):
+        found.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()[:12]
 
 
 def wilson(right: np.ndarray) -> tuple[float, float]:
@@ -329,6 +373,10 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--seeds", type=int, default=3 if torch.cuda.is_available() else 1)
     parser.add_argument("--rows", type=int, default=32, help="rows in one call of the model")
+    known = {one.method: None for checkpoint in CHECKPOINTS for one in runs(checkpoint)}
+    parser.add_argument(
+        "--methods", nargs="+", choices=known, metavar="METHOD", help=", ".join(known)
+    )
     parser.add_argument("--float32", action="store_true", help="run the network in float32")
     options = parser.parse_args()
     if options.quick:

@@ -1,7 +1,9 @@
 """The published settings of each method run, spend their budget, and decide as described."""
 
+import importlib
 import json
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from toy import Toy
@@ -92,3 +94,25 @@ def test_settings_survive_json(name):
 def test_an_unknown_name_is_refused():
     with pytest.raises(ValueError, match="nothing published as 'beam'; choose one of: best_of_n"):
         published("beam")
+
+
+def test_the_benchmark_draws_with_the_noise_that_its_rows_name(monkeypatch):
+    """Of the last transition's result the published code draws .47 anew, the exact one .33."""
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "benchmarks"))
+    bench = importlib.import_module("search")
+    for checkpoint in ("base", "few_step"):
+        rows = {(one.method, one.process): one for one in bench.runs(checkpoint)}
+
+        def fresh(name, process, step, rows=rows):
+            how = rows[name, process].how
+            return how.transition.coefficients(*how.sigmas[step : step + 2]).weight_z
+
+        noises = {name: bench.noise_of(rows[name, bench.VP]) for name in bench.on_the_way()}
+        assert noises.pop("RBF, published") == "Euler-Maruyama"
+        assert set(noises.values()) == {"exact"}
+        assert fresh("RBF, published", bench.VP, 8) == pytest.approx(0.473, abs=5e-4)
+        assert {round(fresh(name, bench.VP, 8), 3) for name in noises} == {0.335}
+        # g = 3 t^2 over a step of .1, from pure noise and down to sigma .1
+        first, last = 3 * 0.1**0.5 / 0.9, 3 * 0.2**2 * 0.1**0.5 / 0.1
+        assert fresh("RBF, published", bench.LINEAR, 0) == pytest.approx(first, rel=2e-3)
+        assert fresh("RBF, published", bench.LINEAR, 8) == pytest.approx(last, rel=2e-3)
