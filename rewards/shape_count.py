@@ -23,6 +23,7 @@ from scipy import ndimage  # pyright: ignore[reportMissingTypeStubs]
 from torch import Tensor
 
 from .base import RewardSpec, check_images
+from .long_text import check_length, shown
 
 __all__ = [
     "COLOURS",
@@ -74,31 +75,33 @@ SMALLEST = 14.0
 def parse_groups(text: str) -> tuple[Group, ...]:
     """Read "three red circles and two blue squares", or one "red circle: 3" a line.
 
-        text  = "" | group (("," | "and" | newline) group) ...
-        group = count colour shape | colour shape ":" count
+        text  = "" | group (("," | "and" | "but" | newline) group) ...
+        group = count colour shape | "without" ["any"] colour shape | colour shape ":" count
 
     Args:
-        text: Counts as words (zero to twelve, a, an) or digits; shapes singular or plural.
+        text: Counts as words (no, zero to twelve, a, an) or digits; shapes singular or plural.
 
     Returns:
-        The groups in order; none for an empty text.
+        The groups in order; none for an empty text. "no" and "without" are a count of 0.
 
     Raises:
-        ValueError: A word or the form is not understood, or a colour and shape come twice; the
-            message names it and lists what is known.
+        ValueError: A word or the form is not understood, a colour and shape come twice, or the
+            text is longer than any prompt; the message names it and lists what is known.
     """
+    check_length(text, "shapes to count", "Name each colour and shape once.")
     known = (
-        "Write groups joined by 'and' or commas, each a count (zero to twelve, or digits), a "
+        "Write groups joined by 'and' or commas, each a count (no, zero to twelve, or digits), a "
         f"colour ({', '.join(COLOURS)}) and a shape ({', '.join(SHAPES)}), for example 'three "
         "red circles and two blue squares'."
     )
     groups: list[Group] = []
-    for part in filter(str.strip, re.split(r",|;|\n|\band\b", text.lower())):
+    written = re.sub(r"\bwithout\b(?:\s+any\b)?", ", no ", text.lower())
+    for part in filter(str.strip, re.split(r",|;|\n|\band\b|\bbut\b", written)):
         words = part.replace(":", " : ").split()
         if len(words) == 4 and words[2] == ":":
             words = [words[3], *words[:2]]
         if len(words) != 3:
-            raise ValueError(f"'{part.strip()}' is not a count, a colour and a shape. {known}")
+            raise ValueError(f"'{shown(part)}' is not a count, a colour and a shape. {known}")
         count, colour, shape = words[0], words[1], words[2].removesuffix("s")
         number = _number(count)
         unknown = [
@@ -111,15 +114,17 @@ def parse_groups(text: str) -> tuple[Group, ...]:
             if not is_known
         ]
         if number is None or unknown:
-            raise ValueError(f"'{unknown[0]}' in '{part.strip()}' is not known. {known}")
+            raise ValueError(f"'{shown(unknown[0])}' in '{shown(part)}' is not known. {known}")
         if any((colour, shape) == group[1:] for group in groups):
-            raise ValueError(f"{colour} {shape}s are named twice in '{text.strip()}'. {known}")
+            raise ValueError(f"{colour} {shape}s are named twice in '{shown(text)}'. {known}")
         groups.append((number, colour, shape))
     return tuple(groups)
 
 
 def _number(word: str) -> int | None:
-    """The number a word or digits stand for, None when it is none."""
+    """The number a word or digits stand for, None when it stands for no number."""
+    if word == "no":
+        return 0
     if word in ("a", "an"):
         return 1
     if word.isascii() and word.isdigit() and len(word) <= 3:

@@ -35,8 +35,8 @@ class ShapeCountReward(io.ComfyNode):
                     dynamic_prompts=False,
                     tooltip=(
                         "What should be counted, in the words of the demo model's prompt: counts, "
-                        "colours and shapes. Anything that is not named should not be there. Empty "
-                        "wants an empty picture."
+                        "colours and shapes, 'no blue squares' too. Anything that is not named "
+                        "should not be there. Empty wants an empty picture."
                     ),
                 ),
                 io.String.Input(

@@ -111,10 +111,38 @@ def test_both_forms_of_the_language_mean_the_same():
         assert parse_groups(text) == expected
 
 
+def test_what_should_not_be_there_is_a_count_of_0():
+    expected = ((2, "red", "circle"), (0, "blue", "square"))
+    for text in (
+        "two red circles, no blue squares",
+        "two red circles and no blue square",
+        "two red circles but no blue squares",
+        "two red circles without blue squares",
+        "two red circles without any blue squares",
+        "two red circles, zero blue squares",
+        "red circle: 2\nblue square: no",
+    ):
+        assert parse_groups(text) == demo_prompt.parse(text) == expected
+    picture = draw(Scene(((2, "red", "circle"), (1, "blue", "square"))), np.random.default_rng(6))
+    reward = ShapeCount.from_groups(expected)
+    assert reward.score(torch.from_numpy(picture)[None]).item() == -1
+
+
+def test_the_demo_model_is_told_only_of_what_should_be_there():
+    plain = demo_prompt.encode(demo_prompt.parse("two red circles and a green square"))
+    asked = (
+        "no blue squares, two red circles, a green square without yellow circles, no red squares"
+    )
+    assert torch.equal(demo_prompt.encode(demo_prompt.parse(asked)), plain)
+    assert not demo_prompt.encode(demo_prompt.parse("no blue squares")).any()
+
+
 def test_describe_and_parse_are_inverse():
     rng = np.random.default_rng(3)
-    for _ in range(300):
+    for number in range(300):
         groups = random_scene(rng).groups
+        named = {group[1:] for group in groups}
+        groups += ((0, "red", "circle"),) * (number % 3 == 0 and ("red", "circle") not in named)
         assert demo_prompt.parse(demo_prompt.describe(groups)) == groups
 
 
