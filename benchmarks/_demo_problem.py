@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from flowsearch.demo.network import CHECKPOINTS, SceneNet
 from flowsearch.demo.prompt import Group, encode
+from flowsearch.demo.weights import read_weights
 from flowsearch.rewards.shape_count import ShapeCount
 from flowsearch.samplers.noise import digest, keyed_normal
 from flowsearch.samplers.search import Scores, State, Whole
@@ -38,7 +38,7 @@ def load_net(path: Path = CHECKPOINTS["base"], device: str = "cpu") -> SceneNet:
         The network.
     """
     net = SceneNet()
-    net.load_state_dict({name: value.float() for name, value in load_file(path).items()})
+    net.load_state_dict(read_weights(path))
     return net.eval().to(device, memory_format=torch.channels_last)
 
 

@@ -20,12 +20,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from .network import CHECKPOINTS, SPREAD, SceneNet
 from .training import Training, cosine
 from .trajectories import CHUNK, TIMES, Trajectories
+from .weights import read_weights, save_difference
 
 __all__ = ["main", "states_at"]
 
@@ -117,7 +117,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     rng = np.random.default_rng(options.seed)
     device = torch.device(options.device)
-    base = {name: value.float() for name, value in load_file(CHECKPOINTS["base"]).items()}
+    base = read_weights(CHECKPOINTS["base"])
     teacher, net = SceneNet(), SceneNet()
     for model in (teacher, net):
         model.load_state_dict(base)
@@ -128,7 +128,7 @@ def main() -> None:
         options.every,
         options.chunks,
     )
-    training = Training(net, 0.995, options.out, 50)
+    training = Training(net, 0.995, options.out, 50, save_difference)
     last = options.stop or options.steps
     for step in range(last):
         huber = HUBER[0] * (HUBER[1] / HUBER[0]) ** min(1.0, 2 * step / options.steps)

@@ -20,6 +20,7 @@ from .network import CHECKPOINTS, CONFIG, SPREAD, Attention, Block, SceneNet
 from .prompt import encode
 from .scene import draw, random_scene
 from .training import Training, cosine
+from .weights import save_planes
 
 __all__ = ["batch", "main"]
 
@@ -82,7 +83,7 @@ def main() -> None:
         if last:
             torch.nn.init.zeros_(getattr(module, last).weight)
             torch.nn.init.zeros_(getattr(module, last).bias)
-    training = Training(net, 0.9985, options.out, 100)
+    training = Training(net, 0.9985, options.out, 100, save_planes)
     last = options.stop or options.steps
     for step in range(last):
         x0, context = batch(rng, options.batch)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from .network import SceneNet
@@ -30,10 +30,18 @@ class Training:
         keep: Share of the average that an update keeps, once warm.
         out: Weights file; the log goes beside it, as JSON.
         every: Updates a line of the log.
+        write: What writes weights into the file.
     """
 
-    def __init__(self, net: SceneNet, keep: float, out: Path, every: int) -> None:
-        self.net, self.keep, self.out, self.every = net, keep, out, every
+    def __init__(
+        self,
+        net: SceneNet,
+        keep: float,
+        out: Path,
+        every: int,
+        write: Callable[[Path, Mapping[str, Tensor]], None],
+    ) -> None:
+        self.net, self.keep, self.out, self.every, self.write = net, keep, out, every, write
         self.average = {name: p.detach().clone() for name, p in net.named_parameters()}
         self.optimizer = torch.optim.AdamW(
             net.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=0.01
@@ -68,7 +76,6 @@ class Training:
             self.window = 0.0
 
     def save(self) -> None:
-        """Write the average, in half precision, and the log."""
-        half = {name: p.half().contiguous().cpu() for name, p in self.average.items()}
-        save_file(half, self.out)
+        """Write the average and the log."""
+        self.write(self.out, self.average)
         self.out.with_suffix(".json").write_text(json.dumps(self.log))

@@ -10,12 +10,12 @@ import comfy.model_management
 import comfy.model_patcher
 import comfy.sd
 import comfy.supported_models_base
-import comfy.utils
 import torch
 from comfy_api.latest import io
 
 from ..demo.network import CHECKPOINTS, CONFIG, SceneNet
 from ..demo.prompt import encode, parse
+from ..demo.weights import read_weights
 from .sockets import CATEGORY_DEMO
 
 __all__ = ["NODES", "LoadDemo", "load_demo"]
@@ -100,9 +100,7 @@ def load_demo(
     model = comfy.model_base.BaseModel(
         DemoConfig(), comfy.model_base.ModelType.FLOW, device=offload, unet_model=network
     )
-    half: Any = comfy.utils.load_torch_file(str(file))
-    weights = {name: value.float() for name, value in half.items()}
-    missing, unexpected = model.diffusion_model.load_state_dict(weights, strict=False)
+    missing, unexpected = model.diffusion_model.load_state_dict(read_weights(file), strict=False)
     if missing or unexpected:
         raise ValueError(
             f"{file.name} does not fit the network (missing {missing[:3]}, unexpected "

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from flowsearch.demo.network import CHECKPOINTS, SceneNet
 from flowsearch.demo.prompt import encode, parse
+from flowsearch.demo.weights import read_weights
 from flowsearch.rewards.shape_count import ShapeCount
 from flowsearch.samplers.noise import keyed_normal
 from flowsearch.samplers.transition import ODE, step
@@ -25,8 +25,7 @@ EACH = 16
 def correlations(checkpoint: str) -> dict[float, float]:
     """Correlation, within a prompt, of a prediction's reward with the finished picture's."""
     net = SceneNet().eval().to(memory_format=torch.channels_last)
-    weights = load_file(CHECKPOINTS[checkpoint])
-    net.load_state_dict({name: value.float() for name, value in weights.items()})
+    net.load_state_dict(read_weights(CHECKPOINTS[checkpoint]))
     texts = json.loads(PROMPTS.read_text(encoding="utf-8"))["easy"][:6]
     early: dict[float, list[torch.Tensor]] = {s: [] for s in SIGMAS[:-1]}
     finished: list[torch.Tensor] = []
