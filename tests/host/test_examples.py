@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from flowsearch.rewards.shape_count import ShapeCount, parse_groups
+from flowsearch.rewards.shape_count import ShapeCount, count_shapes, parse_groups
 from flowsearch.rewards.shape_fidelity import ShapeFidelity
 
 EXAMPLES = sorted(
@@ -112,6 +112,22 @@ def test_an_upscale_with_a_search_is_better_than_without(server):
     assert plain.shape == found.shape == (1, 96, 96, 3)
     assert reward.score(plain).item() < reward.score(found).item() == 0.0
     assert ShapeFidelity().score(found).item() > ShapeFidelity().score(plain).item()
+
+
+def test_what_the_model_is_asked_for_is_taken_out_again_by_a_reward(server):
+    workflow = read("02_concept_erasure")
+    for node in ("6", "10"):
+        workflow[node]["inputs"]["seed"] += 1
+    outputs = server.run(workflow)
+    plain, found = (
+        picture(server, outputs[node_titled("02_concept_erasure", title)]["images"][0])[None]
+        for title in ("Without the search", "With the search")
+    )
+    assert count_shapes(plain[0].numpy())["blue", "square"] > 0
+    assert count_shapes(found[0].numpy()) == {("red", "circle"): 2}
+    wanted = parse_groups(workflow["5"]["inputs"]["prompt"])
+    assert wanted == ((2, "red", "circle"), (0, "blue", "square"))
+    assert ShapeCount.from_groups(wanted).score(found).item() == 0.0
 
 
 def test_the_replayed_winner_is_the_winner_and_another_prompt_keeps_its_places(server):
