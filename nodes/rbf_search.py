@@ -125,7 +125,7 @@ def _published(
     return Run(
         schedule("rbf_reference", levels, 1.0, 1.0, 0.0, scheduler, model),
         VP_SDE,
-        StrategyChoice(row.strategy, row.chains),
+        StrategyChoice(row.strategy, row.chains, published=row),
         (f"published brings its own {levels} noise levels and rules; not used: {unused}",),
     )
 

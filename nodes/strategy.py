@@ -157,8 +157,9 @@ class Choice:
     widgets: dict[str, Widget]
 
 
-def _reference(pool: int = 25, finish_steps: int | None = 1) -> RolloverBudgetForcing:
-    return replace(RolloverBudgetForcing.reference(finish_steps), pool=pool)
+def _reference(pool: int = 25, finish_steps: int | None = 1) -> Published:
+    strategy = replace(RolloverBudgetForcing.reference(finish_steps), pool=pool)
+    return replace(published("rbf", finish_steps), strategy=strategy)
 
 
 _THRESHOLD = partial(RolloverBudgetForcing, accept="threshold")
@@ -167,7 +168,7 @@ _PUBLISHED = SimpleNamespace(method=PUBLISHED[0], finish_steps=1)
 CHOICES: dict[str, Choice] = {
     "evolutionary": Choice(EvolutionarySearch, EvolutionarySearch(), widgets.EVOLUTIONARY),
     "rbf": Choice(RolloverBudgetForcing, RolloverBudgetForcing(), RBF),
-    "rbf_reference": Choice(_reference, _reference(), REFERENCE),
+    "rbf_reference": Choice(_reference, SimpleNamespace(pool=25, finish_steps=1), REFERENCE),
     "best_of_n": Choice(BestOfN, BestOfN(), widgets.BEST_OF_N),
     "svdd": Choice(SVDD, SVDD(), widgets.SVDD),
     "code": Choice(CoDe, CoDe(), widgets.CODE),
@@ -228,10 +229,12 @@ def choice_of(strategy: dict[str, Any], chains: int, rows_per_call: int) -> Stra
         for key, value in strategy.items()
         if key != "strategy" and value is not None  # the host says None for what is left out
     }
-    built = CHOICES[strategy["strategy"]].build(**settings)
-    if isinstance(built, Published):
-        return StrategyChoice(built.strategy, built.chains, rows_per_call)
-    return StrategyChoice(built, chains, rows_per_call)
+    name = strategy["strategy"]
+    built = CHOICES[name].build(**settings)
+    if not isinstance(built, Published):
+        return StrategyChoice(built, chains, rows_per_call)
+    chains = built.chains if name == "published" else chains
+    return StrategyChoice(built.strategy, chains, rows_per_call, built)
 
 
 class Strategy(io.ComfyNode):

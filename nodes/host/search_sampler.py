@@ -29,6 +29,7 @@ from ...samplers.search import (
     Whole,
 )
 from ...samplers.search.events import Event
+from ...samplers.search.published import Published, departures
 from ...samplers.transition import Transition
 from ..field import reads_sigmas
 from ..flow_sampler import FlowSampler
@@ -58,11 +59,13 @@ class StrategyChoice:
         strategy: The search's settings.
         chains: Independent chains an item.
         rows_per_call: Candidates in one call of the model; 0 asks the free memory.
+        published: What the strategy was run with where it follows a publication, else None.
     """
 
     strategy: Strategy
     chains: int = 1
     rows_per_call: int = 0
+    published: Published | None = None
 
 
 def limits(
@@ -214,6 +217,9 @@ class SearchSampler(Sampler):
             checkpoint_seconds=self.checkpoint_seconds,
         )
         search.notes += self.notes
+        if choice.published is not None:
+            told = (problem.linear_sigmas, transition, choice.chains)
+            search.notes += filter(None, [departures(choice.published, *told)])
         search.notes += self.judge.notes(shape[1:], packed_shapes(guider))
         if mixing:
             search.notes.append(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ..transition import ODE, Transition, fixed_q
 from .protocol import Move, Node, Spec, Whole
-from .settings import Settings
+from .settings import ONE_PICTURE, Settings
 
 __all__ = ["CLOSE", "Moves", "Stepwise", "affordable", "best_of", "price", "score_of", "walk"]
 
@@ -176,8 +176,4 @@ class Stepwise(Settings):
 
     def refuse_odes(self, holds: bool) -> None:
         """Raise unless there is noise to choose from."""
-        self.require(
-            holds,
-            "several draws of an ODE are one picture: where this search compares draws, the "
-            "transition keeps all of its noise (q = 1); choose a q below 1 or a stochastic sampler",
-        )
+        self.require(holds, ONE_PICTURE.format(where="where this search compares draws,"))

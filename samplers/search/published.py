@@ -7,22 +7,24 @@ up the run. Our engine differs in two ways that help every method: identical dra
 again, and what that saves is spent on a further pass.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..noise_law import noise_law
-from ..transition import Transition
+from ..sigmas import rbf_reference, uniform
+from ..transition import ODE, Transition
 from .greedy import SVDD, BestOfN, CoDe
-from .protocol import Strategy
+from .protocol import Strategy, Whole
 from .rollover import RolloverBudgetForcing
 from .search_over_paths import SearchOverPaths
 from .smc import SequentialMonteCarlo
 
-__all__ = ["PUBLISHED", "VP_SDE", "Published", "published"]
+__all__ = ["PUBLISHED", "VP_SDE", "Published", "departures", "published"]
 
 EVALUATIONS = 500
 STEPS = 10
-# how every method but the two of the ODE draws; its sigmas are samplers.sigmas.rbf_reference(STEPS)
+_CLOSE = 1e-5  # the host holds sigmas in float32
 VP_SDE = Transition(noise_law("rbf_reference"), "euler_maruyama", "vp")
 _AS_PUBLISHED: dict[str, Any] = {"plain": False, "target_stop": False}
 _ON_THE_WAY: dict[str, Any] = {**_AS_PUBLISHED, "q": None, "sigma_low": 0.0, "score_below": 1.0}
@@ -39,6 +41,7 @@ class Published:
         steps: Steps of one sample.
         stochastic: Whether the connected sampler must be one that adds noise (linear or VP SDE);
             otherwise the ODE.
+        name: Key of PUBLISHED.
     """
 
     strategy: Strategy
@@ -46,6 +49,16 @@ class Published:
     evaluations: int = EVALUATIONS
     steps: int = STEPS
     stochastic: bool = True
+    name: str = ""
+
+    @property
+    def transition(self) -> Transition:
+        """The sampler that it was run with."""
+        return VP_SDE if self.stochastic else ODE
+
+    def levels(self, steps: int) -> list[float]:
+        """Return the sigmas that it was run on, for a number of steps."""
+        return rbf_reference(steps) if self.stochastic else uniform(steps)
 
 
 def published(method: str, finish_steps: int | None = 1) -> Published:
@@ -64,7 +77,41 @@ def published(method: str, finish_steps: int | None = 1) -> Published:
     """
     if method not in PUBLISHED:
         raise ValueError(f"nothing published as {method!r}; choose one of: {', '.join(PUBLISHED)}")
-    return _rows(finish_steps)[method]
+    return replace(_rows(finish_steps)[method], name=method)
+
+
+def departures(
+    row: Published, sigmas: Sequence[float], transition: Transition | Whole, chains: int
+) -> str:
+    """Say in what a run is not the published one, besides its budget and its model.
+
+    Args:
+        row: The method as it was run.
+        sigmas: The run's.
+        transition: Of the run's sampler.
+        chains: The run's.
+
+    Returns:
+        A sentence; empty if it draws, descends and branches as published.
+    """
+    found: list[str] = []
+    euler = isinstance(transition, Whole) and transition.name == "euler" and not row.stochastic
+    if transition != row.transition and not euler:
+        found.append(f"draws by {_told(transition)} (published: {_told(row.transition)})")
+    levels = row.levels(len(sigmas) - 1)
+    if any(abs(s - level) > _CLOSE for s, level in zip(sigmas, levels, strict=True)):
+        name = "rbf_reference" if row.stochastic else "linear"
+        found.append(f"other noise levels than Flow Sigmas {name}")
+    if chains != row.chains:
+        found.append(f"chains {chains} (published: {row.chains})")
+    return f"not {row.name} as published: {'; '.join(found)}" if found else ""
+
+
+def _told(transition: Transition | Whole) -> str:
+    if isinstance(transition, Whole):
+        return transition.name
+    on = f" on {transition.interpolant}" if transition.method == "euler_maruyama" else ""
+    return f"{transition.method}{on}, noise law {transition.law.name}"
 
 
 def _rows(finish_steps: int | None) -> dict[str, Published]:

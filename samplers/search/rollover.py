@@ -22,7 +22,7 @@ from typing import ClassVar
 
 from ..transition import ODE, Transition, fixed_q
 from .protocol import Move, Node, Spec, Stop, Whole
-from .settings import Settings
+from .settings import ONE_PICTURE, Settings
 
 __all__ = ["ACCEPT", "BASELINE", "EXHAUSTED", "RolloverBudgetForcing"]
 
@@ -181,8 +181,7 @@ class RolloverBudgetForcing(Settings):
             where = f"from sigma {sigmas[i]:.4g} to {sigmas[i + 1]:.4g}"
             self.require(
                 q != 1.0 or self.draws == 1,
-                f"several draws of an ODE are one picture: the transition {where} keeps all of its "
-                "noise (q = 1); choose a q below 1 or a stochastic sampler",
+                ONE_PICTURE.format(where=where),
             )
             self.require(
                 q != 0.0,
@@ -286,7 +285,8 @@ class _Pass:
             settings.require(
                 self.quota > 0,
                 f"the published quota is int(({self.allowance} - {count}) / steps) = 0 draws a "
-                "step; raise the budget, lower the pool, or use safe_quotas",
+                f"step; raise the budget to {len(self.spec.sigmas) - 1 + count} evaluations for "
+                "each chain, lower the pool, or use rbf (RBF Search: adaptive), which fits any",
             )
 
     def _pool(self, count: int) -> Generator[list[Move], list[Node], None]:

@@ -4,7 +4,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, TypeVar
 
-__all__ = ["Settings"]
+__all__ = ["ONE_PICTURE", "Settings"]
+
+ONE_PICTURE = (
+    "several draws of an ODE are one picture: {where} the transition keeps all of its noise (q = "
+    "1). Give the strategy a q of its own, such as 0.85; or take Reward Search (Advanced) and "
+    "connect a Stochastic Flow Sampler to it; or, for RBF as published, RBF Search with rbf set to "
+    "published"
+)
 
 _S = TypeVar("_S", bound="Settings")
 

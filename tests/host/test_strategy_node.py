@@ -52,7 +52,7 @@ def test_the_ends_of_every_widget_are_accepted_or_refused_with_a_sentence(name):
 def test_a_published_method_has_its_own_chains(method):
     row = published(method, 4)
     built = choice_of({"strategy": "published", "method": method, "finish_steps": 4}, 7, 5)
-    assert built == StrategyChoice(row.strategy, row.chains, 5)
+    assert built == StrategyChoice(row.strategy, row.chains, 5, row)
 
 
 @pytest.mark.parametrize("name", sorted(PER_STEP | {"evolutionary", "zero_order", "best_of_n"}))
