@@ -24,6 +24,7 @@ class Weights:
         size: Bytes, 0 where it is not known.
         sha256: Digest of the file, empty where it is not known.
         url: Direct address of the file, for the host's own dialog; empty for a folder.
+        folder: Folder of the models directory that it goes into.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Weights:
     size: int = 0
     sha256: str = ""
     url: str = ""
+    folder: str = FOLDER
 
 
 def missing(name: str, folder: str, known: Weights | None) -> str:

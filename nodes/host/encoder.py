@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ...rewards import transformers_encoder
 from ...rewards.aesthetic import AestheticHead, head_from
+from ...rewards.clip_pairs import advice
 from ...rewards.encoder import Encoder, ImageEncoder, TextEncoder, Tokens, cut_off
 from ...rewards.preprocess import DINOV2_224, Patches, Preprocess
 from .reward_files import read, stamp
@@ -90,7 +91,10 @@ def _images(clip_vision: Any) -> ImageEncoder:
     if kind == "clip_vision_model":
         projection = clip_vision.model.visual_projection
         if not isinstance(projection, torch.nn.Linear):
-            raise ValueError("This CLIP_VISION has no projection, so its embedding is not CLIP's.")
+            raise ValueError(
+                "This CLIP_VISION has no projection, so its embedding is not CLIP's. These have: "
+                f"{advice()}"
+            )
         _check(projection.weight, "visual_projection", "the CLIP_VISION")
         preprocess, forward = Preprocess(side, side, mean, std), _embedding
         width, family = config["projection_dim"], "clip"
@@ -136,8 +140,8 @@ def _text(clip: Any, images: ImageEncoder) -> TextEncoder:
         raise ValueError(
             f"The CLIP_VISION is of family {images.family} and gives {images.width} numbers; the "
             f"CLIP holds {widths or 'no CLIP text model'}. ViT-L/14 goes with clip_l (768), ViT-H "
-            "with SD 2's (1024), ViT-bigG with clip_g (1280). SigLIP needs a folder by Load "
-            "Reward Encoder."
+            "with SD 2's (1024), ViT-bigG with clip_g (1280); SigLIP needs a folder by Load "
+            f"Reward Encoder. Files that belong together: {advice(images.width)}"
         )
     _check_projection(clip, name, found[name].transformer.text_projection.weight)
     network, tokenizer = found[name], getattr(tokenizers, name)
@@ -176,7 +180,7 @@ def _check_projection(clip: Any, name: str, weight: Tensor) -> None:
     if paths and all(path.suffix == ".safetensors" for path in paths):
         wanted = [weight.shape[0]] * 2
         if not any(_holds(path, wanted) for path in paths):
-            raise ValueError(_without(name, ", ".join(path.name for path in paths)))
+            raise ValueError(_without(name, ", ".join(path.name for path in paths), wanted[0]))
     _check(weight, "text_projection", f"{name} of the CLIP")
 
 
@@ -194,13 +198,14 @@ def _check(weight: Tensor, key: str, whose: str) -> None:
     square = values.ndim == 2 and values.shape[0] == values.shape[1]
     identity = square and torch.equal(values.cpu(), torch.eye(values.shape[0]))
     if not bool(torch.isfinite(values).all()) or bool((rows == 0).any()) or identity:
-        raise ValueError(_without(whose, f"its file ({key})"))
+        raise ValueError(
+            _without(whose, f"its file ({key})", values.shape[0] if values.ndim == 2 else 0)
+        )
 
 
-def _without(whose: str, file: str) -> str:
+def _without(whose: str, file: str, width: int) -> str:
     return (
         f"{whose} has no projection in {file}, so its embedding is not CLIP's: files cut for image "
-        "models leave it out. Load the whole model (for ViT-L/14 model.safetensors of "
-        "https://huggingface.co/openai/clip-vit-large-patch14, which CLIP and CLIP Vision loaders "
-        "both read), or its folder with Load Reward Encoder."
+        "models leave it out. The lightest files that have it, put there under these names (press "
+        f"R in the page): {advice(width)} Or take a folder with Load Reward Encoder."
     )
