@@ -10,33 +10,14 @@ in float64 inside, for data whose D is a closed form, pixel by pixel.
 
 from __future__ import annotations
 
-import os
-import sys
-import tempfile
 from collections.abc import Sequence
 from typing import Any
 
+import _host
 import torch
 from torch import Tensor, nn
 
-
-def _enter_host() -> None:
-    path = os.environ.get("COMFYUI_PATH")
-    if not path:
-        raise SystemExit("COMFYUI_PATH is not set: run this with python scripts/dev.py bench")
-    sys.path.insert(0, path)
-    from comfy.cli_args import args
-
-    args.cpu = True
-    args.base_directory = _BASE.name
-    args.disable_api_nodes = True
-    from comfy.utils import set_progress_bar_enabled
-
-    set_progress_bar_enabled(False)
-
-
-_BASE = tempfile.TemporaryDirectory(prefix="flowsearch-bench-", ignore_cleanup_errors=True)
-_enter_host()
+_host.enter(cpu=True)
 
 import comfy.latent_formats  # noqa: E402
 import comfy.model_base  # noqa: E402

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from devtools import DevError, say
 from devtools.browser import need_browser
+from devtools.bundle import bundled, make_bundle
 from devtools.environment import Place, prepare
 from devtools.pins import DEFAULT_HOST, HOSTS, PYTHON_RANGE, ROOT, cache_root, host_pin
 from devtools.server import has_accelerator, models_config, running_host, serve
@@ -48,6 +49,9 @@ def parser() -> argparse.ArgumentParser:
         default=DEFAULT_HOST,
         help=f"which pinned ComfyUI: {', '.join(HOSTS)} (default {DEFAULT_HOST})",
     )
+    common.add_argument(
+        "--bundle", type=Path, help="use what `dev.py bundle` made, with this Python; no network"
+    )
     top = argparse.ArgumentParser(
         prog="dev.py", description="Develop FlowSearch in the real ComfyUI"
     )
@@ -79,6 +83,10 @@ def parser() -> argparse.ArgumentParser:
     command("models", run_models, "rewrite the committed table of families of models")
     command("workflows", run_workflows, "rewrite example_workflows/api from the editor's files")
     command("soak", run_soak, "what takes longer than a test should: kills, every host version")
+    bundle = command("bundle", run_bundle, "for `bench gpu` and `test --tier gpu` elsewhere")
+    bundle.add_argument("folder", type=Path, help="a new folder, to be carried there")
+    bundle.add_argument("--python", default="3.12", help="release of Python there")
+    bundle.add_argument("--platform", default="manylinux_2_28_x86_64", help="its wheels' tag")
     command("setup", run_setup, "only make the environment and print where it is")
     return top
 
@@ -102,6 +110,8 @@ def place_of(options: argparse.Namespace) -> Place:
     Returns:
         The finished environment.
     """
+    if options.bundle:
+        return bundled(options.bundle.expanduser().resolve())
     if options.comfyui:
         return prepare(Path(options.comfyui).expanduser().resolve())
     return prepare(host_pin(options.host_version))
@@ -228,6 +238,12 @@ def run_soak(options: argparse.Namespace, rest: list[str]) -> int:  # noqa: ARG0
     say("### the host's own tests, without the pack and with it ###")
     worst = max(worst, compare(prepare(host_pin(DEFAULT_HOST))))
     return worst
+
+
+def run_bundle(options: argparse.Namespace, rest: list[str]) -> int:  # noqa: ARG001
+    folder = options.folder.expanduser().resolve()
+    make_bundle(place_of(options), folder, options.python, options.platform)
+    return 0
 
 
 def run_setup(options: argparse.Namespace, rest: list[str]) -> int:  # noqa: ARG001

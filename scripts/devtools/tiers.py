@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from devtools import DevError, say
 from devtools.browser import need_browser
+from devtools.bundle import packages_of
 from devtools.environment import Place, prepare, prepare_packages
 from devtools.pack import ROOT
 from devtools.pins import OLDEST, OLDEST_HOST, host_pin
@@ -94,13 +95,14 @@ def child_environment(place: Place) -> dict[str, str]:
     Returns:
         The current ones, where the host is, and safe import paths.
     """
+    paths = (ROOT / "scripts", packages_of(place.folder))
     return {
         **os.environ,
         "COMFYUI_PATH": str(place.comfyui),
         "PYTHONSAFEPATH": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
         "HF_HUB_OFFLINE": "1",
-        "PYTHONPATH": str(ROOT / "scripts"),
+        "PYTHONPATH": os.pathsep.join(str(path) for path in paths if path.is_dir()),
     }
 
 
