@@ -24,6 +24,9 @@ TORCH = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")
 OLDEST = ("transformers==4.50.3", "huggingface-hub==0.36.0", "tokenizers==0.21.4")
 """The oldest transformers that the host's requirements allow, with what it needs to be that old."""
 
+COMFY_CLI = ("comfy-cli==1.23.0", "pathspec==1.1.1", "semver==3.0.4", "tomlkit==0.15.2")
+"""The registry's command line, with what of its needs the environment has not."""
+
 LAYOUT = 1  # raise it when the folder's contents change shape
 
 

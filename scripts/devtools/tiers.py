@@ -14,7 +14,7 @@ from devtools.browser import need_browser
 from devtools.bundle import packages_of
 from devtools.environment import Place, prepare, prepare_packages
 from devtools.pack import ROOT
-from devtools.pins import OLDEST, OLDEST_HOST, host_pin
+from devtools.pins import COMFY_CLI, OLDEST, OLDEST_HOST, host_pin
 from devtools.server import has_accelerator
 
 NO_TESTS = 5  # pytest's status when it collected nothing
@@ -34,6 +34,10 @@ def _need_browser(_: Place) -> dict[str, str]:
 def _need_oldest(place: Place) -> dict[str, str]:
     paths = (str(prepare_packages(place, OLDEST)), child_environment(place)["PYTHONPATH"])
     return {"PYTHONPATH": os.pathsep.join(paths), "FLOWSEARCH_TRANSFORMERS": OLDEST[0]}
+
+
+def _need_comfy_cli(place: Place) -> dict[str, str]:
+    return {"FLOWSEARCH_COMFY_CLI": str(prepare_packages(place, COMFY_CLI))}
 
 
 def _need_cuda(_: Place) -> dict[str, str]:
@@ -81,6 +85,7 @@ TIERS = (
     Tier("rewards_oldest", "tests/rewards", _need_oldest),
     Tier("host", "tests/host"),
     Tier("host_oldest", "tests/host", host=OLDEST_HOST, chosen=TELLING),
+    Tier("package", "tests/package", _need_comfy_cli),
     Tier("browser", "tests/browser", _need_browser),
     Tier("gpu", "tests/gpu", _need_cuda, optional=True),
 )

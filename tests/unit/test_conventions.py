@@ -1,6 +1,8 @@
 """The table of the conventions page, row by row: derivatives, and noise against score."""
 
+import ast
 import math
+import operator
 
 import pytest
 import torch
@@ -11,6 +13,13 @@ from flowsearch.samplers.noise_law import noise_law
 
 SIGMAS = torch.tensor([0.1, 0.35, 0.5, 0.9], dtype=torch.float64)
 X0, EPS = 0.7, -1.3
+OPERATIONS = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.Pow: operator.pow,
+}
 
 
 def rows():
@@ -22,7 +31,23 @@ def rows():
 def evaluate(expression, **names):
     if expression == "r(VP)":
         return r_from_sigma(VP, names["s"])
-    return eval(expression, {"exp": torch.exp, "sqrt": torch.sqrt}, names) + 0.0 * SIGMAS
+    return arithmetic(ast.parse(expression, mode="eval").body, names) + 0.0 * SIGMAS
+
+
+def arithmetic(node, names):
+    """Value of a parsed formula: names, numbers, + - * / **, exp and sqrt."""
+    match node:
+        case ast.Constant(value=value):
+            return value
+        case ast.Name(id=name):
+            return names[name]
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            return -arithmetic(operand, names)
+        case ast.BinOp(left=left, op=sign, right=right):
+            return OPERATIONS[type(sign)](arithmetic(left, names), arithmetic(right, names))
+        case ast.Call(func=ast.Name(id=name), args=[argument]):
+            return {"exp": torch.exp, "sqrt": torch.sqrt}[name](arithmetic(argument, names))
+    raise ValueError(f"not arithmetic: {ast.unparse(node)}")
 
 
 def state(row, t):
