@@ -26,6 +26,7 @@ from torchvision.ops import batched_nms, box_convert  # pyright: ignore[reportMi
 
 from .detection import Box, boxes_of, coco
 from .holder import Holder
+from .onnx_session import open_session, picture_input, run
 from .preprocess import Preprocess
 
 __all__ = ["OnnxDetector", "OnnxModel", "open_onnx"]
@@ -36,9 +37,15 @@ PACKAGE = (
     "choose a detector that needs none: a folder of Grounding DINO or OWLv2, or a model of the "
     "host's."
 )
+UNKNOWN = (
+    "no detector known here. Export a YOLO model with format=onnx (one input (B, 3, H, W), one "
+    "output), or use FastestDet."
+)
 YOLO_SIZE = 640
 GREY = 114 / 255
 MOST = 300
+CANDIDATES = 30_000
+"""Boxes of a picture, the surest, among which overlaps are looked for; YOLO's own code's number."""
 LONGEST = 1_000_000
 """Characters of a file's class names; Open Images' 601 are 13,000."""
 
@@ -75,6 +82,7 @@ class OnnxModel:
         height: Rows of its input.
         width: Columns of its input.
         batch: Pictures it takes at once.
+        file: Name of the file, for messages.
     """
 
     session: Any
@@ -83,14 +91,16 @@ class OnnxModel:
     height: int
     width: int
     batch: int
+    file: str = "an ONNX file"
 
 
-def open_onnx(path: Path, batch: int = 8) -> OnnxModel:
+def open_onnx(path: Path, batch: int = 8, before: Callable[[], object] = lambda: None) -> OnnxModel:
     """Open a detector's file, on CUDA where the installed onnxruntime has it, else on the CPU.
 
     Args:
         path: A .onnx file.
         batch: Most pictures at once, where the file leaves their number open.
+        before: Called many times a second meanwhile; it may raise, which ends it.
 
     Returns:
         The open file.
@@ -99,41 +109,20 @@ def open_onnx(path: Path, batch: int = 8) -> OnnxModel:
         ModuleNotFoundError: onnxruntime is not installed.
         ValueError: The file cannot be read, or is no detector of a layout known here.
     """
-    try:
-        import onnxruntime  # pyright: ignore[reportMissingTypeStubs]
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(PACKAGE) from error
-    runtime: Any = onnxruntime
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
-    providers = [name for name in wanted if name in runtime.get_available_providers()]
-    try:
-        session = runtime.InferenceSession(str(path), options, providers=providers)
-    except Exception as cause:  # onnxruntime's classes of errors have no common one of their own
-        raise ValueError(
-            f"onnxruntime {runtime.__version__} cannot read {path.name}: it is no ONNX file, was "
-            "cut short, or is newer than this onnxruntime. Get or export it again. What was said: "
-            f"{str(cause).splitlines()[0]}"
-        ) from cause
-    inputs, outputs = session.get_inputs(), session.get_outputs()
-    shape = inputs[0].shape
+    session = open_session(path, PACKAGE, before)
+    entry = picture_input(session, path, UNKNOWN)
+    outputs = session.get_outputs()
     rank = len(outputs[0].shape)
-    if len(inputs) != 1 or len(shape) != 4 or shape[1] != 3 or rank not in (3, 4):
+    if rank not in (3, 4):
         raise ValueError(
-            f"{path.name} takes {[(i.name, i.shape) for i in inputs]} and gives "
-            f"{[(o.name, o.shape) for o in outputs]}; that is no detector known here. Export a "
-            "YOLO model with format=onnx (one input (B, 3, H, W), one output), or use FastestDet."
-        )
-    if inputs[0].type != "tensor(float)":
-        raise ValueError(
-            f"{path.name} takes {inputs[0].type}; float32 is needed. Export it without half=True."
+            f"{path.name} gives {[(o.name, o.shape) for o in outputs[:20]]}; that is {UNKNOWN}"
         )
     metadata = cast("dict[str, str]", session.get_modelmeta().custom_metadata_map)
-    fixed = shape[0] if isinstance(shape[0], int) else batch
-    height, width = (size if isinstance(size, int) else YOLO_SIZE for size in shape[2:])
+    height, width = (size or YOLO_SIZE for size in (entry.height, entry.width))
     kind = FASTESTDET if rank == 4 else YOLO
-    return OnnxModel(session, kind, _names(metadata.get("names"), path), height, width, fixed)
+    most = entry.most(batch, height, width)
+    names = _names(metadata.get("names"), path)
+    return OnnxModel(session, kind, names, height, width, most, path.name)
 
 
 def _names(text: str | None, path: Path) -> tuple[str, ...]:
@@ -160,7 +149,8 @@ class OnnxDetector:
     Args:
         model: The open file.
         threshold: Least confidence, 0 for the family's own.
-        before: Called before each batch; it may raise, which is how a run is cancelled.
+        before: Called before each batch and many times a second while the network runs; it may
+            raise, which is how a run is cancelled.
     """
 
     model: OnnxModel
@@ -183,7 +173,6 @@ class OnnxDetector:
         wanted = torch.tensor([model.names.index(name) for name in names], dtype=torch.long)
         found: list[Sequence[Box]] = []
         for start in range(0, images.shape[0], model.batch):
-            self.before()
             piece = images[start : start + model.batch, ..., :3].detach().movedim(-1, 1)
             for rows in self._run(piece.float().cpu()):
                 keep = torch.isin(rows[:, 5].long(), wanted)
@@ -203,7 +192,12 @@ class OnnxDetector:
         count = y.shape[0]
         if isinstance(entry.shape[0], int) and count < model.batch:
             y = torch.cat([y, y[-1:].expand(model.batch - count, -1, -1, -1)])
-        output = model.session.run(None, {entry.name: y.contiguous().numpy()})[0]
+        feed = {entry.name: y.contiguous().numpy()}
+        output = run(model.session, feed, self.before, model.file)[0]
+        if output.ndim != (4 if model.kind is FASTESTDET else 3) or output.shape[0] < count:
+            raise ValueError(
+                f"{model.file} gave {output.shape} for {y.shape[0]} pictures; that is {UNKNOWN}"
+            )
         rows = model.kind.decode(torch.as_tensor(output)[:count], len(model.names))
         edges = (rows[..., :4] - rows.new_tensor(margin * 2)) / rows.new_tensor(scale * 2)
         most = rows.new_tensor([x.shape[3], x.shape[2]] * 2)
@@ -214,6 +208,9 @@ class OnnxDetector:
 
 def _strongest(rows: Tensor, overlap: float) -> Tensor:
     """Of boxes of one class that overlap, the surest."""
+    rows = rows[rows.isfinite().all(dim=1)]
+    if len(rows) > CANDIDATES:
+        rows = rows[rows[:, 4].topk(CANDIDATES).indices]
     return rows[batched_nms(rows[:, :4], rows[:, 4], rows[:, 5], overlap)[:MOST]]
 
 

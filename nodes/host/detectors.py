@@ -156,8 +156,8 @@ def file_detector(weights: Path, sam: Path | None, threshold: float) -> Detector
                 f"'sam' goes with Grounding DINO and OWLv2 only; {weights.name} needs no masks. "
                 "Set sam to none."
             )
-        opened = kept(("onnx", *stamp(weights)), lambda: open_onnx(weights))
         before = management.throw_exception_if_processing_interrupted
+        opened = kept(("onnx", *stamp(weights)), lambda: open_onnx(weights, before=before))
         return OnnxDetector(opened, threshold, before)
     segment = None if sam is None else _held(sam, load_sam)
     return ZeroShotDetector(*_held(weights, load_zero_shot), threshold, segment)
