@@ -5,6 +5,7 @@ from comfy_api.latest import ComfyExtension, io
 from . import (
     conversion,
     demo,
+    gate,
     inspection,
     inversion,
     likelihood,
@@ -34,6 +35,7 @@ MODULES = (
     inspection,
     rewards,
     scoring,
+    gate,
     demo,
 )
 

@@ -23,7 +23,7 @@ from .host.text import for_page, json_for_page
 from .plot import as_image, font
 from .sockets import CATEGORY_REWARDS, FlowReward
 
-__all__ = ["NODES", "Ranking", "ScoreImages", "labelled", "scored"]
+__all__ = ["NODES", "Ranking", "ScoreImages", "labelled", "ranked", "scored", "shown", "taken"]
 
 CHUNK = 16  # pictures between two looks at the cancel button; networks split them further
 QUANTILES = (0, 5, 25, 50, 75, 95, 100)
@@ -161,6 +161,49 @@ class Ranking:
             lines[0] += f": none reaches {self.at_least:g}, and what comes after is not run"
         # the page may show all in one paragraph
         return ";\n".join([*lines, *best, *(["..."] if count > LISTED else [])])
+
+
+def ranked(images: Tensor, reward: Reward, **how: Any) -> tuple[Tensor, Ranking]:
+    """Score what a node was given.
+
+    Args:
+        images: IMAGE; for a reward of clips the frames of one.
+        reward: FLOW_REWARD.
+        how: See Ranking: keep, at_least, best_first.
+
+    Returns:
+        What the places of the ranking are places of, and the ranking.
+    """
+    spec = spec_of(reward)
+    given = images[None] if spec.domain == "video" and len(images) else images
+    found = scored(given, reward)
+    return given, Ranking(spec.name, found, thing=THINGS[spec.domain], **how)
+
+
+def taken(given: Tensor, places: Sequence[int]) -> Tensor | ExecutionBlocker:
+    """Put out those at some places: the frames of a clip, or pictures as they are.
+
+    Args:
+        given: As ranked.
+        places: Which, in their order; none blocks what comes after, silently.
+
+    Returns:
+        IMAGE, or what the host takes for "do not run".
+    """
+    return given[[*places]].flatten(0, -4) if places else ExecutionBlocker(None)
+
+
+def shown(ranking: Ranking) -> dict[str, tuple[str, ...]]:
+    """Tell of a ranking on the node, and in the history with the table.
+
+    Args:
+        ranking: Any.
+
+    Returns:
+        The node's `ui`.
+    """
+    say(text := ranking.sentences())
+    return {"text": (for_page(text), json_for_page(ranking.table()))}
 
 
 def labelled(images: Tensor, places: Sequence[int], ranking: Ranking, reward: Reward) -> Tensor:
@@ -310,19 +353,18 @@ class ScoreImages(io.ComfyNode):
         Returns:
             IMAGE, FLOAT list, STRING; the text and the table go into the history too.
         """
-        spec, low = spec_of(reward), threshold.get("value")
-        given = images[None] if spec.domain == "video" and len(images) else images
-        found = scored(given, reward)
-        best_first, thing = order == "best_first", THINGS[spec.domain]
-        ranking = Ranking(spec.name, found, keep, low, best_first, thing)
+        how = {
+            "keep": keep,
+            "at_least": threshold.get("value"),
+            "best_first": order == "best_first",
+        }
+        given, ranking = ranked(images, reward, **how)
         kept = ranking.kept()
-        out = labelled(given, kept, ranking, reward) if draw and kept else given[kept]
-        out = out.flatten(0, -4)  # the frames of a clip, or pictures as they are
-        text, table = ranking.sentences(), json.dumps(ranking.table(), indent=1)
-        say(text)
-        image = out if kept else ExecutionBlocker(None)
-        shown = {"text": (for_page(text), json_for_page(ranking.table()))}
-        return io.NodeOutput(image, ranking.values, table, ui=shown)
+        image = taken(given, kept)
+        if draw and kept:
+            image = labelled(given, kept, ranking, reward).flatten(0, -4)
+        table = json.dumps(ranking.table(), indent=1)
+        return io.NodeOutput(image, ranking.values, table, ui=shown(ranking))
 
 
 NODES = [ScoreImages]
