@@ -11,6 +11,7 @@ from typing import Any
 from .engine import ItemOutcome, Outcome, Search, Winner
 from .evolutionary import EvolutionarySearch
 from .greedy import SVDD, BestOfN, CoDe
+from .kept import Unreadable
 from .ledger import Budget, Ledger
 from .protocol import (
     DecodeError,
@@ -60,6 +61,7 @@ __all__ = [
     "Stop",
     "Strategy",
     "Trace",
+    "Unreadable",
     "Whole",
     "Winner",
     "ZeroOrderSearch",

@@ -7,6 +7,7 @@ it claims what is left of the way. So whatever stops it, there is enough left to
 
 import weakref
 from collections.abc import Generator, Sequence
+from dataclasses import replace
 from random import Random
 from typing import Protocol
 
@@ -298,7 +299,7 @@ class Chain:
         own = self._plan.transition
         if move.transition is not None or (move.parent is None and not isinstance(own, Whole)):
             return move
-        return Move(move.parent, move.to, move.key, own, move.score)
+        return replace(move, transition=own)
 
     def _passes(self) -> Moves:
         while True:

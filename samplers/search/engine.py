@@ -21,13 +21,18 @@ from ..transition import Transition
 from .events import Event, Started
 from .execution import Executor, Faults, Job, Result, clean_of
 from .item import ItemSearch
+from .kept import Kept, Unreadable, kept_of
 from .ledger import Budget, Ledger
-from .lineage import PREFIX
 from .plan import Plan
 from .protocol import Checkpoint, Move, Problem, Request, State, Strategy, Whole
 from .record import Diverged, Winner
 
 __all__ = ["ItemOutcome", "Outcome", "Search", "Winner"]
+
+CONTINUED = (
+    "a search with another budget or target is continued, which is not the same as having started "
+    "with this one"
+)
 
 _LOG = logging.getLogger("flowsearch")
 
@@ -122,6 +127,9 @@ class Search:
         self._why: str | None = None
         self._faults: Faults = {}
         self._at_boundary = False
+        self._rows_per_call = rows_per_call
+        self._told = True  # whether no log of an earlier process is being followed
+        self._unsaved: set[str] = set()
         self._items: list[ItemSearch] = self._fresh_items()
 
     def stop(self, why: str = "keep the best now") -> None:
@@ -161,7 +169,6 @@ class Search:
             DecodeError: A picture could not be decoded; likewise.
         """
         self._begun = self._saved_at = self._clock()
-        self._load()
         try:
             with torch.no_grad():
                 self._run()
@@ -175,9 +182,19 @@ class Search:
 
     def _run(self) -> None:
         try:
+            self._load()
             self._rounds()
         except Diverged as reason:
-            self._start_afresh(f"{reason}; the search starts afresh")
+            self._start_afresh(str(reason))
+            self._rounds()
+        except self.plan.problem.interrupts:
+            raise
+        except Exception as error:
+            if self._told:
+                raise
+            # nothing but the log was read so far
+            why = f"the checkpoint's log cannot be followed ({type(error).__name__}: {error})"
+            self._start_afresh(why)
             self._rounds()
 
     def _rounds(self) -> None:
@@ -192,6 +209,7 @@ class Search:
             self._boundary()
             if not waiting:
                 break
+            self._told = True
             waiting, results = self._compute(waiting)
             waiting = self._advance(waiting, results)
         for fault in self._faults.values():
@@ -284,40 +302,44 @@ class Search:
         keep = self._checkpoint is not None
         return [ItemSearch(self.plan, item, self.budget, keep) for item in self.plan.items]
 
-    def _start_afresh(self, note: str) -> None:
-        self.notes.append(note)
+    def _start_afresh(self, why: str) -> None:
+        self.notes = [note for note in self.notes if note != CONTINUED]
+        self.notes.append(f"{why}; the search starts afresh")
+        _LOG.warning("search: %s", self.notes[-1])
+        self._faults = {}
         self._items = self._fresh_items()
         self._elapsed_before = 0.0
+        self._executor = Executor(self.plan.problem, self.plan.seed, self._rows_per_call)
+        self._told = True
 
     def _load(self) -> None:
-        """Take up a run that was kept, if its settings are this run's."""
-        kept = self._checkpoint.load() if self._checkpoint is not None else None
+        """Take up a run that was kept, if it is whole and its settings are this run's."""
+        try:
+            found = self._checkpoint.load() if self._checkpoint is not None else None
+            kept = None if found is None else kept_of(*found, self.plan.items)
+        except Unreadable as reason:
+            self._start_afresh(f"the checkpoint is not used, because {reason}")
+            return
         if kept is None:
             return
-        tensors, data = kept
         mine = self.plan.to_json()
-        theirs = data.get("settings", {})
-        changed = sorted(key for key in mine if mine[key] != theirs.get(key))
+        changed = sorted(key for key in mine if mine[key] != kept.settings.get(key))
         if changed:
-            self._start_afresh(
-                f"the checkpoint was made with another {', '.join(changed)}; the search starts "
-                "afresh"
-            )
+            self._start_afresh(f"the checkpoint was made with another {', '.join(changed)}")
             return
-        old = Budget.from_json(data["budget"])
-        if old != self.budget:
-            self.notes.append(
-                "a search with another budget or target is continued, which is not the same as "
-                "having started with this one"
-            )
-        self._elapsed_before = float(data["elapsed"])
-        self._executor.rows_per_call = int(data["rows_per_call"])
-        self._executor.scores_per_call = int(data["scores_per_call"])
-        self._executor.plan = [(0, self._executor.rows_per_call)]
-        lineages = data.get("lineages") or [None] * len(self._items)
-        for item, log, lines in zip(self._items, data["logs"], lineages, strict=True):
-            item.lineages.load(item.index, tensors, lines)
-            item.replay(log, _states(tensors, item.index))
+        if kept.budget != self.budget:
+            self.notes.append(CONTINUED)
+        self._take_up(kept)
+
+    def _take_up(self, kept: Kept) -> None:
+        self._elapsed_before = kept.elapsed
+        self._executor.rows_per_call = kept.rows_per_call
+        self._executor.scores_per_call = kept.scores_per_call
+        self._executor.plan = [(0, kept.rows_per_call)]
+        self._told = False
+        for place, item in enumerate(self._items):
+            item.lineages.load(item.index, kept.tensors, kept.lineages[place])
+            item.replay(kept.logs[place], kept.states[place])
 
     def _save(self) -> None:
         if self._checkpoint is None:
@@ -345,12 +367,20 @@ class Search:
             self._try_to_save()
 
     def _try_to_save(self) -> None:
-        """Save; a full disk must neither end a search nor hide why it ended."""
+        """Save; a full disk neither ends a search nor hides why it did. Each kind is said once."""
         try:
             self._save()
-        except Exception:  # noqa: BLE001 - logged with its place
+        except Exception as error:  # noqa: BLE001 - the search is worth more than its checkpoint
             self._saved_at = self._clock()
-            _LOG.exception("the checkpoint could not be written")
+            kind = f"{type(error).__name__} {getattr(error, 'errno', None) or ''}".strip()
+            if kind not in self._unsaved:
+                self._unsaved.add(kind)
+                _LOG.warning(
+                    "search: the checkpoint could not be written (%s: %s); the search goes on, and "
+                    "should it be interrupted it goes on from an earlier state or from its start",
+                    type(error).__name__,
+                    " ".join(str(error).split())[:300],
+                )
 
 
 def _from(move: Move) -> float | None:
@@ -369,15 +399,3 @@ def _given(item: ItemSearch, move: Move) -> State | None:
         return state
     donor = clean_of(item.state_of(move.donor), move.donor.sigma)
     return {"x": clean_of(state, move.parent.sigma), "donor": donor}
-
-
-def _states(tensors: dict[str, Tensor], item: int) -> dict[int, State]:
-    """Sort a checkpoint's tensors by node."""
-    states: dict[int, State] = {}
-    for name, value in tensors.items():
-        if name.startswith(PREFIX):
-            continue
-        owner, node, key = name.split("/", 2)
-        if int(owner) == item:
-            states.setdefault(int(node), {})[key] = value
-    return states

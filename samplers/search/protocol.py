@@ -158,7 +158,7 @@ class RewardError(RuntimeError):
 
 
 class ModelError(RuntimeError):
-    """The model predicted something that is no finite number."""
+    """The model, or a patch of it, failed, or predicted something that is no finite number."""
 
 
 class DecodeError(RuntimeError):
@@ -377,5 +377,5 @@ class Checkpoint(Protocol):
         ...
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """Return what was kept, or None."""
+        """Return what was kept, or None; raise kept.Unreadable where it is not to be used."""
         ...
