@@ -16,6 +16,8 @@ from typing import Any, Protocol, cast, runtime_checkable
 import torch
 from torch import Tensor
 
+from .foreign import settings_kept, values_of
+
 __all__ = [
     "Assessed",
     "Assessment",
@@ -187,19 +189,17 @@ def assess(reward: Reward, images: Tensor | Seen) -> Assessment:
         Its values, and as many parts and notes as there are pictures.
 
     Raises:
-        ValueError: It returned another number of values or explanations than of pictures.
+        ValueError: It returned another number of values or explanations than of pictures, or what
+            is no number.
     """
     given = cast("Tensor", images)
-    found = reward.assess(given) if isinstance(reward, Explained) else None
-    values = reward.score(given) if found is None else found.values
+    with settings_kept():
+        found = reward.assess(given) if isinstance(reward, Explained) else None
+        returned = reward.score(given) if found is None else getattr(found, "values", found)
     count = len(images)
-    if tuple(values.shape) != (count,):
-        raise ValueError(
-            f"it returned values of shape {tuple(values.shape)} for {count} "
-            "pictures; a reward returns one value a picture"
-        )
-    parts = (found.parts if found else ()) or [{} for _ in range(count)]
-    notes = (found.notes if found else ()) or [""] * count
+    values = values_of(returned, count)
+    parts = getattr(found, "parts", ()) or [{} for _ in range(count)]
+    notes = getattr(found, "notes", ()) or [""] * count
     if len(parts) != count or len(notes) != count:
         raise ValueError(f"it explained {len(parts)} and {len(notes)} of {count} pictures")
     return Assessment(values, parts, notes)

@@ -16,6 +16,9 @@ from .judge_config import Endpoint
 
 __all__ = ["Spent", "content_of", "data_url"]
 
+MOST_TOKENS = 10**9
+"""Of one answer; a server that says more does not count."""
+
 
 @dataclass
 class Spent:
@@ -42,7 +45,7 @@ class Spent:
         self.questions += 1
         table = cast("dict[str, Any]", usage) if isinstance(usage, dict) else {}
         numbers = [table.get(name) for name in ("prompt_tokens", "completion_tokens")]
-        if all(isinstance(n, int) and n >= 0 for n in numbers):
+        if all(isinstance(n, int) and 0 <= n <= MOST_TOKENS for n in numbers):
             self.sent += cast("int", numbers[0])
             self.received += cast("int", numbers[1])
             self.counted += 1

@@ -10,7 +10,7 @@ from collections.abc import Collection, Generator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import nn
@@ -25,6 +25,9 @@ VOCABULARIES = (
     *("sentencepiece.bpe.model", "tekken.json"),
 )
 """Files that hold the words of a tokenizer, one of which every folder with one has."""
+
+_FAILS = (OSError, ValueError, LookupError, ImportError, TypeError, AttributeError, RecursionError)
+"""What the library raises where a file of a folder is missing, or holds something else."""
 
 _LOCAL: Foreign = {"local_files_only": True, "trust_remote_code": False}
 
@@ -43,10 +46,13 @@ def model_type(folder: Path, known: Collection[str]) -> str:
         ValueError: None of them, or config.json cannot be read.
     """
     with _explained(folder):
-        found = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError("config.json holds no table of settings")
+        found = str(cast("dict[str, Any]", config)["model_type"])
     if found not in known:
         raise ValueError(
-            f"The folder {folder.name} holds a model of type '{found}'; needed is one of type "
+            f"The folder {folder.name} holds a model of type '{found:.80}'; needed is one of type "
             f"{', '.join(known)}. Choose another folder of the list."
         )
     return found
@@ -128,7 +134,7 @@ def _explained(folder: Path) -> Generator[None]:
 
     try:
         yield
-    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as cause:
+    except (*_FAILS, SafetensorError) as cause:
         lines = str(cause).strip().splitlines()  # further ones list every model of the library
         why = lines[0] if lines else type(cause).__name__
         raise ValueError(

@@ -23,6 +23,9 @@ from torch import Tensor
 
 __all__ = ["INTERPOLATIONS", "Curve", "Piece", "Point", "height", "slope"]
 
+MOST_POINTS = 1_000
+"""Points of a curve: a person draws a dozen, and reading one takes longer the more there are."""
+
 Number = TypeVar("Number", float, Tensor)
 Point = tuple[float, float]
 # x0, x1, y0, y1, m0, m1 of a piece
@@ -82,8 +85,11 @@ class Curve:
                 f"unknown interpolation {self.interpolation!r} of a curve; choose one of: "
                 f"{', '.join(INTERPOLATIONS)}"
             )
-        if not self.points:
-            raise ValueError("a curve needs at least one point (x, y)")
+        if not 0 < len(self.points) <= MOST_POINTS:
+            raise ValueError(
+                f"a curve needs at least one point (x, y) and takes {MOST_POINTS} at most, got "
+                f"{len(self.points)}; draw it with fewer"
+            )
         for x, y in self.points:
             if not (0.0 <= x <= 1.0 and math.isfinite(y)):
                 raise ValueError(
@@ -123,7 +129,7 @@ class Curve:
             piece = self._piece_of_each(x)
             low, high = torch.minimum(piece[2], piece[3]), torch.maximum(piece[2], piece[3])
             return height(x, *piece).clamp(low, high)
-        piece = self._piece(x)
+        piece = self.piece_at(x)
         # a rounding must not lead out of the piece: alpha, sigma and k are not negative
         return min(max(height(x, *piece), min(piece[2:4])), max(piece[2:4]))
 
@@ -138,7 +144,7 @@ class Curve:
         """
         if isinstance(x, Tensor):
             return slope(x, *self._piece_of_each(x))
-        return slope(x, *self._piece(x))
+        return slope(x, *self.piece_at(x))
 
     def to_json(self) -> dict[str, Any]:
         """Return a dict of JSON types that from_json() reads; ComfyUI's own form of a curve."""
@@ -159,9 +165,14 @@ class Curve:
         """
         if not {"points"} <= set(data) <= {"points", "interpolation"}:
             raise ValueError(f"a curve has the keys points, interpolation; got {sorted(data)}")
+        given = data["points"]
+        if isinstance(given, Sequence) and len(given) > MOST_POINTS:
+            raise ValueError(
+                f"a curve takes {MOST_POINTS} points at most, got {len(given)}; draw it with fewer"
+            )
         try:
-            points = sorted((float(x), float(y)) for x, y in data["points"])
-        except (TypeError, ValueError) as error:
+            points = sorted((float(x), float(y)) for x, y in given)
+        except (TypeError, ValueError, OverflowError) as error:
             raise ValueError(
                 f"the points of a curve are pairs of numbers (x, y), such as [[0, 0], [1, 1]]; "
                 f"got {' '.join(repr(data['points']).split()):.100}"
@@ -172,7 +183,8 @@ class Curve:
     def _starts(self) -> list[float]:
         return [piece[0] for piece in self.pieces]
 
-    def _piece(self, x: float) -> Piece:
+    def piece_at(self, x: float) -> Piece:
+        """Return the piece at x; where two meet, that on the right."""
         return self.pieces[max(0, bisect_right(self._starts, x) - 1)]
 
     def _piece_of_each(self, x: Tensor) -> list[Tensor]:

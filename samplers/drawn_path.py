@@ -124,7 +124,7 @@ def _check_rising(alpha: Curve, sigma: Curve) -> None:
 
 def _bernstein(curve: Curve, low: float, high: float) -> list[float]:
     """Bernstein coefficients of the curve on an interval within one of its pieces."""
-    piece = next(p for p in curve.pieces if p[0] <= low and high <= p[1])
+    piece = curve.piece_at(0.5 * (low + high))
     third = (high - low) / 3.0
     y0, y1 = height(low, *piece), height(high, *piece)
     return [y0, y0 + third * slope(low, *piece), y1 - third * slope(high, *piece), y1]

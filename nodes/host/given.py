@@ -154,6 +154,7 @@ def complaints(
     Yields:
         One sentence for each input that is wrong.
     """
+    yield from _strangers(inputs, given)
     for each in inputs:
         value = given.get(each.id)
         if value is None:
@@ -178,6 +179,21 @@ def complaints(
                 yield f"'{each.id}' {wrong}"
 
 
+def _strangers(inputs: Sequence[io.Input], given: Mapping[str, Any]) -> Iterator[str]:
+    """What the schema does not have: the host passes a wire on to whatever input it names."""
+    there = {each.id: each for each in inputs}
+    for name in given:
+        grown = there.get(name.partition(".")[0])
+        if isinstance(grown, io.Autogrow.Input) and name != grown.id:
+            names = grown.template.names
+            yield (
+                f"'{name:.80}' is no input of this node: '{grown.id}' takes at most {len(names)}, "
+                f"{names[0]} to {names[-1]}; leave the others out"
+            )
+        elif name not in there:
+            yield f"'{name:.80}' is no input of this node; it has {', '.join(there)}"
+
+
 def _of_combo(combo: io.DynamicCombo.Input, value: Any) -> Iterator[str]:
     """The list itself, and the inputs that its choice brings."""
     key = value.get(combo.id) if isinstance(value, Mapping) else value
@@ -185,7 +201,8 @@ def _of_combo(combo: io.DynamicCombo.Input, value: Any) -> Iterator[str]:
     if not isinstance(value, Mapping) or not found:
         yield f"'{combo.id}' is {_shown(key)}; {_advice(combo)}"
         return
-    yield from complaints(found[0].inputs, value)
+    inside = {key: one for key, one in value.items() if key != combo.id}
+    yield from complaints(found[0].inputs, inside)
 
 
 def _wrong(each: io.Input, value: Any, own: bool = False) -> str | None:

@@ -15,7 +15,7 @@ from typing import Any
 import comfy.model_management
 import torch
 
-from ...rewards.base import Reward, named
+from ...rewards.base import Reward, assess, named
 from .seen import Rows
 
 __all__ = ["HeldOut"]
@@ -70,12 +70,7 @@ def _values(reward: Reward, pictures: Any) -> list[float | str]:
     """One number a picture, or a reason."""
     try:
         with torch.random.fork_rng(devices=[]):
-            values = reward.score(pictures.clone())
-        if tuple(values.shape) != (len(pictures),):
-            raise ValueError(
-                f"it returned values of shape {tuple(values.shape)} for {len(pictures)} "
-                "pictures; a reward returns one value a picture"
-            )
+            values = assess(reward, pictures.clone()).values
         numbers = [float(value) for value in values.tolist()]
     except comfy.model_management.InterruptProcessingException:
         raise

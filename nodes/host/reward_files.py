@@ -7,10 +7,10 @@ folders, so none leads out of them.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Literal, cast
+from typing import Any, Literal
 
 import comfy.sd1_clip
 import comfy.utils
@@ -34,6 +34,8 @@ __all__ = [
 
 TENSORS = (".safetensors", ".pt", ".pth", ".bin")
 """Suffixes of files that `read` reads."""
+
+_FAILS = (SafetensorError, OSError, RuntimeError, ValueError, EOFError, AttributeError, TypeError)
 
 SMALL = 64 * 2**20
 """Bytes of a file whose digest is worth the time whenever a node runs."""
@@ -132,17 +134,27 @@ def read(path: Path) -> dict[str, Tensor]:
     if path.is_dir():
         raise ValueError(f"{path.name} is a folder, and one file is needed. Choose a file.")
     try:
-        return cast("dict[str, Tensor]", comfy.utils.load_torch_file(str(path), safe_load=True))
+        found: Any = comfy.utils.load_torch_file(str(path), safe_load=True)
     except UnpicklingError as cause:
         raise ValueError(
             f"{path.name} is not read: it holds more than weights, and such a file can run code; "
             "or it was cut short. Get the published file again, or one in .safetensors."
         ) from cause
-    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError) as cause:
+    except _FAILS as cause:
+        said = (str(cause) or type(cause).__name__).splitlines()[0]
         raise ValueError(
             f"{path.name} is not read ({path.stat().st_size / 1e6:,.1f} MB): it was cut short, or "
-            f"is no file of weights. Get it again. What was said: {str(cause).splitlines()[0]}"
+            f"is no file of weights. Get it again. What was said: {said}"
         ) from cause
+    held = [*found.items()] if isinstance(found, Mapping) else [("it", found)]
+    other = [f"{name} is a {type(value).__name__}" for name, value in held
+             if not (isinstance(name, str) and isinstance(value, Tensor))]  # fmt: skip
+    if other or not held:
+        raise ValueError(
+            f"{path.name} is not used: weights are tensors with names, and "
+            f"{', '.join(other[:3]) or 'it holds nothing'}. Get the published file."
+        )
+    return dict(held)
 
 
 def digest(path: Path) -> str:

@@ -241,3 +241,30 @@ def test_a_digest_is_that_of_the_file(folder):
     file = folder / "head.safetensors"
     assert reward_files.digest(file) == hashlib.sha256(file.read_bytes()).hexdigest()
     assert reward_files.digest(folder / "siglip") == ""
+
+
+NO_WEIGHTS = {
+    "a list": [1, torch.zeros(2)],
+    "a tensor alone": torch.zeros(3),
+    "words": "weights",
+    "nothing": None,
+    "an empty table": {},
+    "a table of numbers": {"a": 1, "b": torch.zeros(1)},
+    "tensors by number": {1: torch.zeros(1)},
+    "a list in a table": {"state_dict": [1, 2]},
+}
+
+
+@pytest.mark.parametrize("name", NO_WEIGHTS)
+def test_a_pickled_file_that_holds_no_table_of_tensors_is_named(tmp_path, name):
+    path = tmp_path / "weights.pt"
+    torch.save(NO_WEIGHTS[name], path)
+    with pytest.raises(ValueError, match=r"weights\.pt is not (read|used)"):
+        reward_files.read(path)
+
+
+def test_a_file_of_nothing_is_named(tmp_path):
+    path = tmp_path / "weights.pt"
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"weights\.pt is not read"):
+        reward_files.read(path)

@@ -17,6 +17,7 @@ import torch
 from judge_server import KEY, answer, by_hash, in_turn, picture_of, said, serving
 
 from flowsearch.rewards.judge import INSTRUCTION, Judge, Verdict, parse_verdict
+from flowsearch.rewards.judge_answer import Spent
 from flowsearch.rewards.judge_client import JudgeClient, JudgeError
 from flowsearch.rewards.judge_config import EXAMPLE, Endpoint, read_endpoints
 
@@ -509,3 +510,13 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(tmp_path, key):
         with pytest.raises(JudgeError, match=r"certificate of the judge 'local' .* is not valid"):
             judged(server, key_env=key)
         assert server.count == 0
+
+
+@pytest.mark.parametrize("usage", [10**400, 10**12, -1, 1.5, "7", None, [3]])
+def test_a_count_of_tokens_that_is_none_is_not_counted(usage):
+    spent = Spent()
+    spent.add({"prompt_tokens": usage, "completion_tokens": 3})
+    assert (spent.questions, spent.tokens()) == (1, None)
+    assert "tokens not told" in spent.told(
+        Endpoint("judge", "http://localhost", "m", price_input=1.0)
+    )

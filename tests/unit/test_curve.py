@@ -113,3 +113,22 @@ def test_json_round_trip(kind):
 def test_illegal_curves_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("points", "said"),
+    [
+        ([[0, 0], [1, 10**400]], "pairs of numbers"),
+        ([[10**400, 0]], "pairs of numbers"),
+        ([[i / 200_000, 0.5] for i in range(200_000)], "1000 points at most, got 200000"),
+    ],
+)
+def test_numbers_that_no_float_holds_and_more_points_than_a_person_draws(points, said):
+    with pytest.raises(ValueError, match=said):
+        Curve.from_json({"points": points})
+
+
+def test_a_piece_is_found_by_where_it_is():
+    curve = Curve(tuple((i / 999, (i / 999) ** 2) for i in range(1000)))
+    for piece in curve.pieces:
+        assert curve.piece_at(0.5 * (piece[0] + piece[1])) is piece
