@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import comfy.latent_formats
@@ -42,9 +43,12 @@ class DemoTokenizer:
         del embedding_directory, tokenizer_data
 
     def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **_: Any) -> Any:
-        """Tokens in the host's form: the groups of the prompt."""
-        del return_word_ids
-        return {"scene": [parse(text)]}
+        """Tokens in the host's form: the groups of the prompt, each with its weight."""
+        groups = enumerate(parse(text), 1)
+        pairs = [
+            (group, 1.0, number) if return_word_ids else (group, 1.0) for number, group in groups
+        ]
+        return {"scene": [pairs]}
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Nothing to save."""
@@ -68,7 +72,15 @@ class DemoEncoder(torch.nn.Module):
 
     def encode_token_weights(self, tokens: dict[str, Any]) -> tuple[torch.Tensor, None]:
         """Conditioning of tokenised prompts."""
-        return torch.stack([encode(groups) for groups in tokens["scene"]]), None
+        return torch.stack([_weighted(pairs) for pairs in tokens["scene"]]), None
+
+
+def _weighted(pairs: Sequence[tuple[Any, ...]]) -> torch.Tensor:
+    """Conditioning of one list of tokens; a weight other than 1 makes its group's row larger."""
+    rows = encode([group for group, *_ in pairs])
+    for row, (_, weight, *_) in enumerate(pairs):
+        rows[row] *= float(weight)
+    return rows
 
 
 def load_demo(

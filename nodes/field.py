@@ -29,6 +29,8 @@ from tqdm.auto import tqdm
 from ..samplers.interpolant import LINEAR, VE, Interpolant, r_from_sigma, scale
 from ..samplers.noise import keyed_normal, row_key
 from .converted_sampling import ConvertedSampling
+from .host.conditioning import cond_tensors
+from .host.faults import checked, misfit
 from .host.versions import empty_for, is_oom, those_known
 
 __all__ = [
@@ -206,6 +208,17 @@ class Field:
         """
         return self.model_sampling.noise_scaling(self.sigmas[0], self.noise, self.latent, at_max)
 
+    def finish(self, x: Tensor) -> Tensor:
+        """Return states at the last sigma as the host hands them over.
+
+        Args:
+            x: States in the model's coordinates.
+
+        Returns:
+            The same, in the model's space.
+        """
+        return self.model_sampling.inverse_noise_scaling(self.sigmas[-1], x)
+
     @cached_property
     def _model(self) -> Any:
         model: Any = comfy.samplers.KSamplerX0Inpaint(self.guider, self.sigmas)
@@ -216,6 +229,14 @@ class Field:
     def _options(self) -> dict[str, Any]:
         # some guidance patches append to the options they are given, once per run
         return comfy.model_patcher.create_model_options_clone(self.extra_args["model_options"])
+
+    def show_sigmas(self, sigmas: Tensor) -> None:
+        """Show the model another list of the run's sigmas than the host's own.
+
+        Args:
+            sigmas: In the model's coordinates.
+        """
+        self._options.setdefault("transformer_options", {})["sample_sigmas"] = sigmas
 
     def predict(self, x: Tensor, sigma: float) -> Tensor:
         """Predict the clean latent.
@@ -235,10 +256,13 @@ class Field:
         per_row = x.new_full((x.shape[0],), sigma)
         seed = self.extra_args.get("seed")
         try:
-            return self._model(x, per_row, self.mask, model_options=self._options, seed=seed)
+            made = self._model(x, per_row, self.mask, model_options=self._options, seed=seed)
         except RuntimeError as error:  # torch's, which speaks of layers
             form: Any = self.guider.model_patcher.get_model_object("latent_format")
             axes = form.latent_dimensions
+            other = misfit(error, [*cond_tensors(self.guider)])
+            if other:
+                raise ValueError(other) from error
             if x.ndim == axes + 2 or is_oom(error):
                 raise
             kinds = {1: "sound", 2: "pictures", 3: "video"}
@@ -246,6 +270,7 @@ class Field:
                 f"the latent has shape {tuple(x.shape)} and the model fails on it: its latents are "
                 f"of {kinds[axes]}, {axes + 2} axes. Connect one made for this model"
             ) from error
+        return checked(made, x)
 
     def predict_linear(self, x: Tensor, sigma: float) -> Tensor:
         """Predict the clean latent of states in linear coordinates, whatever the model's are.
@@ -281,7 +306,52 @@ class Field:
 
 
 class FieldSampler(comfy.samplers.Sampler):
-    """A SAMPLER that is given one Field: what the host has prepared, in one object."""
+    """A SAMPLER that is given one Field: what the host has prepared, in one object.
+
+    Packs that wrap a SAMPLER (Detail Daemon, Lying Sigma) take the host's KSAMPLER for granted and
+    call its sampler_function with a model of their own: see wrapped_field.py.
+    """
+
+    @property
+    def extra_options(self) -> dict[str, Any]:
+        """What sampler_function is also called with, as KSAMPLER has it: nothing."""
+        return {}
+
+    @property
+    def inpaint_options(self) -> dict[str, Any]:
+        """As KSAMPLER has it: nothing."""
+        return {}
+
+    def sampler_function(
+        self,
+        model: Any,
+        x: Tensor,
+        sigmas: Tensor,
+        extra_args: dict[str, Any] | None = None,
+        callback: Callable[[dict[str, Any]], object] | None = None,
+        disable: bool | None = None,
+        **_: object,
+    ) -> Tensor:
+        """Sample as KSAMPLER's function does, with the model that is given.
+
+        Args:
+            model: Called as model(x, sigma, **extra_args); a wrapper's, perhaps.
+            x: States at the first sigma.
+            sigmas: In the model's coordinates.
+            extra_args: model_options, seed and denoise_mask. Not modified.
+            callback: Called with what k-diffusion's samplers tell.
+            disable: No bar in the console.
+            **_: Options of other samplers.
+
+        Returns:
+            States at the last sigma.
+        """
+        from .wrapped_field import wrapped_field  # which is made of this module
+
+        if len(sigmas) < 2:
+            return x
+        given = (model, x, sigmas, extra_args or {}, callback, bool(disable))
+        return self.run(wrapped_field(*given))
 
     @abstractmethod
     def run(self, field: Field) -> Tensor:

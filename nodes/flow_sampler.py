@@ -69,7 +69,7 @@ class FlowSampler(FieldSampler):
         with field.watched(len(sigmas) - 1) as tell:
             x = field.start(self.max_denoise(field.guider, sigmas))
             x = integrate(field.predict, x, sigmas, self.transition, noise, tell, path)
-        return field.model_sampling.inverse_noise_scaling(sigmas[-1], x)
+        return field.finish(x)
 
 
 def _require_point_velocities(field: Field, transition: Transition) -> None:

@@ -18,8 +18,10 @@ from ..samplers.transition import ODE
 from .field import Field, FieldSampler
 from .flow_sampler import STEP
 from .host.forms import SeededNoise
+from .host.history import sigmas_with
 from .host.outcome import Report
 from .host.path import WinnerPath
+from .host.randomness import begin_as_the_host
 from .sockets import CATEGORY_SEARCH, FlowReport
 
 __all__ = ["NODES", "PathSampler", "RecordedNoise", "Replay", "path_of"]
@@ -48,6 +50,7 @@ class RecordedNoise:
             Noise like the samples.
         """
         if _shapes(latent["samples"]) == _shapes(self._noise):
+            begin_as_the_host(self._noise, self.seed)
             return self._noise.to("cpu", copy=True)
         return SeededNoise(self.seed).generate_noise(latent)
 
@@ -83,13 +86,20 @@ class PathSampler(FieldSampler):
         state = self._remembered(x)
         with field.watched(len(sigmas) - 1) as tell:
             for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
-                state = {**state, "x": x, "denoised": field.predict(x, sigma)}
+                state = {**state, "x": x, "denoised": self._predict(field, x, sigma)}
                 tell(i, x, state["denoised"])
                 ends = [sigma_from_r(path, s) for s in (sigma, sigma_next)]
                 own = dict(zip(ends, (sigma, sigma_next), strict=True))
                 state = self._step(field, state, i, ends, own)
                 x = state["x"]
-        return field.model_sampling.inverse_noise_scaling(field.sigmas[-1], x)
+        return field.finish(x)
+
+    def _predict(self, field: Field, x: Tensor, sigma: float) -> Tensor:
+        """Predict with the sigmas that the search showed: patches read their step off them."""
+        if self.path.schedule:
+            shown = sigmas_with(field.sigmas.new_tensor(self.path.schedule), sigma)
+            field.show_sigmas(shown)
+        return field.predict(x, sigma)
 
     def _remembered(self, x: Tensor) -> State:
         """What a method with memory knows at the first point, if the states have its size."""
@@ -115,7 +125,7 @@ class PathSampler(FieldSampler):
 
         def predict(rows: list[int], x: Tensor, sigma: float) -> Tensor:
             del rows  # all of them: they have the same past
-            return field.predict(x, sigma)
+            return self._predict(field, x, sigma)
 
         def own_sigma(sigma: float) -> float:
             return own[sigma] if sigma in own else r_from_sigma(field.coordinates, sigma)

@@ -26,11 +26,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .base import RewardSpec, check_images
+from .encoder import cut_off
 from .holder import Held, Holder, dtype_of
 from .preprocess import CLIP_224, Preprocess
 from .published import Rules, fill, layers, renamed, shape_of
 
-__all__ = ["ClipPreference", "Towers", "clip_ids", "towers_from"]
+__all__ = ["ClipPreference", "Towers", "clip_ids", "towers_from", "unread"]
+
+LONGEST = 77
+"""Tokens that CLIP reads, with those for start and end."""
 
 LETTERBOX_224 = Preprocess(224, 224, fit="letterbox", fill=0.0, rounded=False)
 """hpsv2's: nothing is cropped away, black bars make it square, and tensors are resized."""
@@ -251,9 +255,30 @@ def clip_ids(prompt: str, tokenizer: Path) -> Tensor:
 
     make: Any = CLIPTokenizer
     encode = make.from_pretrained(str(tokenizer), local_files_only=True)
-    text = html.unescape(html.unescape(prompt)).strip()
-    ids: list[int] = encode(text, truncation=True, max_length=77)["input_ids"]
+    ids: list[int] = encode(_text(prompt), truncation=True, max_length=LONGEST)["input_ids"]
     return torch.tensor([ids], dtype=torch.int64)
+
+
+def unread(prompt: str, tokenizer: Path) -> str:
+    """Say how much of a prompt is not read.
+
+    Args:
+        prompt: As for clip_ids.
+        tokenizer: Likewise.
+
+    Returns:
+        A line, or nothing when all is read.
+    """
+    from transformers import CLIPTokenizer
+
+    make: Any = CLIPTokenizer
+    encode = make.from_pretrained(str(tokenizer), local_files_only=True)
+    # told not to warn by itself: what is too long is cut, and said here
+    return cut_off(len(encode(_text(prompt), verbose=False)["input_ids"]), LONGEST)
+
+
+def _text(prompt: str) -> str:
+    return html.unescape(html.unescape(prompt)).strip()
 
 
 @dataclass(frozen=True, eq=False)

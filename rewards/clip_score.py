@@ -30,7 +30,7 @@ class ClipScore(Assessed, Held):
     Args:
         images: Encoder of pictures.
         text: Encoder of texts into the same space.
-        prompt: Plain words; weights such as (word:1.2) are read as the characters they are.
+        prompt: Plain words; see prompt_syntax.py for others.
 
     Raises:
         ValueError: An empty prompt, or encoders that do not share a space.
@@ -77,6 +77,11 @@ class ClipScore(Assessed, Held):
     def _tokens(self) -> Tokens:
         return self.text.tokenize(self.prompt)
 
+    @property
+    def unread(self) -> str:
+        """What of the prompt is not read; empty where all is."""
+        return self._tokens.note
+
     @cached_property
     def _direction(self) -> Tensor:
         return self.text.embed(self._tokens.ids)
@@ -98,5 +103,5 @@ class ClipScore(Assessed, Held):
         if not images.shape[0]:
             return Assessment(found.sum(dim=-1))
         values = (found @ self._direction.to(found.device)).clamp(-1.0, 1.0)
-        note = self._tokens.note
+        note = self.unread
         return Assessment(values, notes=[note] * images.shape[0] if note else ())

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from functools import partial
+from types import MethodType
 from typing import Any
 
 from comfy.conds import CONDConstant, CONDList, CONDRegular
@@ -17,7 +19,38 @@ from comfy.controlnet import ControlBase
 from comfy.samplers import CFGGuider
 from torch import Tensor
 
-__all__ = ["cond_tensors", "conds_of", "guider_of_row", "row_of"]
+__all__ = ["cond_tensors", "conds_of", "copied", "guider_of_row", "row_of"]
+
+
+def copied(thing: Any) -> Any:
+    """Copy an object of any pack so that the copy is itself.
+
+    What it holds stays shared, but for what is bound to it: methods of its instance that are kept
+    as attributes (Advanced-ControlNet replaces get_control so), super() and partial of those, and
+    itself. In a mere copy all of them would go on working on the original.
+
+    Args:
+        thing: An object with a __dict__.
+
+    Returns:
+        A shallow copy.
+    """
+    ours = copy.copy(thing)
+
+    def rebound(held: Any) -> Any:
+        if held is thing:
+            return ours
+        if isinstance(held, MethodType) and held.__self__ is thing:
+            return MethodType(held.__func__, ours)
+        if type(held) is super and held.__self__ is thing:
+            return super(held.__thisclass__, ours)
+        if isinstance(held, partial):
+            given = {name: rebound(value) for name, value in held.keywords.items()}
+            return partial(rebound(held.func), *map(rebound, held.args), **given)
+        return held
+
+    vars(ours).update({name: rebound(held) for name, held in vars(thing).items()})
+    return ours
 
 
 def row_of(tensor: Tensor, row: int) -> Tensor:
@@ -45,15 +78,15 @@ def guider_of_row(guider: CFGGuider, row: int) -> CFGGuider:
         A shallow copy of the guider; the original is not modified.
     """
     controls: dict[int, ControlBase] = {}
-    ours = copy.copy(guider)
+    ours = copied(guider)
     for name, held in vars(guider).items():
-        value: Any = held
-        if name == "original_conds" or not value:
+        value: Any = held  # whatever a pack's guider keeps: no truth is asked of it before its type
+        if name == "original_conds":
             continue
-        if isinstance(value, dict) and all(map(_is_conds, value.values())):
+        if isinstance(value, dict) and value and all(map(_is_conds, value.values())):
             kept = {key: _slice_conds(conds, row, controls) for key, conds in value.items()}
             setattr(ours, name, kept)
-        elif isinstance(value, list) and _is_conds(value):
+        elif isinstance(value, list) and value and _is_conds(value):
             setattr(ours, name, _slice_conds(value, row, controls))
     return ours
 
@@ -142,7 +175,7 @@ def _slice_control(
     """
     if control is None or id(control) in controls:
         return controls.get(id(control))
-    ours = copy.copy(control)
+    ours = copied(control)
     ours.cond_hint = None  # the host's resized and repeated copies of the hint, made again from it
     ours.extra_concat = None
     ours.previous_controlnet = _slice_control(control.previous_controlnet, row, controls)

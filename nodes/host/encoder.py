@@ -3,7 +3,7 @@ from folders, under the host's memory manager.
 
 What the host loaded is not loaded a second time. Pictures get our preprocessing, which is the
 reference's (the host's crops SigLIP's and rounds only once); texts get the host's tokenizer
-without its prompt syntax, so that (word:1.2) is neither weighted nor cut out.
+without its prompt syntax: what a prompt holds of it is taken out before (prompt.py).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from ...rewards.aesthetic import AestheticHead, head_from
 from ...rewards.clip_pairs import advice
 from ...rewards.encoder import Encoder, ImageEncoder, TextEncoder, Tokens, cut_off
 from ...rewards.preprocess import DINOV2_224, Patches, Preprocess
+from .remarks import remark
 from .reward_files import read, stamp
 from .reward_model import Managed, fine_type, kept
 
@@ -46,10 +47,7 @@ def encoder_of(given: Any, clip: Any = None) -> Encoder:
     """
     if isinstance(given, Encoder):
         if clip is not None:
-            raise ValueError(
-                "An encoder from a folder reads texts itself. Disconnect clip, which is for a "
-                "CLIP_VISION."
-            )
+            remark("the encoder comes from a folder and reads texts itself: clip is not used")
         return given
     images = _images(given)
     return Encoder(images, None if clip is None else _text(clip, images))

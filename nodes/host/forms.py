@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -23,6 +24,8 @@ from .seen import shown
 Conditioning = list[list[Any]]
 
 __all__ = ["Conditioning", "Noise", "SeededNoise", "cfg_guider", "ksampler_sigmas", "search_latent"]
+
+_LOG = logging.getLogger("flowsearch")
 
 NO_PICTURES = (
     "the search has no pictures to put out, because no VAE is connected to it; connect one, or "
@@ -135,9 +138,18 @@ def search_latent(
 def _pictures(judge: Judge, samples: Any) -> Tensor | ExecutionBlocker:
     """What the IMAGE output holds."""
     vae = judge.decoders.pictures
-    if vae is not None:
+    if vae is None:
+        return ExecutionBlocker(NO_PICTURES if judge.decoders.sound is None else SOUND)
+    try:
         return shown(vae, samples)
-    return ExecutionBlocker(NO_PICTURES if judge.decoders.sound is None else SOUND)
+    except comfy.model_management.InterruptProcessingException:
+        raise
+    except Exception as error:  # noqa: BLE001 - said to whoever uses the pictures
+        # the search is done: its latent and its report come out whatever its VAE does
+        _LOG.warning("search: the IMAGE output is left out, because %s", error)
+        return ExecutionBlocker(
+            f"the search has a latent and a report but no pictures to put out, because {error}"
+        )
 
 
 def _with_rows(latent: dict[str, Any], found: Tensor) -> dict[str, Any]:

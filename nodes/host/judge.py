@@ -37,7 +37,9 @@ def models_kept(memory: float = 0.0) -> Iterator[None]:
     Yields:
         Nothing.
     """
-    models = comfy.model_management.loaded_models(only_currently_used=True)
+    # the host's list holds None for a model that it could not free ("memory leak with model X")
+    listed = comfy.model_management.loaded_models(only_currently_used=True)
+    models = [model for model in listed if model is not None]
     try:
         yield
     finally:
@@ -81,6 +83,7 @@ class Judge:
         self.reward = reward
         self.decoders = Decoders.of(vae, audio_vae)
         self.held_out = HeldOut(held_out)
+        self._given_audio = audio_vae
         self._early = self.decoders.instead(scoring_vae)
         self._score_size = score_size
         rewards = named([reward, *held_out])
@@ -125,7 +128,7 @@ class Judge:
             )
 
     def notes(self, shape: Sequence[int], parts: Shapes) -> list[str]:
-        """Say what is done that nobody asked for: pictures' rewards that see frames of a clip.
+        """Say what is done that nobody asked for, and what was connected for nothing.
 
         Args:
             shape: Of one row.
@@ -134,6 +137,23 @@ class Judge:
         Returns:
             Sentences for the report.
         """
+        return [*self._unneeded(), *self._frames(shape, parts)]
+
+    def _unneeded(self) -> list[str]:
+        """What a pack that fills every free socket connected."""
+        lines: list[str] = []
+        if self._given_audio is not None and self.decoders.sound is not self._given_audio:
+            lines.append("the VAE connected to audio_vae decodes pictures and is not used")
+        lines += [
+            f"the held-out reward {name} is the reward that was searched for: it cannot show "
+            "whether that one misleads; connect another"
+            for name, reward in self.held_out.rewards.items()
+            if reward is self.reward
+        ]
+        return lines
+
+    def _frames(self, shape: Sequence[int], parts: Shapes) -> list[str]:
+        """Rewards of pictures that see frames of a clip."""
         stills = [name for name, found in self._domains.items() if "image" in found]
         if not stills or frames_of((parts or [shape])[0]) == 1:
             return []

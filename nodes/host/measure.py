@@ -12,7 +12,8 @@ import torch
 from comfy.samplers import CFGGuider
 from torch import Tensor
 
-from .conditioning import conds_of, guider_of_row
+from .conditioning import cond_tensors, conds_of, guider_of_row
+from .faults import blamed, checked
 from .versions import is_oom
 
 __all__ = [
@@ -89,7 +90,10 @@ class CallCounter:
         self.calls += 1
         if not self._network:
             return torch.zeros_like(cast(Tensor, args[0]))
-        return cast(Callable[..., Tensor], self._guider)(*args, **kwargs)
+        x = cast(Tensor, args[0])
+        with blamed(x, [*cond_tensors(self._guider)]):
+            made = cast(Callable[..., object], self._guider)(*args, **kwargs)
+        return checked(made, x)
 
     def __getattr__(self, name: str) -> object:
         """Everything else is the guider's."""

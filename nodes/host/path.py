@@ -7,6 +7,7 @@ the model. So whatever takes NOISE, SIGMAS and LATENT starts from the state.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,8 @@ from ...samplers.transition import ODE, Transition
 from .problem import HostProblem
 
 __all__ = ["Point", "Step", "WinnerPath", "origins"]
+
+_LOG = logging.getLogger("flowsearch")
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +72,7 @@ class WinnerPath:
         seed: The host's seed, or a stock sampler's own.
         sampler: The stock SAMPLER where it was run whole.
         mask: The item's noise_mask, or None.
+        schedule: The model's sigmas of the search's run, by which patches tell which step it is.
     """
 
     item: int
@@ -80,6 +84,7 @@ class WinnerPath:
     seed: int
     sampler: Sampler | None = None
     mask: Any = None
+    schedule: Sequence[float] = ()
 
     def place(self, sigma: float) -> int:
         """Return the first point at or below a linear sigma, or else the last one."""
@@ -112,7 +117,14 @@ def origins(
     families: dict[int, Sequence[Frame]] = {}
     for item in outcome.items:
         rows = {row["id"]: row for row in trace.record["evaluated"] if row["item"] == item.item}
-        paths += [winner_path(problem, guider, rows, winner, seed) for winner in item.winners]
+        for winner in item.winners:
+            try:
+                paths.append(winner_path(problem, guider, rows, winner, seed))
+            except problem.interrupts:
+                raise
+            except Exception:  # noqa: BLE001 - the picture is worth more than its path
+                _LOG.exception("how picture %d came about could not be worked out", len(paths))
+                paths.append(None)
         if item.winners:
             families[item.item] = item.winners[0].lineage.frames
     return paths, families
@@ -144,7 +156,9 @@ def winner_path(
     steps = [Step(transition, key) for transition, key in came]
     sigmas = [*(point.own_sigma for point in points), 0.0]
     key, mask = problem.row_key(item), problem.mask_row(item)
-    return WinnerPath(item, winner.node.id, points, steps, sigmas, key, seed, None, mask)
+    return WinnerPath(
+        item, winner.node.id, points, steps, sigmas, key, seed, None, mask, problem.own_sigmas()
+    )
 
 
 def _point(

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, cast
 
 import comfy.model_management
@@ -25,15 +27,18 @@ from ...samplers.interpolant import r_from_sigma, sigma_from_r
 from ...samplers.noise import digest, keyed_normal
 from ...samplers.search.memory import moved
 from ...samplers.search.protocol import Scores, State, Whole
-from ...samplers.transition import Transition
+from ...samplers.transition import ODE, Transition
 from ..field import batch_keys, coordinates_of
-from ..flow_sampler import STEP
-from .conditioning import guider_of_row, row_of
+from ..flow_sampler import STEP, FlowSampler
+from .conditioning import cond_tensors, guider_of_row, row_of
+from .controls import Controls
+from .faults import blamed, checked
 from .history import Keyframes, fresh_cache, sigmas_with
 from .judge import Judge
 from .measure import CallCounter, RowCounter, call_memory, translated_oom
 from .packed import packed_shapes, unpacked
-from .versions import is_oom
+from .patches import Memory, foreign_code
+from .randomness import seeded_as_the_host
 
 __all__ = ["HostProblem"]
 
@@ -41,6 +46,33 @@ START = 0  # purpose of a draw, the last integer of its key: the initial noise o
 INNER = 2  # and the seed of a stock sampler's own noise
 MIX = 3  # and which places two pictures exchange
 _PURPOSES = {"start": START, "move": STEP, "mix": MIX}
+
+
+@dataclass(frozen=True, eq=False)
+class _Item:
+    """What is one batch item's own: its guider, model options with our counter, mask, ControlNets,
+    and the code of other packs that takes part, with what that remembers at the beginning."""
+
+    guider: CFGGuider
+    options: dict[str, Any]
+    mask: Tensor | None
+    controls: Controls
+    codes: list[Any]
+    memory: Memory
+
+    @cached_property
+    def prompts(self) -> list[Tensor]:
+        """The tensors of the conditioning."""
+        return [*cond_tensors(self.guider)]
+
+    @contextmanager
+    def fresh(self) -> Iterator[None]:
+        """Let code of other packs begin as a run of the host begins, and leave nothing behind."""
+        self.memory.restore()
+        try:
+            yield
+        finally:
+            self.memory.restore()
 
 
 class HostProblem:
@@ -89,6 +121,7 @@ class HostProblem:
         self._mask = mask
         self.judge = judge
         self._inner: Any = inner
+        self._varies = isinstance(inner, FlowSampler) and inner.transition.law != ODE.law
         self._noise_scale = float(getattr(self._model_sampling, "noise_scale", 1.0))
         self._keys = batch_keys(noise, latent, extra_args.get("seed"))
         self._whole_costs: dict[tuple[float, ...], int] = {}
@@ -101,7 +134,7 @@ class HostProblem:
         self._own_sigmas = dict(zip(self.linear_sigmas, own, strict=True))
         self._at_max = inner is not None and inner.max_denoise(guider, sigmas)
         self._keyframes = Keyframes(guider, sigmas)
-        self._items: dict[int, tuple[CFGGuider, dict[str, Any], Tensor | None]] = {}
+        self._items: dict[int, _Item] = {}
 
     def masks(self) -> list[Tensor]:
         """The mask, if there is one."""
@@ -140,10 +173,12 @@ class HostProblem:
         if purpose == START and not key:
             return self._noise[item : item + 1]
         if purpose == START and not bool(self._noise[item].any()):
+            if self._varies:  # another start is the same latent; what follows draws its own noise
+                return self._noise[item : item + 1]
             raise ValueError(
                 "the initial noise is disabled, so the search cannot draw other starts; connect "
-                "Random Noise, or choose a strategy without a pool of starts and a target that is "
-                "not 'top'"
+                "Random Noise, or a Stochastic Flow Sampler with a noise law, whose steps differ "
+                "from the latent as given"
             )
         drawn = keyed_normal(self._noise.shape[1:], *self._keys[item], *key, purpose)
         return drawn.unsqueeze(0).to(self._noise)
@@ -261,8 +296,9 @@ class HostProblem:
     ) -> tuple[Tensor, int]:
         """Predict states of one item; return also how many rows each took of the network."""
         comfy.model_management.throw_exception_if_processing_interrupted()
-        guider, options, mask = self._item(item)
-        model: Any = comfy.samplers.KSamplerX0Inpaint(guider, self._sigmas)
+        own = self._item(item)
+        options, mask = own.options, own.mask
+        model: Any = comfy.samplers.KSamplerX0Inpaint(own.guider, self._sigmas)
         model.latent_image = self.latent[item].expand_as(x)
         # a finished picture that is noised again has forgotten its start: the item's own will do
         model.noise = self._noise[item].expand_as(x) if mask_noise is None else mask_noise
@@ -270,18 +306,37 @@ class HostProblem:
         per_row = x.new_full((x.shape[0],), sigma)
         options["transformer_options"]["sample_sigmas"] = sigmas_with(self._sigmas, sigma)
         self._keyframes.place(per_row[0], options)
-        with self._counter as counted, translated_oom(), _blamed(x.shape[0]):
+        own.controls.place(per_row[0], options)
+        with self._counter as counted, translated_oom(), blamed(x, own.prompts):
             seed = self._extra_args.get("seed")
-            denoised = model(x, per_row, mask, model_options=options, seed=seed)
+            made = model(x, per_row, mask, model_options=options, seed=seed)
         self._widest = max(self._widest, x.shape[0])
-        return denoised, counted.rows // x.shape[0]
+        return checked(made, x), counted.rows // x.shape[0]
+
+    @property
+    def foreign_code(self) -> list[Any]:
+        """What of other packs takes part in a prediction; see patches.py."""
+        return self._item(0).codes
+
+    def memory_kept(self) -> AbstractContextManager[None]:
+        """Begin with what such code kept before the search, and leave it so."""
+        return self._item(0).fresh()
+
+    def start_at(self, sigma: float, noise: Tensor) -> Tensor:
+        """One state of the first item at a sigma of the model's, by the host's own rule."""
+        at = torch.tensor(sigma, dtype=torch.float32, device=noise.device)
+        return self._model_sampling.noise_scaling(at, noise, self.latent[:1], False)
+
+    def predicted(self, x: Tensor, sigma: float) -> Tensor:
+        """Predict states of the first item at a sigma of the model's."""
+        return self._denoised(0, x, sigma, None)[0]
 
     def score(
         self, items: Sequence[int], denoised: Tensor, sigmas: Sequence[float]
     ) -> list[Scores]:
         """See judge.py."""
         with translated_oom():
-            memory = call_memory(self._item(items[0])[0], tuple(denoised.shape), self._widest)
+            memory = call_memory(self._item(items[0]).guider, tuple(denoised.shape), self._widest)
             return self.judge.score(self._guider, denoised, sigmas, memory)
 
     def cost(self, transition: Transition | Whole | None, to: float) -> int:
@@ -293,11 +348,17 @@ class HostProblem:
             return self._whole_costs[key]
         return int(to > 0.0) + (0 if transition is None else transition.calls(to))
 
-    def _item(self, item: int) -> tuple[CFGGuider, dict[str, Any], Tensor | None]:
-        """The item's guider, its model options with our counter, and its mask."""
+    def _item(self, item: int) -> _Item:
+        """What is the item's own."""
         if item not in self._items:
             mask = None if self._mask is None else row_of(self._mask, item)
-            self._items[item] = guider_of_row(self._guider, item), self._options(), mask
+            guider = guider_of_row(self._guider, item)
+            controls = Controls(guider, self._sigmas)
+            options = self._options()
+            codes = foreign_code(guider, self._extra_args["model_options"])
+            model: Any = guider.inner_model
+            memory = Memory(codes, model.diffusion_model)
+            self._items[item] = _Item(guider, options, mask, controls, codes, memory)
         return self._items[item]
 
     def _options(self) -> dict[str, Any]:
@@ -343,37 +404,25 @@ class HostProblem:
         return {key: torch.cat([row[key] for row in rows]) for key in rows[0]}
 
     def _run_row(self, item: int, z: Tensor, seed: int, sigmas: Tensor) -> State:
-        guider, _, mask = self._item(item)
-        calls = CallCounter(guider)
+        own = self._item(item)
+        calls = CallCounter(own.guider)
         options = self._options()  # some networks and hooks read the list of the run they are in
         options.setdefault("transformer_options", {})["sample_sigmas"] = sigmas.clone()
         fresh_cache(options)
         self._keyframes.restart(options)
+        own.controls.restart()
         extra_args = {"model_options": options, "seed": seed}
-        given = (z.unsqueeze(0), self.latent[item].unsqueeze(0), mask)
-        with self._counter as counted, translated_oom():
+        given = (z.unsqueeze(0), self.latent[item].unsqueeze(0), own.mask)
+        row = self.unpacked(given[0])
+        with (
+            seeded_as_the_host(row, seed), own.fresh(), self._counter as counted, translated_oom()
+        ):  # fmt: skip
             x = self._inner.sample(calls, sigmas, extra_args, interruptible, *given, True)
         return {
-            "x": x.to(z),
+            "x": checked(x, given[0], "the sampler").to(z),
             "evaluations": torch.tensor([calls.calls]),
             "rows": torch.tensor([counted.rows]),
         }
-
-
-@contextmanager
-def _blamed(rows: int) -> Iterator[None]:
-    """Say what may help where a model fails: some take one row at a time (MiniMax H3)."""
-    try:
-        yield
-    except HostProblem.interrupts:
-        raise
-    except Exception as error:
-        if rows == 1 or is_oom(error):
-            raise
-        raise RuntimeError(
-            f"the model failed in a call of {rows} candidates: {type(error).__name__}: {error}; if "
-            "it takes only one at a time, set rows_per_call to 1 in Search Strategy"
-        ) from error
 
 
 class LazyNoise(Mapping[str, Tensor]):

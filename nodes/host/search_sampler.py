@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from comfy.samplers import CFGGuider, Sampler
@@ -31,8 +31,9 @@ from ...samplers.search import (
 from ...samplers.search.events import Event
 from ...samplers.search.published import Published, departures
 from ...samplers.transition import Transition
-from ..field import reads_sigmas
+from ..field import FieldSampler, reads_sigmas
 from ..flow_sampler import FlowSampler
+from .behaviour import Behaviour, behaviour_of, need_whole
 from .conditioning import cond_tensors
 from .history import mixes_rows, require_searchable
 from .judge import Judge
@@ -42,6 +43,7 @@ from .packed import packed_shapes
 from .path import origins
 from .problem import HostProblem
 from .progress import Kept, Progress, first_that_works, show_rescued
+from .remarks import says_why
 from .resume import FileCheckpoint, checkpoint_of_running_node
 
 __all__ = ["TOP_PERCENT", "SearchSampler", "StrategyChoice", "limits"]
@@ -123,7 +125,26 @@ class SearchSampler(Sampler):
     keep: Callable[[Report], object] | None = None
     checkpoint_seconds: float = 30.0
     notes: tuple[str, ...] = ()
+    extra_options: ClassVar[dict[str, Any]] = {}
+    inpaint_options: ClassVar[dict[str, Any]] = {}
 
+    def sampler_function(self, *_: object, **__: object) -> Tensor:
+        """What a wrapper of a SAMPLER calls of the host's KSAMPLER; see wrapped_field.py.
+
+        Args:
+            *_: Its model, whose predictions know nothing of the rows of a batch.
+            **__: The rest.
+
+        Raises:
+            ValueError: Always, with the order that works.
+        """
+        raise ValueError(
+            "a search was connected to a node that wraps a SAMPLER (Detail Daemon, Lying Sigma and "
+            "the like); put that node between the sampler and the search instead: connect the "
+            "sampler to it, and its output to the sampler input of the search"
+        )
+
+    @says_why
     @torch.no_grad()
     def sample(
         self,
@@ -192,7 +213,10 @@ class SearchSampler(Sampler):
         choice = self.choice or StrategyChoice(usual_strategy(self.inner))
         transition = transition_of(self.inner)
         require_searchable(guider, len(noise), isinstance(transition, Whole))
-        mixing = mixes_rows(guider)
+        found = Behaviour() if isinstance(transition, Whole) else behaviour_of(problem)
+        if found.remembers:
+            choice, transition = self._whole(found.remembers), Whole(type(self.inner).__name__)
+        mixing = mixes_rows(guider) or found.mixes
         rows = 1 if mixing else choice.rows_per_call or rows_that_fit(guider, shape)
         memory = partial(memory_needed, guider, shape, rows)
         trace, progress = Trace(), Progress(self.budget, len(noise), memory)
@@ -216,7 +240,7 @@ class SearchSampler(Sampler):
             checkpoint=self._checkpoint(problem, guider, sigmas, noise),
             checkpoint_seconds=self.checkpoint_seconds,
         )
-        search.notes += self.notes
+        search.notes += [*self.notes, *([found.note] if found.note else [])]
         if choice.published is not None:
             told = (problem.linear_sigmas, transition, choice.chains)
             search.notes += filter(None, [departures(choice.published, *told)])
@@ -227,6 +251,13 @@ class SearchSampler(Sampler):
                 "of its own"
             )
         return search, trace, progress
+
+    def _whole(self, remembers: str) -> StrategyChoice:
+        """How a model is searched that makes predictions of earlier ones."""
+        choice = self.choice or StrategyChoice(BestOfN())
+        if not isinstance(choice.strategy, BestOfN):
+            raise ValueError(need_whole(remembers, choice.strategy.name))
+        return choice
 
     def _checkpoint(
         self, problem: HostProblem, guider: CFGGuider, sigmas: Tensor, noise: Tensor
@@ -271,7 +302,8 @@ def transition_of(sampler: Sampler) -> Transition | Whole:
             "a Search Sampler was given to a search; connect the SAMPLER that is to be searched, "
             "such as Stochastic Flow Sampler or KSamplerSelect"
         )
-    function = getattr(sampler, "sampler_function", None)
+    ours = isinstance(sampler, FieldSampler)
+    function = None if ours else getattr(sampler, "sampler_function", None)
     name = getattr(function, "__name__", type(sampler).__name__)
     return Whole(name.removeprefix("sample_"))
 

@@ -17,6 +17,7 @@ from comfy.sd import VAE
 from torch import Tensor
 
 from ...rewards.base import Reward, RewardSpec, spec_of
+from ...rewards.foreign import settings_kept
 from ...rewards.frames import of_clips
 from ...samplers.search.protocol import DecodeError
 from .measure import translated_oom
@@ -39,9 +40,17 @@ STRIP = (64, 256)
 """Height and width of a sound's picture, in pixels."""
 
 
-def is_sound(vae: VAE) -> bool:
-    """Whether a VAE decodes to sound: those of the host put out left and right, and no colours."""
-    return getattr(vae, "output_channels", 3) == 2
+def is_sound(vae: VAE, unsaid: int = 3) -> bool:
+    """Whether a VAE decodes to sound: those of the host put out left and right, and no colours.
+
+    Args:
+        vae: VAE.
+        unsaid: Channels of one that does not say how many.
+
+    Returns:
+        Whether it does.
+    """
+    return getattr(vae, "output_channels", unsaid) == 2
 
 
 def frames_of(shape: Sequence[int]) -> int:
@@ -70,16 +79,9 @@ class Decoders:
             audio_vae: Of sound; None for vae, where that is one of sound.
 
         Returns:
-            The decoders.
-
-        Raises:
-            ValueError: One of pictures for audio_vae.
+            The decoders; an audio_vae of pictures is none of them.
         """
-        if getattr(audio_vae, "output_channels", 2) != 2:
-            raise ValueError(
-                "the VAE connected to audio_vae decodes pictures; connect it to vae, and to "
-                "audio_vae the model's VAE of sound"
-            )
+        audio_vae = None if audio_vae is None or not is_sound(audio_vae, 2) else audio_vae
         if vae is not None and is_sound(vae):
             return cls(None, audio_vae or vae)
         return cls(vae, audio_vae)
@@ -273,6 +275,8 @@ def shown(vae: VAE, samples: Any) -> Tensor:
 def _clips(vae: VAE, latents: Tensor) -> Tensor:
     """Decode to clips (B, T, H, W, C), 0 to 1, where the host keeps what is between models."""
     clips = vae.decode(latents)
+    if not isinstance(clips, Tensor):
+        raise ValueError(_no_tensor(clips))
     made = tuple(clips.shape)
     if clips.ndim == 4:
         clips = clips.unsqueeze(1)
@@ -283,19 +287,28 @@ def _clips(vae: VAE, latents: Tensor) -> Tensor:
             "(batch, height, width, colours) of latents of one frame, and clips (batch, frames, "
             "height, width, colours) of latents of several. Connect the model's own VAE"
         )
-    return clips.float().clamp(0.0, 1.0)
+    return _finite(clips).float().clamp(0.0, 1.0)
 
 
 def _sound(vae: VAE, latents: Tensor) -> tuple[Tensor, int]:
     """Decode as the host's VAE Decode Audio does."""
     waveforms, rate = decoded_sound(vae, latents)
+    if not isinstance(waveforms, Tensor):
+        raise ValueError(_no_tensor(waveforms))
     if waveforms.ndim != 3 or len(waveforms) != len(latents):
         raise ValueError(
             f"the VAE turned latents of shape {tuple(latents.shape)} into "
             f"{tuple(waveforms.shape)}; sound is (batch, channels, samples). Connect the model's "
             "own audio VAE"
         )
-    return waveforms.float(), rate
+    return _finite(waveforms).float(), rate
+
+
+def _no_tensor(made: object) -> str:
+    return (
+        f"the VAE returned an object of the class {type(made).__name__}, where a VAE returns a "
+        "tensor; it, or what a pack made of it, does not work: connect another VAE"
+    )
 
 
 def _decoded(decode: Callable[[VAE, Tensor], Tensor], vae: VAE | None, latents: Tensor) -> Tensor:
@@ -304,15 +317,22 @@ def _decoded(decode: Callable[[VAE, Tensor], Tensor], vae: VAE | None, latents: 
         raise DecodeError("no VAE is connected that decodes what the reward scores")
     comfy.model_management.throw_exception_if_processing_interrupted()
     try:
-        with translated_oom():
+        with translated_oom(), settings_kept():
             made = decode(vae, latents)
     except (comfy.model_management.InterruptProcessingException, torch.cuda.OutOfMemoryError):
+        raise
+    except DecodeError:
         raise
     except Exception as cause:
         raise DecodeError(f"the VAE raised {type(cause).__name__}: {cause}") from cause
     comfy.model_management.throw_exception_if_processing_interrupted()
+    return made
+
+
+def _finite(made: Tensor) -> Tensor:
+    """Refuse what overflowed, before anything is cut to a range."""
     # both ends are NaN where anything is; no mask as large as a clip is made
-    if not bool(torch.stack(torch.aminmax(made)).isfinite().all()):
+    if made.numel() and not bool(torch.stack(torch.aminmax(made)).isfinite().all()):
         raise DecodeError(
             "the VAE decoded latents to values that are not finite (NaN or infinite); start "
             "ComfyUI with --fp32-vae or --bf16-vae, or connect another VAE,"

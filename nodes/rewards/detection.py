@@ -10,6 +10,7 @@ from ...rewards.counting import parse_targets
 from ...rewards.detector_count import OTHERS, RULES, DetectorCount
 from ...rewards.registry import REWARDS
 from ..host.detectors import file_detector, host_detector
+from ..host.remarks import remark
 from ..host.reward_files import choices, complaint, digest, locate
 from ..sockets import CATEGORY_REWARDS, FlowReward
 
@@ -99,6 +100,7 @@ class DetectorCountReward(io.ComfyNode):
     ) -> io.NodeOutput:
         """Close the reward over its targets."""
         _require_one(weights, model)
+        model = model if weights == CONNECTED else None
         row = next((row for row in KNOWN if row.name == weights), None)
         about = {"licence": row.licence, "source": row.page} if row else {}
         if model is not None:
@@ -111,13 +113,14 @@ class DetectorCountReward(io.ComfyNode):
 
 
 def _require_one(weights: str, model: Any) -> None:
-    """Refuse a file with a model connected, and neither."""
-    if (weights == CONNECTED) != (model is not None):
+    """Refuse the choice of a model where none is connected; ignore one where a file is chosen."""
+    if weights == CONNECTED and model is None:
         raise ValueError(
-            f"weights is '{weights}' and the model socket is "
-            f"{'empty' if model is None else 'connected'}. Connect RT-DETR or SAM 3 and choose "
-            f"{CONNECTED}, or disconnect it and choose a file."
+            f"weights is '{weights}' and the model socket is empty. Connect RT-DETR or SAM 3 and "
+            f"choose {CONNECTED}, or choose a file."
         )
+    if weights != CONNECTED and model is not None:
+        remark(f"weights is {weights}, a file: model and clip are not used")
 
 
 def _advanced(folders: list[str]) -> list[io.Input]:

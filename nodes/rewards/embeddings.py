@@ -11,6 +11,8 @@ from ...rewards.clip_score import ClipScore
 from ...rewards.image_match import RULES, ImageMatch
 from ...rewards.registry import REWARDS
 from ..host.encoder import encoder_of, folder_encoder, head_of
+from ..host.prompt import plain_prompt
+from ..host.remarks import remark
 from ..host.reward_files import choices, complaint, locate
 from ..sockets import CATEGORY_REWARDS, FlowEncoder, FlowReward
 
@@ -105,8 +107,8 @@ class ClipScoreReward(io.ComfyNode):
                     dynamic_prompts=False,
                     tooltip=(
                         "What the picture should show, in plain words: weights such as (word:1.2) "
-                        "are read as characters. CLIP reads the first 77 tokens, about 60 words, "
-                        "SigLIP 64; short and concrete works best, and it must not be empty."
+                        "and other marks are taken out. CLIP reads the first 77 tokens, about 60 "
+                        "words, SigLIP 64; short and concrete works best, and it must not be empty."
                     ),
                 ),
             ],
@@ -122,7 +124,9 @@ class ClipScoreReward(io.ComfyNode):
                 "CLIP Score has nothing that reads the prompt. Connect clip, the text half of the "
                 "CLIP_VISION's model, or a CLIP or SigLIP folder by Load Reward Encoder."
             )
-        return io.NodeOutput(ClipScore(found.images, found.text, prompt))
+        reward = ClipScore(found.images, found.text, plain_prompt(prompt))
+        remark(reward.unread)
+        return io.NodeOutput(reward)
 
 
 class ImageMatchReward(io.ComfyNode):

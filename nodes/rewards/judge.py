@@ -8,6 +8,7 @@ from comfy_api.latest import io
 
 from ...rewards.judge import INSTRUCTION, Judge
 from ..host import judges
+from ..host.prompt import plain_prompt
 from ..sockets import CATEGORY_REWARDS, FlowReward
 
 __all__ = ["NODES", "JudgeReward"]
@@ -90,7 +91,9 @@ class JudgeReward(io.ComfyNode):
         endpoint = judges.find(judge)
         # no address: reports travel
         named = f"{endpoint.model}, the user's judge '{judge}'"
-        return io.NodeOutput(Judge(judges.client(endpoint), prompt, instruction, named))
+        return io.NodeOutput(
+            Judge(judges.client(endpoint), plain_prompt(prompt), instruction, named)
+        )
 
 
 NODES = [JudgeReward]

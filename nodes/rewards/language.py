@@ -12,6 +12,7 @@ from ...rewards.vision_language import FolderModel, load_network, load_processor
 from ...rewards.vlm_count import METHODS, QUESTION, VLMCount
 from ...rewards.vqa_score import COMBINE, PAPER, VQAScore, questions_from_text, weights_from_text
 from ..host.language_model import language_model
+from ..host.prompt import plain_prompt
 from ..host.reward_files import choices, complaint, locate, stamp
 from ..host.reward_model import Managed, kept, weights_type
 from ..sockets import CATEGORY_REWARDS, FlowLanguageModel, FlowReward
@@ -174,7 +175,7 @@ class VQAScoreReward(io.ComfyNode):
         against_no: bool = False,
     ) -> io.NodeOutput:
         """Close the reward over its questions."""
-        asked = questions_from_text(questions, prompt)
+        asked = questions_from_text(questions, plain_prompt(prompt))
         numbers = weights_from_text(weights, len(asked))
         return io.NodeOutput(VQAScore(language_model(model), asked, numbers, combine, against_no))
 
@@ -256,7 +257,7 @@ class VLMCountReward(io.ComfyNode):
         question: str = QUESTION,
     ) -> io.NodeOutput:
         """Close the reward over its targets."""
-        parsed = parse_targets(targets.strip() or prompt)
+        parsed = parse_targets(targets.strip() or plain_prompt(prompt))
         return io.NodeOutput(VLMCount(language_model(model), parsed, method, question))
 
 

@@ -8,10 +8,12 @@ from typing import Any, Literal
 from comfy_api.latest import io
 
 from ...rewards.base import Reward
-from ...rewards.clip_preference import ClipPreference, clip_ids
+from ...rewards.clip_preference import ClipPreference, clip_ids, unread
 from ...rewards.image_reward import ImageReward, Judged, bert_ids
 from ...rewards.preference import network_from
 from ...rewards.sources import BERT_VOCABULARY, HPS, IMAGE_REWARD, PICK_SCORE
+from ..host.prompt import plain_prompt
+from ..host.remarks import remark
 from ..host.reward_files import choices, clip_vocabulary, complaint, locate, read, stamp
 from ..host.reward_model import Managed, fine_type, kept
 from ..sockets import CATEGORY_REWARDS, FlowReward
@@ -37,6 +39,7 @@ def _holder(path: Path) -> Managed[Any]:
 def _reward(holder: Managed[Any], prompt: str) -> Reward:
     """Close a network over a prompt."""
     if not isinstance(holder.network, Judged):
+        remark(unread(prompt, clip_vocabulary()))
         return ClipPreference(holder, clip_ids(prompt, clip_vocabulary()))
     words = locate(BERT_VOCABULARY.name, (BERT_VOCABULARY,))
     return ImageReward(holder, bert_ids(prompt, words, holder.network.words))
@@ -100,7 +103,7 @@ class PreferenceReward(io.ComfyNode):
     @classmethod
     def execute(cls, weights: str, prompt: str) -> io.NodeOutput:
         """Load the file and close the reward over the prompt."""
-        return io.NodeOutput(_reward(_holder(locate(weights, KNOWN)), prompt))
+        return io.NodeOutput(_reward(_holder(locate(weights, KNOWN)), plain_prompt(prompt)))
 
 
 NODES = [PreferenceReward]

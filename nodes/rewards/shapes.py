@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from ...rewards.shape_count import ShapeCount, parse_groups
 from ...rewards.shape_fidelity import ShapeFidelity
+from ..host.prompt import plain_prompt
 from ..sockets import CATEGORY_REWARDS, FlowReward
 
 __all__ = ["NODES", "ShapeCountReward", "ShapeFidelityReward"]
@@ -58,7 +59,9 @@ class ShapeCountReward(io.ComfyNode):
     @classmethod
     def execute(cls, prompt: str, targets: str = "") -> io.NodeOutput:
         """Close the reward over its targets."""
-        return io.NodeOutput(ShapeCount.from_groups(parse_groups(targets.strip() or prompt)))
+        return io.NodeOutput(
+            ShapeCount.from_groups(parse_groups(targets.strip() or plain_prompt(prompt)))
+        )
 
 
 class ShapeFidelityReward(io.ComfyNode):

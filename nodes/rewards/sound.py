@@ -8,6 +8,7 @@ from comfy_api.latest import io
 
 from ...rewards import clap_score
 from ...rewards.registry import REWARDS
+from ..host.prompt import plain_prompt
 from ..host.reward_files import choices, complaint, locate, stamp
 from ..host.reward_model import Managed, fine_type, kept
 from ..sockets import CATEGORY_REWARDS, FlowReward
@@ -71,7 +72,7 @@ class ClapScoreReward(io.ComfyNode):
         path, dtype = locate(weights, KNOWN), fine_type()
         key = ("clap", *stamp(path), dtype)
         holder = kept(key, lambda: Managed(clap_score.load(path, dtype)))
-        return io.NodeOutput(clap_score.clap_score(holder, path, prompt))
+        return io.NodeOutput(clap_score.clap_score(holder, path, plain_prompt(prompt)))
 
 
 NODES = [ClapScoreReward]

@@ -56,7 +56,7 @@ def test_hostile_words_are_words(case):
 
 
 def test_ordinary_words_stay_as_they_are():
-    text = "reward 0.9 (plain 0.2) & more; a < b, 3 <4\nArgüello \u4e09\u4e2a\u7ea2\u5706 [1, 2]"
+    text = "reward 0.9 (0.2) & more; a < b, 3<4\nArg\u00fcello \u4e09\u4e2a\u7ea2\u5706 [1, 2]"
     assert for_page(text) == cleaned(text) == text
 
 

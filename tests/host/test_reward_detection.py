@@ -85,11 +85,15 @@ class TestFiles:
         with pytest.raises(ValueError, match="Set sam to none"):
             make("yolo.onnx", sam="sam")
 
-    def test_the_socket_and_the_list_have_to_agree(self, files):
+    def test_a_model_that_is_chosen_must_be_there(self, files):
         with pytest.raises(ValueError, match="model socket is empty"):
             make("connected_model")
-        with pytest.raises(ValueError, match="model socket is connected"):
-            make("yolo.onnx", model=object())
+
+    def test_a_model_beside_a_file_is_ignored_with_a_word(self, files, caplog):
+        with caplog.at_level("INFO", logger="flowsearch"):
+            reward = make("yolo.onnx", model=object(), clip=object())
+        assert "model and clip are not used" in caplog.text
+        assert torch.equal(reward.score(pictures()), make("yolo.onnx").score(pictures()))
 
 
 class TestMemory:

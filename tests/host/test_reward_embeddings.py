@@ -179,11 +179,17 @@ def test_siglip_by_the_hosts_loader_cannot_read_and_says_so(host_pair):
         by_host((vision, host_pair[1]))
 
 
-def test_clip_score_without_a_reader_or_with_two_is_refused(host_pair, clip_folder):
+def test_clip_score_without_a_reader_is_refused(host_pair):
     with pytest.raises(ValueError, match="nothing that reads"):
         by_host((host_pair[0], None))
-    with pytest.raises(ValueError, match="Disconnect clip"):
-        by_host((folder_encoder(clip_folder), host_pair[1]))
+
+
+def test_a_clip_beside_a_folder_is_ignored_with_a_word(host_pair, clip_folder, caplog):
+    folder = folder_encoder(clip_folder)
+    with caplog.at_level("INFO", logger="flowsearch"):
+        both = by_host((folder, host_pair[1]))
+    assert "clip is not used" in caplog.text
+    assert torch.equal(both.score(IMAGES), by_host((folder, None)).score(IMAGES))
 
 
 def test_dinov2_by_the_host_is_the_librarys(host_pair):

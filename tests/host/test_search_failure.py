@@ -1,7 +1,5 @@
 """Cancels, errors and refusals: nothing is lost, and every sentence says what to do."""
 
-import os
-import time
 from pathlib import Path
 
 import comfy.model_management
@@ -11,11 +9,12 @@ import pytest
 import searching as s
 import torch
 from comfy.model_management import InterruptProcessingException
+from comfy_execution.graph_utils import ExecutionBlocker
 from comfy_execution.utils import CurrentNodeContext
 from PIL import Image
 
 from flowsearch.nodes.flow_sampler import FlowSampler
-from flowsearch.nodes.host import resume, search_sampler
+from flowsearch.nodes.host import path, search_sampler
 from flowsearch.nodes.host.resume import FileCheckpoint, workflow_part
 from flowsearch.samplers.noise_law import noise_law
 from flowsearch.samplers.search import DecodeError, ModelError, RewardError
@@ -158,71 +157,6 @@ def test_without_a_server_nothing_is_kept_but_the_picture():
         s.reward_search(hm.scene_model(), reward=cancel_at(9), evaluations=400)
 
 
-def test_checkpoint_files(tmp_path):
-    path = tmp_path / "folder" / "a.safetensors"
-    file = FileCheckpoint(path, torch.device("cpu"))
-    assert file.load() is None
-    tensors = {"0/1/x": torch.randn(1, 3, 4, 4), "0/2/x": torch.arange(3)}
-    file.save(tensors, {"settings": {"a": 1.5}, "logs": [[]]})
-    found, data = file.load()
-    assert data == {"settings": {"a": 1.5}, "logs": [[]]}
-    assert found.keys() == tensors.keys()
-    assert all(torch.equal(found[key], tensors[key]) for key in tensors)
-    assert [entry.name for entry in path.parent.iterdir()] == ["a.safetensors"]
-    path.write_bytes(b"not a file of ours")
-    assert file.load() is None
-
-
-def test_old_checkpoint_files_are_cleaned_up(tmp_path, monkeypatch):
-    def files(suffix="safetensors"):
-        return {file.name for file in tmp_path.glob(f"*.{suffix}")}
-
-    def save(name, size=1):
-        tensors = {"0/1/x": torch.zeros(size)}
-        FileCheckpoint(tmp_path / f"{name}.safetensors", torch.device("cpu")).save(tensors, {})
-
-    def age(name, seconds):
-        then = time.time() - seconds
-        os.utime(tmp_path / name, (then, then))
-
-    for number in range(resume.KEPT + 4):
-        save(f"b{number:02}")
-        age(f"b{number:02}.safetensors", 1000 - number)
-    save("newest")
-    assert len(files()) == resume.KEPT
-    assert {"newest.safetensors", f"b{resume.KEPT + 3:02}.safetensors"} <= files()
-    age(f"b{resume.KEPT + 3:02}.safetensors", resume.KEPT_SECONDS + 1)
-    for name, seconds in (("crashed.part", resume.PART_SECONDS + 1), ("writing.part", 1.0)):
-        (tmp_path / name).write_bytes(b"half")
-        age(name, seconds)
-    save("newest")
-    assert f"b{resume.KEPT + 3:02}.safetensors" not in files()
-    assert files("part") == {"writing.part"}
-    monkeypatch.setattr(resume, "KEPT_BYTES", 100_000)
-    save("large", 50_000)
-    assert files() == {"large.safetensors"}, "its own file is never deleted"
-
-
-def test_a_long_log_fits():
-    """A safetensors header may not be larger than 100 MB; a log may."""
-    folder = resume.checkpoint_folder()
-    file = FileCheckpoint(folder / "long.safetensors", torch.device("cpu"))
-    data = {"logs": ["x" * 120_000_000]}
-    file.save({"0/1/x": torch.zeros(2)}, data)
-    tensors, found = file.load()
-    assert found == data
-    assert list(tensors) == ["0/1/x"]
-    file.path.unlink()
-
-
-def test_checkpoints_are_where_the_host_neither_deletes_nor_serves_them():
-    folder = resume.checkpoint_folder()
-    temp = Path(folder_paths.get_temp_directory())
-    assert temp not in folder.parents
-    assert folder.parent.parent == Path(folder_paths.get_user_directory())
-    assert folder_paths.get_public_user_directory(folder.parent.name) is None
-
-
 def test_without_checkpoint_seconds_nothing_is_kept(monkeypatch):
     asked = []
     monkeypatch.setattr(search_sampler, "checkpoint_of_running_node", lambda *_: asked.append(1))
@@ -257,6 +191,7 @@ def tear(_):
         (tear, r"the VAE raised OSError: torn for the candidate item 0, key"),
         (lambda p: p * float("nan"), r"the VAE decoded .* not finite .* for the candidate item 0"),
         (lambda p: p[:, :, :, None], r"the VAE raised ValueError: the VAE turned latents"),
+        (lambda _: None, r"the VAE returned an object of the class NoneType"),
     ],
 )
 def test_the_vaes_fault_is_not_the_rewards(act, sentence):
@@ -277,6 +212,35 @@ def test_a_model_that_predicts_nan_is_named():
         s.reward_search(model, evaluations=60)
     handle.remove()
     assert len(rescued() - before) == 1
+
+
+def _nothing(*_, **__):
+    return None
+
+
+def _patched(model):
+    model.set_model_unet_function_wrapper(_nothing)
+    return hm.guider(model)
+
+
+def _guider(model):
+    made = hm.guider(model)
+    made.predict_noise = _nothing
+    return made
+
+
+def _smaller(model):
+    model.set_model_sampler_post_cfg_function(lambda args: args["denoised"][..., :-1])
+    return hm.guider(model)
+
+
+@pytest.mark.parametrize("make", [_patched, _guider, _smaller])
+@pytest.mark.parametrize("inner", [STOCHASTIC, s.sampler()])
+def test_a_model_that_returns_no_prediction_is_named(make, inner):
+    with pytest.raises(
+        (RuntimeError, ValueError), match=r"the model(, or a patch of it,)? (fail|ret)"
+    ):
+        s.search(make(hm.scene_model()), inner)
 
 
 def test_a_reward_without_memory_is_given_fewer_pictures():
@@ -403,3 +367,52 @@ def test_disabled_noise_has_only_one_start():
     )
     with pytest.raises(ValueError, match="initial noise is disabled"):
         hm.run(guider, pool, s.SIGMAS[2:], {"samples": first}, seed=None)
+
+
+# ---- nothing after the search may lose it ----
+
+
+class Late:
+    """The pixel VAE, which goes wrong when the output is decoded: after the last score."""
+
+    def __init__(self, act):
+        self.vae, self.act, self.ended = s.pixel_vae(), act, False
+
+    def decode(self, latents):
+        pictures = self.vae.decode(latents)
+        return self.act(pictures) if self.ended else pictures
+
+
+@pytest.mark.parametrize(
+    ("act", "sentence"),
+    [
+        (tear, "no pictures to put out, because torn"),
+        (lambda p: p * float("nan"), "not finite"),
+        (lambda p: p / 0.0, "not finite"),
+        (lambda _: None, "an object of the class NoneType"),
+    ],
+)
+def test_a_vae_that_fails_on_the_output_loses_neither_latent_nor_report(monkeypatch, act, sentence):
+    vae, whole = Late(act), search_sampler.Progress.finish
+
+    def finish(progress):
+        vae.ended = True
+        whole(progress)
+
+    monkeypatch.setattr(search_sampler.Progress, "finish", finish)
+    latent, image, report = s.reward_search(hm.scene_model(), vae=vae)
+    expected = s.reward_search(hm.scene_model())
+    assert torch.equal(latent["samples"], expected[0]["samples"])
+    assert report.score == expected[2].score
+    assert isinstance(image, ExecutionBlocker)
+    assert sentence in image.message
+
+
+def test_a_path_that_cannot_be_worked_out_loses_nothing_else(monkeypatch):
+    def broken(*_):
+        raise OverflowError("too large")
+
+    monkeypatch.setattr(path, "winner_path", broken)
+    latent, _, report = s.reward_search(hm.scene_model())
+    assert latent["samples"].isfinite().all()
+    assert report.paths == [None]

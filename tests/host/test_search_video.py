@@ -311,7 +311,6 @@ def still_vae():
         ({"reward": s.Brightness(), "scoring_vae": still_vae}, "connected to scoring_vae decodes"),
         # of a reward of latents the image output is decoded, at the end of all
         ({"reward": LatentReward("mean"), "vae": still_vae}, "connected to vae decodes single"),
-        ({"reward": LatentReward("mean"), "audio_vae": vm.wan_vae}, "to audio_vae decodes pict"),
     ],
 )
 def test_a_vae_that_cannot_decode_the_clips_is_refused_before_anything_is_sampled(given, sentence):

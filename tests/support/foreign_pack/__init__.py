@@ -74,7 +74,7 @@ class ForeignLoaded:
         """Look."""
         from comfy.model_management import loaded_models
 
-        found = [patcher.model for patcher in loaded_models()]
+        found = [patcher.model for patcher in loaded_models() if patcher is not None]
         return (" ".join(type(getattr(each, "network", each)).__name__ for each in found),)
 
 

@@ -1,0 +1,60 @@
+"""A word on the node and in the log: what is not needed, and why a search cannot run."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import comfy.model_management
+
+from .progress import say
+
+__all__ = ["remark", "says_why"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def remark(sentence: str) -> None:
+    """Say something that is no error.
+
+    Packs that connect every free socket (use-everywhere) fill those too that a choice makes
+    needless, so what is not needed is ignored and named, and never refused.
+
+    Args:
+        sentence: Without a point at its end; empty for nothing to say.
+    """
+    if not sentence:
+        return
+    say(sentence)
+    logging.getLogger("flowsearch").info("%s", sentence)
+
+
+def says_why(function: Callable[P, T]) -> Callable[P, T]:
+    """Let a function say on the running node why it fails, before it does.
+
+    Nodes that sample in pieces (regional samplers) take a sampler's ValueError for an empty region
+    and put out a latent of zeros as if all were well.
+
+    Args:
+        function: What may fail.
+
+    Returns:
+        The same, which says so.
+    """
+
+    @functools.wraps(function)
+    def saying(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return function(*args, **kwargs)
+        except comfy.model_management.InterruptProcessingException:
+            raise
+        except Exception as error:
+            sentence = f"the search did not come to its end: {error}"
+            say(sentence)
+            logging.getLogger("flowsearch").error("%s", sentence)
+            raise
+
+    return saying
