@@ -341,7 +341,6 @@ class FieldSampler(comfy.samplers.Sampler):
             extra_args: model_options, seed and denoise_mask. Not modified.
             callback: Called with what k-diffusion's samplers tell.
             disable: No bar in the console.
-            **_: Options of other samplers.
 
         Returns:
             States at the last sigma.

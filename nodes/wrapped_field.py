@@ -74,7 +74,7 @@ def wrapped_field(
     Raises:
         ValueError: A wrapper that hides the model.
     """
-    guider = getattr(model, "inner_model", None)
+    guider: Any = getattr(model, "inner_model", None)
     if not hasattr(guider, "inner_model"):
         raise ValueError(
             "the sampler was called by a wrapper that hides the model (no inner_model), so it "

@@ -22,11 +22,13 @@ import torch
 from torch import Tensor, nn
 
 from .base import RewardSpec, check_images
+from .encoder import cut_off
 from .holder import Held, Holder, dtype_of
 from .preprocess import Preprocess
+from .pretrained import Foreign
 from .published import Rules, fill, layers, renamed, shape_of
 
-__all__ = ["Head", "ImageReward", "Judged", "bert_ids", "judged_from"]
+__all__ = ["Head", "ImageReward", "Judged", "bert_ids", "bert_unread", "judged_from"]
 
 MEAN, STD = 0.16717362830052426, 1.0333394966054072
 """Of the head's output over the authors' pictures; in their code, not in the file."""
@@ -235,6 +237,26 @@ def bert_ids(prompt: str, vocabulary: Path, words: int) -> Tensor:
     Raises:
         ValueError: The vocabulary is not the one that the network was trained with.
     """
+    tokenizer = _tokenizer(vocabulary, words)
+    tokenizer.enable_truncation(LONGEST)
+    return torch.tensor([tokenizer.encode(prompt).ids], dtype=torch.int64)
+
+
+def bert_unread(prompt: str, vocabulary: Path, words: int) -> str:
+    """Say how much of a prompt is not read.
+
+    Args:
+        prompt: As for bert_ids.
+        vocabulary: Likewise.
+        words: Likewise.
+
+    Returns:
+        A line, or nothing when all is read.
+    """
+    return cut_off(len(_tokenizer(vocabulary, words).encode(prompt).ids), LONGEST)
+
+
+def _tokenizer(vocabulary: Path, words: int) -> Foreign:
     from tokenizers.implementations.bert_wordpiece import BertWordPieceTokenizer
 
     # not splitlines, which takes characters that are words here for ends of lines
@@ -246,9 +268,7 @@ def bert_ids(prompt: str, vocabulary: Path, words: int) -> Tensor:
             "https://huggingface.co/google-bert/bert-base-uncased."
         )
     make: Any = BertWordPieceTokenizer
-    tokenizer = make({word: number for number, word in enumerate(lines)}, lowercase=True)
-    tokenizer.enable_truncation(LONGEST)
-    return torch.tensor([tokenizer.encode(prompt).ids], dtype=torch.int64)
+    return make({word: number for number, word in enumerate(lines)}, lowercase=True)
 
 
 @dataclass(frozen=True, eq=False)

@@ -165,17 +165,18 @@ class Curve:
         """
         if not {"points"} <= set(data) <= {"points", "interpolation"}:
             raise ValueError(f"a curve has the keys points, interpolation; got {sorted(data)}")
-        given = data["points"]
-        if isinstance(given, Sequence) and len(given) > MOST_POINTS:
+        given: Any = data["points"]
+        count = len(given) if hasattr(given, "__len__") else 0
+        if count > MOST_POINTS:  # before any of them is looked at
             raise ValueError(
-                f"a curve takes {MOST_POINTS} points at most, got {len(given)}; draw it with fewer"
+                f"a curve takes {MOST_POINTS} points at most, got {count}; draw it with fewer"
             )
         try:
             points = sorted((float(x), float(y)) for x, y in given)
         except (TypeError, ValueError, OverflowError) as error:
             raise ValueError(
                 f"the points of a curve are pairs of numbers (x, y), such as [[0, 0], [1, 1]]; "
-                f"got {' '.join(repr(data['points']).split()):.100}"
+                f"got {' '.join(repr(given).split()):.100}"
             ) from error
         return cls(tuple(points), data.get("interpolation", "monotone_cubic"))
 

@@ -42,8 +42,8 @@ def copied(thing: Any) -> Any:
             return ours
         if isinstance(held, MethodType) and held.__self__ is thing:
             return MethodType(held.__func__, ours)
-        if type(held) is super and held.__self__ is thing:
-            return super(held.__thisclass__, ours)
+        if type(held) is super and getattr(held, "__self__", None) is thing:
+            return super(getattr(held, "__thisclass__"), ours)  # noqa: B009 - typed as having none
         if isinstance(held, partial):
             given = {name: rebound(value) for name, value in held.keywords.items()}
             return partial(rebound(held.func), *map(rebound, held.args), **given)

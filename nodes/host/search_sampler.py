@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import torch
 from comfy.samplers import CFGGuider, Sampler
@@ -128,12 +128,10 @@ class SearchSampler(Sampler):
     extra_options: ClassVar[dict[str, Any]] = {}
     inpaint_options: ClassVar[dict[str, Any]] = {}
 
-    def sampler_function(self, *_: object, **__: object) -> Tensor:
-        """What a wrapper of a SAMPLER calls of the host's KSAMPLER; see wrapped_field.py.
+    def sampler_function(self, *_: object, **__: object) -> NoReturn:
+        """Refuse what a wrapper of a SAMPLER calls of the host's KSAMPLER; see wrapped_field.py.
 
-        Args:
-            *_: Its model, whose predictions know nothing of the rows of a batch.
-            **__: The rest.
+        Its model's predictions would know nothing of the rows of a batch.
 
         Raises:
             ValueError: Always, with the order that works.

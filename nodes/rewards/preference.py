@@ -9,7 +9,7 @@ from comfy_api.latest import io
 
 from ...rewards.base import Reward
 from ...rewards.clip_preference import ClipPreference, clip_ids, unread
-from ...rewards.image_reward import ImageReward, Judged, bert_ids
+from ...rewards.image_reward import ImageReward, Judged, bert_ids, bert_unread
 from ...rewards.preference import network_from
 from ...rewards.sources import BERT_VOCABULARY, HPS, IMAGE_REWARD, PICK_SCORE
 from ..host.prompt import plain_prompt
@@ -42,6 +42,7 @@ def _reward(holder: Managed[Any], prompt: str) -> Reward:
         remark(unread(prompt, clip_vocabulary()))
         return ClipPreference(holder, clip_ids(prompt, clip_vocabulary()))
     words = locate(BERT_VOCABULARY.name, (BERT_VOCABULARY,))
+    remark(bert_unread(prompt, words, holder.network.words))
     return ImageReward(holder, bert_ids(prompt, words, holder.network.words))
 
 

@@ -10,7 +10,7 @@ import torch
 from preference_weights import DATA, VOCABULARY, images, picture, seeded, small
 from safetensors.torch import save_file
 
-from flowsearch.nodes.host import reward_files
+from flowsearch.nodes.host import remarks, reward_files
 from flowsearch.nodes.rewards.preference import PreferenceReward
 from flowsearch.rewards.clip_preference import ClipPreference, clip_ids
 from flowsearch.rewards.holder import Local
@@ -97,6 +97,16 @@ def test_one_network_for_two_nodes_and_freed_by_the_host(place, name):
     management.unload_all_models()
     assert not is_loaded(one)
     assert torch.equal(one.score(shot), values[0])
+
+
+@pytest.mark.parametrize(("name", "longest"), [("pick_score", 77), ("image_reward", 35)])
+def test_what_a_prompt_is_too_long_for_is_said_on_the_node(place, monkeypatch, name, longest):
+    said = []
+    monkeypatch.setattr(remarks, "say", said.append)
+    node(name)
+    assert not said
+    node(name, " ".join([PROMPT] * 40))
+    assert [f"the encoder reads {longest}" in line for line in said] == [True]
 
 
 def test_a_file_that_was_replaced_is_read_anew(place):
