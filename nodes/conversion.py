@@ -169,7 +169,7 @@ class InterpolantConversion(io.ComfyNode):
                     ),
                 ),
             ],
-            outputs=[io.Model.Output(id="converted", display_name="MODEL")],
+            outputs=[io.Model.Output(id="converted", display_name="model")],
         )
 
     @classmethod

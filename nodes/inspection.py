@@ -163,13 +163,12 @@ class FlowInspect(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Image.Output(id="plot", display_name="PLOT", tooltip="Curves over sigma."),
+                io.Image.Output(id="plot", tooltip="Curves over sigma."),
                 io.Image.Output(
                     id="sheet",
-                    display_name="SHEET",
                     tooltip="Prediction of the first picture at each sigma, at most 40.",
                 ),
-                io.String.Output(id="json", display_name="JSON", tooltip="Every number."),
+                io.String.Output(id="json", tooltip="Every number."),
             ],
         )
 

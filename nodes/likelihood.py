@@ -33,22 +33,20 @@ class FlowLikelihood(io.ComfyNode):
             outputs=[
                 io.Float.Output(
                     id="bits",
-                    display_name="BITS PER DIM",
+                    display_name="bits_per_dim",
                     is_output_list=True,
                     tooltip="-log2 p per dimension, one number a picture; lower: more probable.",
                 ),
                 io.Float.Output(
                     id="error",
-                    display_name="STANDARD ERROR",
+                    display_name="standard_error",
                     is_output_list=True,
                     tooltip="Of bits, from the noises; not that of the model.",
                 ),
-                io.String.Output(
-                    id="text", display_name="TEXT", tooltip="All of it in words, with the scale."
-                ),
+                io.String.Output(id="text", tooltip="All of it in words, with the scale."),
                 io.Image.Output(
                     id="map",
-                    display_name="SURPRISE MAP",
+                    display_name="surprise_map",
                     tooltip="Bits per dimension by place, one map a picture; bright: surprising.",
                 ),
             ],

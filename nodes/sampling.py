@@ -119,7 +119,7 @@ class Sigmas(io.ComfyNode):
                     ),
                 ),
             ],
-            outputs=[io.Sigmas.Output(id="sigmas", display_name="SIGMAS")],
+            outputs=[io.Sigmas.Output(id="sigmas")],
         )
 
     @classmethod
@@ -230,7 +230,7 @@ class NoiseLaw(io.ComfyNode):
                     + taper.format(""),
                 ),
             ],
-            outputs=[FlowNoiseLaw.Output(id="noise_law", display_name="NOISE LAW")],
+            outputs=[FlowNoiseLaw.Output(id="noise_law")],
         )
 
     @classmethod
@@ -273,6 +273,7 @@ class StochasticSampler(io.ComfyNode):
             search_aliases=[
                 "ancestral",
                 "sde",
+                "sde sampler",
                 "stochastic",
                 "euler ancestral",
                 "flow sampler",
@@ -327,7 +328,7 @@ class StochasticSampler(io.ComfyNode):
                     ),
                 ),
             ],
-            outputs=[io.Sampler.Output(id="sampler", display_name="SAMPLER")],
+            outputs=[io.Sampler.Output(id="sampler")],
         )
 
     @classmethod

@@ -274,7 +274,16 @@ class ScoreImages(io.ComfyNode):
                 "Scores pictures with a reward, whatever made them: ranks, keeps the best, draws "
                 "the scores on, and says what values are usual, to choose a search's target by."
             ),
-            search_aliases=["rank", "filter", "best of n", "select best", "rate", "sort", "top k"],
+            search_aliases=[
+                "rank",
+                "filter",
+                "best of n",
+                "pick best",
+                "choose best",
+                "rate",
+                "sort",
+                "top k",
+            ],
             is_output_node=True,
             inputs=[
                 io.Image.Input(

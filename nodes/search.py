@@ -161,7 +161,7 @@ class SearchSamplerNode(io.ComfyNode):
                 "Reward Search as a SAMPLER, for detailers, upscalers and anything else that has "
                 "a SAMPLER input. One picture for each picture of the batch."
             ),
-            search_aliases=[*ALIASES, "sampler"],
+            search_aliases=[*ALIASES, "sampler", "upscale search", "detailer"],
             inputs=[
                 io.Sampler.Input(
                     "sampler",
@@ -175,7 +175,7 @@ class SearchSamplerNode(io.ComfyNode):
                 *advanced_inputs(top_k=False),
             ],
             # an output of the same id as an input is refused by older hosts
-            outputs=[io.Sampler.Output(id="search_sampler", display_name="SAMPLER")],
+            outputs=[io.Sampler.Output(id="search_sampler", display_name="sampler")],
         )
 
     @classmethod

@@ -26,6 +26,10 @@ ALIASES = [
     "test-time scaling",
     "reward",
     "best seed",
+    "seed search",
+    "pick best",
+    "choose best",
+    "generate until",
     "reward guided",
 ]
 

@@ -285,7 +285,7 @@ class Strategy(io.ComfyNode):
                     ),
                 ),
             ],
-            outputs=[FlowStrategy.Output(id="flow_strategy", display_name="STRATEGY")],
+            outputs=[FlowStrategy.Output(id="flow_strategy", display_name="strategy")],
         )
 
     @classmethod

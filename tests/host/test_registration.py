@@ -9,6 +9,7 @@ import asyncio
 import importlib
 import json
 import os
+import re
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -129,6 +130,40 @@ def test_every_node_and_input_explains_itself(ours):
     ]
     assert silent == []
     assert [name for name, info in ours.items() if not info["description"].strip()] == []
+
+
+def test_names_of_outputs_are_written_as_those_of_inputs_are(ours):
+    """Lower case, words joined by underscores; a wire of our own joins two equal names."""
+    named = [(node, name) for node, info in ours.items() for name in info["output_name"]]
+    assert [
+        pair for pair in named if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", pair[1])
+    ] == []
+    taken: dict[str, set[str]] = {}
+    for info in ours.values():
+        for path, _, kind, _ in inputs(info["input"]):
+            for one in kind.split(",") if isinstance(kind, str) else ():
+                taken.setdefault(one, set()).add(re.sub(r".*[.=]", "", path))
+    for node, info in ours.items():
+        for kind, name in zip(info["output"], info["output_name"], strict=True):
+            if kind.startswith("FLOW_"):
+                assert name in taken[kind], f"{node} gives {name}, which no {kind} input is called"
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        ("sde sampler", "StochasticSampler"),
+        ("ksampler", "RBFSearch RewardSearch"),
+        ("seed search", "RBFSearch RewardSearch Search SearchSampler"),
+        ("generate until", "RBFSearch RewardSearch Search SearchSampler"),
+        ("upscale search", "SearchSampler"),
+        ("pick best", "RewardSearch ScoreImages"),
+        ("choose best", "RewardSearch ScoreImages"),
+    ],
+)
+def test_what_people_type_finds_the_node(ours, words, wanted):
+    found = {name for name, info in ours.items() if words in info["search_aliases"]}
+    assert {f"FlowSearch{name}" for name in wanted.split()} <= found
 
 
 def test_every_node_has_a_help_page_that_the_server_serves(ours, server):
