@@ -148,11 +148,12 @@ class InterpolantConversion(io.ComfyNode):
             display_name="Interpolant Conversion",
             category=CATEGORY_SAMPLING,
             description=(
-                "Shows a flow model to the host's own samplers as a diffusion model, so that "
+                "For stock samplers: shows them a flow model as a diffusion model, so that "
                 "ancestral, SDE and multistep samplers use their diffusion formulas. Place it "
                 "after shift and noise scale nodes and before nodes with a start and end percent, "
                 "and take the sigmas from the converted model. FlowSearch's own samplers do not "
-                "need it."
+                "need it: the RBF paper's conversion is Flow Sigmas, Noise Law and Stochastic Flow "
+                "Sampler."
             ),
             search_aliases=["convert flow", "v-pred", "vp", "ve", "ancestral", "model sampling"],
             inputs=[

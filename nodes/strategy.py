@@ -132,8 +132,9 @@ ALIASES = (
 TOOLTIP = (
     "evolutionary: the default; varies the best picture so far and exchanges what differs, for "
     "rare wishes and common ones. rbf: Rollover Budget Forcing on the way down from noise. "
-    "rbf_reference: as its authors' code does it, for comparison; give it 2 chains, 500 "
-    "evaluations, rbf_reference sigmas and a euler_maruyama sampler. best_of_n: many whole "
+    "rbf_reference: as its authors' code does it, for comparison; RBF Search (published) brings "
+    "what belongs to it, here give it 2 chains, 500 evaluations, rbf_reference sigmas and a "
+    "euler_maruyama sampler in Reward Search (Advanced). best_of_n: many whole "
     "pictures, for any sampler and for wishes that one picture in ten fulfils. svdd: the best of "
     "several draws at each step. code: the same every few steps. smc: particles copied and dropped "
     "by weight. search_over_paths: back up from nearly finished pictures and down again. "

@@ -150,3 +150,17 @@ def test_the_held_out_example_reports_beside_the_count(server):
     family = outputs[node_titled("03_held_out", "Family of the winner")]["images"]
     assert len(family) > 3
     assert picture(server, family[-1]).shape == (64, 64, 3)
+
+
+def test_the_papers_pipeline_in_one_node_and_spelled_out_ends_in_the_same_picture(server):
+    found = []
+    for name in ("02_rbf_published", "02_rbf_published_spelled_out"):
+        workflow = read(name)
+        (search,) = (key for key, node in workflow.items() if "evaluations" in node["inputs"])
+        workflow["saved"] = {
+            "class_type": "SaveImage",
+            "inputs": {"images": [search, 1], "filename_prefix": "pipeline"},
+        }
+        found.append(picture(server, server.run(workflow)["saved"]["images"][0]))
+    assert torch.equal(*found)
+    assert float(found[0].std()) > 0.1, "there is nothing in the picture"
