@@ -8,7 +8,8 @@ few-step models such as FLUX.1-schnell are: early predictions are pictures. On e
 process at 500 evaluations, and Best-of-N, RBF and our default at 50 to 1000. Held-out hard prompts
 (benchmarks/prompts.json); accuracy is the share of them whose best finished picture is counted
 right. What is done is kept in --parts and not computed again, under the weights and the settings:
---methods runs some of the rows alone, --kept puts together what --parts holds by then.
+--methods runs some of the rows alone, --kept puts together what --parts holds by then, and
+--earlier adds the rows of an earlier record that were not run again, each marked as such.
 
 Processes, 10 steps each as in the paper: the linear ODE; the linear SDE with g = 3 t^2; the SDE
 with g = 3 r^2 in VP time, on the paper's sigmas. Rows "published" draw by Euler-Maruyama in the
@@ -257,6 +258,7 @@ class Table:
             "seconds": found.seconds,
             "evaluations": round(found.evaluations, 1),
             "reward calls": round(found.reward_calls, 1),
+            "run": "this",
         }
 
     def cells(self) -> list[tuple[str, str, int]]:
@@ -329,6 +331,20 @@ def claims(report: Report, tables: Sequence[Table], budget: int) -> None:
             )
 
 
+def earlier_rows(path: Path, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of an earlier record, of cells that are not among the new ones."""
+
+    def cell(row: dict[str, Any]) -> tuple[Any, ...]:
+        return row["part"], row["method"], row["process"].split(",")[0], row["budget"]
+
+    known = {cell(row) for row in rows if "budget" in row}
+    old = [row for row in json.loads(path.read_text())["rows"] if "budget" in row]
+    for row in old:  # before processes named their noise, all draws were exact
+        if row["process"] in AS_PUBLISHED:
+            row["process"] += ", exact"
+    return [row | {"run": "earlier"} for row in old if cell(row) not in known]
+
+
 def plot(tables: Sequence[Table], path: Path) -> None:
     """Draw accuracy against evaluations, a panel a checkpoint."""
     import matplotlib
@@ -367,6 +383,7 @@ def main() -> None:
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--parts", type=Path, help="folder of finished runs, reused")
     parser.add_argument("--kept", action="store_true", help="only what --parts holds")
+    parser.add_argument("--earlier", type=Path, help="JSON whose rows are kept where not run")
     parser.add_argument("--prompts", type=int, default=16, help="hard prompts")
     parser.add_argument("--most", type=int, default=max(BUDGETS), help="largest budget")
     parser.add_argument("--checkpoint", choices=CHECKPOINTS, help="only this one")
@@ -390,6 +407,8 @@ def main() -> None:
     budget = min(AT, options.most)
     report.rows = [line for table in tables for line in table.matrix(budget)]
     report.rows += [table.row(*cell) for table in tables for cell in table.cells()]
+    if options.earlier:
+        report.rows += earlier_rows(options.earlier, report.rows)
     claims(report, tables, budget)
     report.finish(options.json)
     if options.plot:
