@@ -14,6 +14,7 @@ group. An all-zero prompt is the unconditional model.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["CHECKPOINTS", "CONFIG", "FEATURES", "MEAN", "SPREAD", "SceneNet"]
+__all__ = ["CHECKPOINTS", "CONFIG", "FEATURES", "LARGEST", "MEAN", "SIDE", "SPREAD", "SceneNet"]
 
 CHECKPOINTS = {
     "base": Path(__file__).with_name("weights.safetensors"),
@@ -30,6 +31,9 @@ CHECKPOINTS = {
 FEATURES = 14
 CONFIG: dict[str, Any] = {"channels": (48, 96, 160), "blocks": (1, 2, 2), "width": 256}
 MEAN, SPREAD = 0.78, 0.43
+SIDE = 64  # of its pictures
+LARGEST = 2 * SIDE  # of what it takes: every place looks at every other, so time grows as side^4
+STEP = 8  # a side is halved three times
 
 
 class Block(nn.Module):
@@ -172,7 +176,29 @@ class SceneNet(nn.Module):
         f = functional.pixel_shuffle(self.features(inside, t, context), 2).to(x.dtype)
         return MEAN + (1 - t4) * SPREAD**2 / variance * centred + t4 * SPREAD / variance.sqrt() * f
 
+    @staticmethod
+    def require_size(shape: Sequence[int]) -> None:
+        """Refuse what it was not made for, before anything is computed.
+
+        Args:
+            shape: Of pictures: (B, 3, height, width).
+
+        Raises:
+            ValueError: Too large, or sides that it cannot halve.
+        """
+        height, width = (int(side) for side in shape[-2:])
+        if len(shape) == 4 and all(s % STEP == 0 and 0 < s <= LARGEST for s in (height, width)):
+            return
+        given = f"{width} x {height}" if len(shape) == 4 else f"the shape {tuple(shape)}"
+        raise ValueError(
+            f"the demo model makes pictures of {SIDE} x {SIDE} and was given latents of {given}. "
+            "Connect the latent of Load Demo Model, or set width and height of Empty Latent Image "
+            f"to {SIDE} (multiples of {STEP} up to {LARGEST} work, with pictures that it has never "
+            "seen)"
+        )
+
     def forward(self, x: Tensor, timestep: Tensor, context: Tensor, **_: Any) -> Tensor:
         """Velocity; timestep (B,) is 1000 t, as the host's flow models are called."""
+        self.require_size(x.shape)
         t = timestep / 1000.0
         return (x - self.denoise(x, t, context)) / t.view(-1, 1, 1, 1).to(x.dtype)

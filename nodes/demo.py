@@ -14,7 +14,7 @@ import comfy.supported_models_base
 import torch
 from comfy_api.latest import io
 
-from ..demo.network import CHECKPOINTS, CONFIG, SceneNet
+from ..demo.network import CHECKPOINTS, CONFIG, SIDE, SceneNet
 from ..demo.prompt import encode, parse
 from ..demo.weights import read_weights
 from .sockets import CATEGORY_DEMO
@@ -137,7 +137,8 @@ class LoadDemo(io.ComfyNode):
             description=(
                 "The small flow model that comes with the pack: 64 x 64 pictures of coloured "
                 "shapes, for trying searches in seconds and without downloads. Prompts are counts, "
-                "colours and shapes: 'three red circles and two blue squares'. Latent: 64 x 64."
+                "colours and shapes: 'three red circles and two blue squares'. Connect its latent, "
+                "or an empty one of 64 x 64."
             ),
             search_aliases=["demo", "shapes", "test model", "example model", "toy model"],
             inputs=[
@@ -157,13 +158,22 @@ class LoadDemo(io.ComfyNode):
                 io.Model.Output(id="model"),
                 io.Clip.Output(id="clip"),
                 io.Vae.Output(id="vae"),
+                io.Latent.Output(
+                    id="latent",
+                    tooltip=(
+                        "An empty latent of the model's size, 64 x 64; more at once by Repeat "
+                        "Latent Batch."
+                    ),
+                ),
             ],
         )
 
     @classmethod
     def execute(cls, checkpoint: str = "base") -> io.NodeOutput:
         """Load it."""
-        return io.NodeOutput(*load_demo(checkpoint))
+        device = comfy.model_management.intermediate_device()
+        latent = {"samples": torch.zeros(1, 3, SIDE, SIDE, device=device)}
+        return io.NodeOutput(*load_demo(checkpoint), latent)
 
 
 NODES = [LoadDemo]

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import uuid
 
 import aiohttp
@@ -154,10 +155,13 @@ def test_cancel_leaves_a_picture_and_queueing_again_goes_on(server):
     assert of_kind(seen, "execution_interrupted")
     assert {data["max"] for data in of_kind(seen, "progress") if data["node"] == NODE} == {200}
     shown = [data for data in of_kind(seen, "executed") if data["node"] == NODE]
-    (image,) = shown[-1]["output"]["images"]
-    assert image["filename"].startswith("flowsearch_best")
-    base = server.server.base
-    assert (base / "temp" / image["filename"]).is_file()
+    base, output = server.server.base, shown[-1]["output"]
+    (card,), (text, files) = output["images"], output["text"]
+    assert (base / "temp" / card["filename"]).is_file()
+    (name,) = json.loads(files)["files"]
+    assert re.match(r"cancelled after \d+ of 200 evaluations; best score ", text)
+    assert f"temp folder: {name}\nqueue the same again to go on from there" in text
+    assert (base / "temp" / name).is_file()
     assert [*(base / "user" / "__flowsearch" / "checkpoints").glob(f"{NODE}-*.safetensors")]
     went_on = report_of(server.run(workflow(**given)))
     # another top_k: nothing is cached or kept for it, and the same candidates are drawn
@@ -213,3 +217,27 @@ def test_a_refusal_reaches_the_user_as_a_sentence(server):
     entry = server.wait(server.queue(workflow(denoise=0.0)))
     (error,) = [data for kind, data in entry["status"]["messages"] if kind == "execution_error"]
     assert "raise denoise or the steps" in error["exception_message"]
+
+
+def test_latents_that_do_not_fit_are_refused_before_anything_is_computed(server):
+    """The host's default latent on the embedded model, in a search and in the host's own node."""
+    prompt = workflow()
+    prompt["4"]["inputs"] |= {"width": 512, "height": 512}
+    stock = {key: prompt[key] for key in ("1", "2", "3", "4")}
+    inputs = prompt[NODE]["inputs"]
+    names = ("model", "positive", "negative", "latent_image", "seed", "steps", "cfg", "scheduler")
+    given = {name: inputs[name] for name in (*names, "denoise")}
+    stock["20"] = {"class_type": "KSampler", "inputs": {**given, "sampler_name": "euler"}}
+    stock["21"] = {"class_type": "VAEDecode", "inputs": {"samples": link(20), "vae": link(1, 2)}}
+    stock["22"] = {"class_type": "PreviewImage", "inputs": {"images": link(21)}}
+    for graph in (prompt, stock):
+        entry = server.wait(server.queue(graph))
+        (error,) = (data for kind, data in entry["status"]["messages"] if kind == "execution_error")
+        assert (
+            "makes pictures of 64 x 64 and was given latents of 512 x 512"
+            in (error["exception_message"])
+        )
+        assert "Connect the latent of Load Demo Model" in error["exception_message"]
+    prompt["4"]["inputs"] |= {"width": 64, "height": 64}
+    prompt[NODE]["inputs"]["latent_image"] = link(1, 3)
+    assert server.run(prompt)["8"]["images"], "its own latent fits"
