@@ -50,9 +50,10 @@ CHECKPOINT_SECONDS = (
     "with a larger budget. 0: none are written; short: little is done twice, more is written."
 )
 HELD_OUT = (
-    "Further rewards of the finished pictures, any number. The search never uses them; the report "
-    "shows them beside its own reward and warns when that rises while they fall. None: no such "
-    "warning; many: each finished picture is scored by each."
+    "Only reported: further rewards of the finished pictures, any number. The search never uses "
+    "them (Combine Rewards makes one of several that decide); the report shows them and warns when "
+    "its own reward rises while they fall. None: no such warning; many: each finished picture is "
+    "scored by each."
 )
 AUDIO_VAE = (
     "Decodes the sound of a model of video with sound, such as LTX 2, for rewards of sound. Not "
@@ -279,8 +280,10 @@ def _later_inputs() -> list[io.Input]:
 
 def held_out_input() -> io.Input:
     """Any number of rewards that are only reported."""
-    reward = FlowReward.Input("reward", optional=True, tooltip=HELD_OUT)
-    template = io.Autogrow.TemplatePrefix(reward, prefix="reward", min=0, max=100)
+    # named apart from the reward that is searched for: what they are called in full, and their
+    # tooltips, are in locales, for the page looks for those of such sockets nowhere else
+    reward = FlowReward.Input("held_out", optional=True, tooltip=HELD_OUT)
+    template = io.Autogrow.TemplatePrefix(reward, prefix="held_out", min=0, max=100)
     return io.Autogrow.Input("held_out", template=template, optional=True, tooltip=HELD_OUT)
 
 
@@ -299,4 +302,9 @@ def search_outputs() -> list[io.Output]:
             tooltip="The same, decoded, as the reward saw them; of clips frame after frame.",
         ),
         FlowReport.Output(id="report", tooltip="What was tried and found, for Search Report."),
+        io.Float.Output(
+            id="scores",
+            is_output_list=True,
+            tooltip="The reward of each picture that comes out, in its order.",
+        ),
     ]

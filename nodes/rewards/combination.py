@@ -16,8 +16,8 @@ __all__ = ["NODES", "CombineRewards", "numbers"]
 PREFIX = "reward"
 
 REWARDS = (
-    "Any number of rewards, of pictures, clips, sound or latents. The first matters most in "
-    "lexicographic; in the others the order is that of the weights."
+    "Any number of rewards, which decide together, of pictures, clips, sound or latents. The first "
+    "matters most in lexicographic; in the others the order is that of the weights."
 )
 WEIGHTS = (
     "One number a reward, in the order of the inputs, with commas or spaces between: 1, 0.5, 2. "

@@ -204,7 +204,9 @@ def rewrite(options: argparse.Namespace, variable: str, test: str, rest: list[st
 
 
 def run_schema(options: argparse.Namespace, rest: list[str]) -> int:
-    return rewrite(options, "FLOWSEARCH_WRITE_SCHEMA", SCHEMA_TEST, ["-k", "snapshot", *rest])
+    return rewrite(
+        options, "FLOWSEARCH_WRITE_SCHEMA", SCHEMA_TEST, ["-k", "snapshot or growing", *rest]
+    )
 
 
 def run_models(options: argparse.Namespace, rest: list[str]) -> int:

@@ -19,6 +19,13 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 SNAPSHOT = ROOT / "tests" / "data" / "schema.json"
 COMMAND = "python scripts/dev.py schema"
+LABELS = ROOT / "locales" / "en" / "nodeDefs.json"
+SOCKETS = {
+    "held_out": "held-out reward {} (only reported)",
+    "references": "reference {}",
+    "rewards": "reward {} (decides)",
+}
+LABELLED = 8  # sockets of a list that grows
 KEPT = ("default", "min", "max", "step", "round", "multiline", "advanced", "names", "prefix")
 
 
@@ -119,6 +126,44 @@ def test_schema_equals_the_snapshot(everything, ours):
         f"{changed} differ from tests/data/schema.json. Saved workflows depend on it. If the "
         f"change is meant, run `{COMMAND}`, commit the file and say so in the commit"
     )
+
+
+def labels(ours: dict) -> dict:
+    """What the page calls and says of the sockets of lists that grow, as it looks for it."""
+    found = {}
+    for name, info in sorted(ours.items()):
+        for path, _, _, settings in inputs(info["input"]):
+            prefix = settings.get("template", {}).get("prefix")
+            if prefix is not None:
+                found[name] = {
+                    "inputs": {
+                        f"{path}_{prefix}{number}": {
+                            "name": SOCKETS[path].format(number + 1),
+                            "tooltip": settings["tooltip"],
+                        }
+                        for number in range(LABELLED)
+                    }
+                }
+    return found
+
+
+def test_sockets_of_growing_lists_say_what_they_do(ours, server):
+    """The page asks its translations for those, and not the node's schema."""
+    found = labels(ours)
+    if os.environ.get("FLOWSEARCH_WRITE_SCHEMA"):
+        LABELS.parent.mkdir(parents=True, exist_ok=True)
+        LABELS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    assert json.loads(LABELS.read_text(encoding="utf-8")) == found, COMMAND
+    served = server.get("/i18n")["en"]["nodeDefs"]
+    assert {name: served[name] for name in found} == found
+    assert set(found) > {"FlowSearchRewardSearch", "FlowSearchCombineRewards"}
+    texts = [
+        text
+        for node in found.values()
+        for each in node["inputs"].values()
+        for text in each.values()
+    ]
+    assert not [text for text in texts if set("@${}|%") & set(text)], "its own signs"
 
 
 def test_every_node_and_input_explains_itself(ours):

@@ -319,7 +319,7 @@ def graph(weights: str) -> dict:
             latent_image=["3", 0],
             vae=["1", 2],
             reward=["5", 0],
-            **{"held_out.reward0": ["7", 0]},
+            **{"held_out.held_out0": ["7", 0]},
             **search,
         ),
         "9": node("FlowSearchReport", report=["8", 2]),
