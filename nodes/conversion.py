@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .converted_sampling import SCHEDULES, ConvertedSampling
 from .field import FieldSampler, reads_sigmas, require_flow
-from .host.progress import say
+from .host.remarks import tell
 from .sockets import CATEGORY_SAMPLING
 
 __all__ = ["NODES", "InterpolantConversion", "convert"]
@@ -114,7 +114,7 @@ def _notice_replacement(
             "themselves and go on"
         )
         logging.getLogger("flowsearch").warning(text)
-        say(text)
+        tell(f"warning: {text}")
     return executor(noise, latent_image, sampler, *args, **kwargs)
 
 

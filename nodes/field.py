@@ -446,7 +446,7 @@ def fitting_samples(
             f"the latent has {samples.shape[1]} channels and the model's latents have {channels}: "
             "it is another model's; encode the picture with this model's VAE"
         )
-    network = getattr(model.model, "diffusion_model", None)
+    network: Any = getattr(model.model, "diffusion_model", None)
     if not is_nested and hasattr(network, "require_size"):  # it knows what it was made for
         network.require_size(samples.shape)
     return samples

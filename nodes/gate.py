@@ -122,7 +122,7 @@ class Gate(io.ComfyNode):
         others = [place for place in range(len(given)) if place not in {*good}]
         parted = (taken(given, good), taken(given, others))
         places = good or ExecutionBlocker(None)
-        return io.NodeOutput(*parted, places, ranking.values, ui=shown(ranking))
+        return io.NodeOutput(*parted, places, ranking.values, ui=shown(ranking, given[good]))
 
 
 NODES = [Gate]

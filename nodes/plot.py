@@ -25,12 +25,18 @@ class Axes:
         box: left, top, right, bottom in pixels.
         x: Values at left and right.
         y: Values at bottom and top.
+        ink: Colour of axes and words.
+        grid: Colour of the grid.
+        small: Size of numbers; titles are four larger.
     """
 
     draw: ImageDraw.ImageDraw
     box: tuple[int, int, int, int]
     x: tuple[float, float]
     y: tuple[float, float]
+    ink: tuple[int, int, int] = INK
+    grid: tuple[int, int, int] = GRID
+    small: int = 18
 
     def at(self, x: float, y: float) -> tuple[float, float]:
         """Return the pixel of a point."""
@@ -43,16 +49,19 @@ class Axes:
     def frame(self, title: str, x_label: str) -> None:
         """Draw grid, numbers and titles."""
         left, top, right, bottom = self.box
+        letters = font(self.small)
         for value in ticks(*self.y):
             _, y = self.at(self.x[0], value)
-            self.draw.line([(left, y), (right, y)], fill=GRID)
-            self.draw.text((left - 8, y), f"{value:g}", INK, font(18), anchor="rm")
+            self.draw.line([(left, y), (right, y)], fill=self.grid)
+            self.draw.text((left - 8, y), f"{value:g}", self.ink, letters, anchor="rm")
         for value in ticks(*self.x):
             x, _ = self.at(value, self.y[0])
-            self.draw.text((x, bottom + 8), f"{value:g}", INK, font(18), anchor="ma")
-        self.draw.line([(left, top), (left, bottom), (right, bottom)], fill=INK, width=2)
-        self.draw.text((left, top - 14), title, INK, font(22), anchor="ls")
-        self.draw.text(((left + right) / 2, bottom + 34), x_label, INK, font(18), anchor="ma")
+            self.draw.text((x, bottom + 8), f"{value:g}", self.ink, letters, anchor="ma")
+        self.draw.line([(left, top), (left, bottom), (right, bottom)], fill=self.ink, width=2)
+        self.draw.text((left, top - 14), title, self.ink, font(self.small + 4), anchor="ls")
+        middle = (left + right) / 2
+        below = bottom + self.small + 16
+        self.draw.text((middle, below), x_label, self.ink, letters, anchor="ma")
 
     def stairs(self, points: Sequence[tuple[float, float]], colour: tuple, width: int = 3) -> None:
         """Draw values that hold until the next one, on to the right edge."""

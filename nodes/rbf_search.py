@@ -20,6 +20,8 @@ from ..samplers.transition import ODE, Transition
 from .flow_sampler import FlowSampler
 from .host.forms import Conditioning, SeededNoise, cfg_guider, ksampler_sigmas, search_latent
 from .host.search_sampler import StrategyChoice
+from .host.summary import put_back
+from .host.versions import shows_results
 from .schedule import schedule
 from .search_inputs import (
     ALIASES,
@@ -161,7 +163,14 @@ class RBFSearch(io.ComfyNode):
                 *ksampler_inputs(), *budget_inputs(), mode, *advanced_inputs(strategy=False),
             ],
             outputs=search_outputs(),
+            hidden=[io.Hidden.extra_pnginfo],
+            **shows_results(),
         )  # fmt: skip
+
+    @classmethod
+    def fingerprint_inputs(cls, **_: object) -> str:
+        """See put_back()."""
+        return put_back()
 
     @classmethod
     def execute(
@@ -185,12 +194,12 @@ class RBFSearch(io.ComfyNode):
             **search: See searcher().
 
         Returns:
-            LATENT, IMAGE, FLOW_REPORT.
+            LATENT, IMAGE, FLOW_REPORT, FLOAT list.
         """
         settings = {key: value for key, value in rbf.items() if key != "rbf"}
         run = MODES[rbf["rbf"]](model, settings, steps, scheduler, denoise, search["target"])
         given: Given = {**search, "strategy": run.choice, "notes": run.notes}
         sampler = searcher(FlowSampler(run.transition), **given)
         guider = cfg_guider(model, positive, negative, cfg)
-        found = search_latent(guider, SeededNoise(seed), run.sigmas, latent_image, sampler)
-        return io.NodeOutput(*found)
+        noise = SeededNoise(seed)
+        return search_latent(guider, noise, run.sigmas, latent_image, sampler, cls.hidden)

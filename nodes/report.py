@@ -11,13 +11,14 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..samplers.search.trace import value_of
+from .host.card import shown
 from .host.outcome import Report
-from .host.progress import say
+from .host.summary import summary
 from .plot import as_image
 from .report_plot import draw_report
 from .sockets import CATEGORY_SEARCH, FlowReport
 
-__all__ = ["NODES", "SearchReport", "csv_of", "family_of", "plot_of"]
+__all__ = ["NODES", "SearchReport", "csv_of", "family_of"]
 
 COLUMNS = (
     "item", "spent", "id", "parent", "chain", "pass_", "phase", "sigma_from", "sigma",
@@ -44,18 +45,6 @@ def csv_of(report: Report) -> str:
         cells = ("" if value is None else value for value in beside)
         writer.writerow([*(row[key] for key in COLUMNS[:-1]), score, *cells])
     return out.getvalue()
-
-
-def plot_of(report: Report) -> Tensor:
-    """Return the report's drawing as an IMAGE.
-
-    Args:
-        report: The report.
-
-    Returns:
-        Shape (1, H, W, 3), 0 to 1.
-    """
-    return as_image(draw_report(report))
 
 
 def family_of(report: Report) -> Tensor:
@@ -92,6 +81,7 @@ class SearchReport(io.ComfyNode):
                 "schedule they were spent, of how well early rewards foretold the finished ones, "
                 "and of the winner's family. It warns of rewards that mislead."
             ),
+            is_output_node=True,
             search_aliases=["plot", "trace", "reward curve", "csv", "json", "search log"],
             inputs=[
                 FlowReport.Input("report", tooltip="The report output of a search node."),
@@ -121,9 +111,10 @@ class SearchReport(io.ComfyNode):
         Returns:
             IMAGE, JSON, CSV, FLOAT, IMAGE.
         """
-        text = json.dumps(report.to_json(), indent=1)
-        say("\n".join(report.sentences()))
-        return io.NodeOutput(plot_of(report), text, csv_of(report), report.score, family_of(report))
+        text, drawing = json.dumps(report.to_json(), indent=1), draw_report(report)
+        said = shown(report.sentences(), summary(report), drawing)
+        out = (as_image(drawing), text, csv_of(report), report.score, family_of(report))
+        return io.NodeOutput(*out, ui=said)
 
 
 NODES = [SearchReport]

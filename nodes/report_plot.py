@@ -1,9 +1,14 @@
-"""Drawing a search's report: its rewards, where its evaluations went, the winner's family."""
+"""Drawing a search's report: its rewards, where its evaluations went, the winner's family.
+
+A node shows it at about half its size, on a dark page mostly: so one column of panels, large
+letters, dark paper, and no panel that has nothing to show.
+"""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import torch
 from PIL import Image, ImageDraw
@@ -11,22 +16,35 @@ from PIL import Image, ImageDraw
 from ..samplers.search.lineage import Frame
 from ..samplers.search.trace import value_of
 from .host.outcome import Report
-from .plot import COLOURS, INK, Axes, font
+from .host.summary import score_lines
+from .host.text import cleaned
+from .plot import Axes, font
 
 __all__ = ["draw_report"]
 
-WIDTH = 1200
-RED = (190, 30, 30)
+WIDTH = 800
+LEFT, RIGHT = 110, WIDTH - 30
+PAPER, INK, GRID, DIM = (30, 31, 34), (232, 232, 232), (62, 64, 70), (170, 170, 175)
+RED = (255, 130, 110)
+COLOURS = [(95, 175, 245), (255, 165, 85), (120, 215, 130), (200, 155, 245), (215, 185, 145)]
 PHASES = {
-    "plain": (150, 150, 150),
-    "calibrate": (200, 170, 60),
-    "search": (31, 119, 180),
-    "finish": (44, 140, 60),
-    "target": (214, 90, 20),
+    "plain": (165, 165, 170),
+    "calibrate": (230, 200, 90),
+    "search": (95, 175, 245),
+    "finish": (120, 215, 130),
+    "target": (255, 140, 70),
 }
-SHOWN = 12  # pictures of the family, the last of them
-CELL = (WIDTH - 130) // SHOWN
-Box = tuple[int, int, int, int]
+SIZE = 22  # of letters; titles are four larger
+LINE = 30
+TALL = 260  # of a panel's axes
+HEAD, FOOT = 84, 76  # above the axes, for title and legend; below, for numbers and label
+ROW = 6  # pictures of the family in a row
+SHOWN = 2 * ROW  # of them, the last
+CELL = (RIGHT - 20) // ROW
+Colour: TypeAlias = tuple[int, int, int]
+Legend: TypeAlias = Sequence[tuple[str, Colour]]
+Panel: TypeAlias = tuple[int, Callable[[Image.Image, int], None]]
+"""Height, and what draws it from a top on."""
 
 
 def draw_report(report: Report) -> Image.Image:
@@ -38,76 +56,153 @@ def draw_report(report: Report) -> Image.Image:
     Returns:
         The picture; as high as it needs to be.
     """
-    held_out = report.trace.held_out()
-    families = {item: frames for item, frames in report.families.items() if frames}
-    warnings = [line for text in report.warnings() for line in textwrap.wrap(text, 118)]
-    below = 440 + (270 if held_out else 0)
-    strips = below + 410
-    notes = strips + (CELL + 90) * len(families)
-    image = Image.new("RGB", (WIDTH, max(900, notes + 30 * len(warnings) + 10)), "white")
-    draw = ImageDraw.Draw(image)
-    _rewards(draw, (90, 60, WIDTH - 40, 380), report)
-    if held_out:
-        _held_out(draw, (90, 490, WIDTH - 40, 650), report, held_out)
-    _spending(draw, (90, below + 60, WIDTH // 2 - 40, below + 310), report)
-    _correlation(draw, (WIDTH // 2 + 70, below + 60, WIDTH - 40, below + 310), report)
-    for number, (item, frames) in enumerate(families.items()):
-        _family(image, strips + (CELL + 90) * number, report, item, frames)
-    for number, line in enumerate(warnings):
-        draw.text((90, notes + 30 * number), line, RED, font(18))
+    panels = [
+        *_words(score_lines(report), INK),
+        *_rewards(report),
+        *(_held_out(report, name, place) for place, name in enumerate(report.trace.held_out())),
+        *_spending(report),
+        *_correlation(report),
+        *(
+            panel
+            for item, frames in report.families.items()
+            if frames
+            for panel in _family(report, item, frames)
+        ),
+        *(panel for text in report.sentences() for panel in _words([text], _tone(text, report))),
+    ]
+    image = Image.new("RGB", (WIDTH, 20 + sum(height for height, _ in panels)), PAPER)
+    top = 10
+    for height, draw in panels:
+        draw(image, top)
+        top += height
     return image
+
+
+def _words(lines: Sequence[str], colour: Colour) -> list[Panel]:
+    wrapped = [line for text in lines for line in textwrap.wrap(cleaned(text), 66)]
+
+    def draw(image: Image.Image, top: int) -> None:
+        pen = ImageDraw.Draw(image)
+        for number, line in enumerate(wrapped):
+            pen.text((20, top + LINE * number), line, colour, font(SIZE))
+
+    return [(LINE * len(wrapped) + 10, draw)] if wrapped else []
+
+
+def _tone(text: str, report: Report) -> Colour:
+    return RED if text in report.warnings() else DIM
+
+
+def _axes(
+    image: Image.Image, top: int, x: tuple[float, float], y: tuple[float, float]
+) -> tuple[ImageDraw.ImageDraw, Axes]:
+    pen = ImageDraw.Draw(image)
+    box = (LEFT, top + HEAD, RIGHT, top + HEAD + TALL)
+    return pen, Axes(pen, box, x, y, INK, GRID, SIZE)
+
+
+def _frame(pen: ImageDraw.ImageDraw, axes: Axes, title: str, x_label: str, legend: Legend) -> None:
+    """Title on a line of its own, below it what the colours mean, then the axes."""
+    axes.frame("", x_label)
+    left, top = 20, axes.box[1] - HEAD + 30
+    pen.text((left, top), _short(title, WIDTH - 40, SIZE + 4), INK, font(SIZE + 4), anchor="ls")
+    for text, colour in legend:
+        pen.text((left, top + 32), text, colour, font(SIZE), anchor="ls")
+        left += int(pen.textlength(text, font(SIZE))) + 24
+
+
+def _short(text: str, room: int, size: int) -> str:
+    """As much of a text as fits."""
+    text = cleaned(text).replace("\n", " ")
+    while text and font(size).getlength(text) > room:
+        text = f"{text[: -max(4, len(text) // 8)]}..."
+    return text
 
 
 def _spent(report: Report) -> int:
     return max((row["spent"] for row in report.trace.record["evaluated"]), default=1) or 1
 
 
-def _rewards(draw: ImageDraw.ImageDraw, box: Box, report: Report) -> None:
+def _until(report: Report) -> tuple[float, float]:
+    """The evaluations that are drawn: a budget too that is not far off."""
+    spent, budget = _spent(report), _budget(report)
+    return (0, budget if budget is not None and budget <= 1.5 * spent else spent)
+
+
+def _budget(report: Report) -> int | None:
+    started = report.trace.record["started"]
+    return started[-1]["budget"]["evaluations"] if started else None
+
+
+def _rewards(report: Report) -> list[Panel]:
     items = report.trace.items()
     curves = {item: report.trace.reward_curve(item) for item in items}
     seen = [row[key] for rows in curves.values() for row in rows for key in ("seen", "finished")]
-    values = [value for value in seen if value is not None] or [0.0]
+    plains = [plain for item in items if (plain := report.plain(item)) is not None]
+    values = [value for value in [*seen, *plains] if value is not None]
+    if not values:
+        return []
     low, high = min(values), max(values)
     margin = 0.05 * (high - low) or 1.0
-    axes = Axes(draw, box, (0, _spent(report)), (low - margin, high + margin))
-    axes.frame(f"best {report.reward or 'reward'} so far", "evaluations")
-    for item, rows in curves.items():
-        colour = COLOURS[item % len(COLOURS)]
-        pale = tuple((value + 2 * 255) // 3 for value in colour)
-        axes.stairs([(row["evaluations"], row["seen"]) for row in rows], pale)
-        done = [row for row in rows if row["finished"] is not None]
-        axes.stairs([(row["evaluations"], row["finished"]) for row in done], colour, 4)
-        plain = report.plain(item)
-        if plain is not None:
-            axes.dashes(plain, colour)
-    names = "full: finished pictures   pale: predictions   broken: the plain sample"
-    draw.text((box[2], box[1] - 14), names, INK, font(18), anchor="rs")
+
+    def draw(image: Image.Image, top: int) -> None:
+        pen, axes = _axes(image, top, _until(report), (low - margin, high + margin))
+        first = COLOURS[0]
+        legend = [("finished", first), ("predicted", _pale(first)), ("- - plain sample", first)]
+        title = f"best {report.reward or 'reward'} so far"
+        _frame(pen, axes, title, _used(report), [*legend, *_mark_budget(axes, report)])
+        for item, rows in curves.items():
+            colour = COLOURS[item % len(COLOURS)]
+            axes.stairs([(row["evaluations"], row["seen"]) for row in rows], _pale(colour), 3)
+            done = [row for row in rows if row["finished"] is not None]
+            axes.stairs([(row["evaluations"], row["finished"]) for row in done], colour, 5)
+            plain = report.plain(item)
+            if plain is not None:
+                axes.dashes(plain, colour)
+
+    return [(HEAD + TALL + FOOT, draw)]
 
 
-def _held_out(draw: ImageDraw.ImageDraw, box: Box, report: Report, names: Sequence[str]) -> None:
-    """The held-out rewards of the best picture so far; each on its own scale if there are more."""
-    curves = {
-        (name, item): [
-            (row["evaluations"], row["value"])
-            for row in report.trace.held_out_curve(item, name)
-            if row["value"] is not None
-        ]
-        for name in names
-        for item in report.trace.items()
-    }
-    ranges = {name: _range(report, name) for name in names}
-    scale = ranges[names[0]] if len(names) == 1 else (0.0, 1.0)
-    axes = Axes(draw, box, (0, _spent(report)), scale)
-    axes.frame("held out, of the same picture", "evaluations")
-    for number, name in enumerate(names):
-        colour = COLOURS[(number + 1) % len(COLOURS)]
-        low, high = ranges[name]
-        for (other, _), points in curves.items():
-            if other == name:
-                unit = [(x, (y - low) / (high - low)) for x, y in points]
-                axes.stairs(points if len(names) == 1 else unit, colour)
-        label = name if len(names) == 1 else f"{name} {low:.3g} to {high:.3g}"
-        draw.text((box[2], box[1] - 14 + 24 * number), label, colour, font(18), anchor="rs")
+def _pale(colour: Colour) -> Colour:
+    """Part of the way to the paper."""
+    mixed = zip(colour, PAPER, strict=True)
+    red, green, blue = ((3 * value + 2 * paper) // 5 for value, paper in mixed)
+    return red, green, blue
+
+
+def _used(report: Report) -> str:
+    budget = _budget(report)
+    of = f" (used {_spent(report)} of {budget})" if budget is not None else ""
+    return f"evaluations{of}"
+
+
+def _mark_budget(axes: Axes, report: Report) -> Legend:
+    """A line where the budget ends, if that is in the picture, and a word on it."""
+    budget = _budget(report)
+    if budget is None:
+        return []
+    if budget > axes.x[1]:
+        return [(f"budget {budget}, further right", DIM)]
+    _, top, _, bottom = axes.box
+    x = axes.at(budget, axes.y[0])[0]
+    axes.draw.line([(x, top), (x, bottom)], fill=DIM, width=3)
+    return [("| budget", DIM)]
+
+
+def _held_out(report: Report, name: str, place: int) -> Panel:
+    """A held-out reward of the best picture so far."""
+    colour = COLOURS[(place + 1) % len(COLOURS)]
+
+    def draw(image: Image.Image, top: int) -> None:
+        pen, axes = _axes(image, top, _until(report), _range(report, name))
+        legend = [("held out: of the same picture, it decides nothing", colour)]
+        _frame(pen, axes, name, _used(report), legend)
+        for item in report.trace.items():
+            rows = report.trace.held_out_curve(item, name)
+            points = [(r["evaluations"], r["value"]) for r in rows if r["value"] is not None]
+            axes.stairs(points, colour, 5)
+
+    return HEAD + TALL + FOOT, draw
 
 
 def _range(report: Report, name: str) -> tuple[float, float]:
@@ -118,7 +213,7 @@ def _range(report: Report, name: str) -> tuple[float, float]:
     return min(values) - margin, max(values) + margin
 
 
-def _spending(draw: ImageDraw.ImageDraw, box: Box, report: Report) -> None:
+def _spending(report: Report) -> list[Panel]:
     totals: dict[float, dict[str, int]] = {}
     phases: dict[str, int] = dict.fromkeys(PHASES, 0)
     for item in report.trace.items():
@@ -126,68 +221,79 @@ def _spending(draw: ImageDraw.ImageDraw, box: Box, report: Report) -> None:
             place = totals.setdefault(row["sigma"], {})
             place[row["phase"]] = place.get(row["phase"], 0) + row["evaluations"]
             phases[row["phase"]] = phases.get(row["phase"], 0) + row["evaluations"]
-    high = max((sum(place.values()) for place in totals.values()), default=1)
-    axes = Axes(draw, box, (1.0, 0.0), (0, max(high, 1) * 1.05))
-    axes.frame("evaluations", "sigma (1: noise, 0: picture)")
-    for sigma, place in totals.items():
-        below = 0
-        for phase, colour in PHASES.items():
-            above = below + place.get(phase, 0)
-            x, y = axes.at(sigma, above)
-            if above > below:
-                draw.rectangle([x - 5, y, x + 5, axes.at(sigma, below)[1]], fill=colour)
-            below = above
-    right = box[2]
-    for phase in reversed(PHASES):
-        text = f"{phase} {phases[phase]}"
-        draw.text((right, box[1] - 14), text, PHASES[phase], font(16), anchor="rs")
-        right -= int(draw.textlength(text, font(16))) + 12
+    high = max((sum(place.values()) for place in totals.values()), default=0)
+    if not high:
+        return []
+
+    def draw(image: Image.Image, top: int) -> None:
+        pen, axes = _axes(image, top, (1.0, 0.0), (0, high * 1.05))
+        legend = [(f"{name} {n}", PHASES[name]) for name, n in phases.items() if n]
+        label = "sigma (1: noise, 0: picture)"
+        _frame(pen, axes, "where the evaluations went", label, legend)
+        for sigma, place in totals.items():
+            below = 0
+            for phase, colour in PHASES.items():
+                above = below + place.get(phase, 0)
+                x, y = axes.at(sigma, above)
+                if above > below:
+                    pen.rectangle([x - 5, y, x + 5, axes.at(sigma, below)[1]], fill=colour)
+                below = above
+
+    return [(HEAD + TALL + FOOT, draw)]
 
 
-def _correlation(draw: ImageDraw.ImageDraw, box: Box, report: Report) -> None:
-    axes = Axes(draw, box, (1.0, 0.0), (-1.0, 1.0))
-    axes.frame("correlation of early with finished reward", "sigma (1: noise, 0: picture)")
-    axes.dashes(0.0, INK)
+def _correlation(report: Report) -> list[Panel]:
     rows = [row for row in report.trace.early_correlation() if row["correlation"] is not None]
-    for row in rows:
-        x, y = axes.at(row["sigma"], row["correlation"])
-        size = 3 + min(6.0, row["n"] ** 0.5)
-        draw.ellipse([x - size, y - size, x + size, y + size], fill=COLOURS[0])
-    if not rows:
-        x, y = axes.at(0.5, 0.3)
-        draw.text(
-            (x, y), "fewer than three finished pictures to compare", INK, font(18), anchor="mm"
-        )
+
+    def draw(image: Image.Image, top: int) -> None:
+        pen, axes = _axes(image, top, (1.0, 0.0), (-1.0, 1.0))
+        legend = [("1: they rank finished pictures, 0: they say nothing", DIM)]
+        title = "do early rewards foretell the finished ones?"
+        _frame(pen, axes, title, "sigma (1: noise, 0: picture)", legend)
+        axes.dashes(0.0, DIM)
+        for row in rows:
+            x, y = axes.at(row["sigma"], row["correlation"])
+            size = 5 + min(7.0, row["n"] ** 0.5)
+            pen.ellipse([x - size, y - size, x + size, y + size], fill=COLOURS[0])
+
+    return [(HEAD + TALL + FOOT, draw)] if rows else []
 
 
-def _family(
-    image: Image.Image, top: int, report: Report, item: int, frames: Sequence[Frame]
-) -> None:
-    """A strip of what the reward saw, with sigma and reward; an arrow where it went up again."""
-    draw = ImageDraw.Draw(image)
+def _family(report: Report, item: int, frames: Sequence[Frame]) -> list[Panel]:
+    """Strips of what the reward saw, each with sigma and reward; ^ where it went up again."""
     rows = {r["id"]: r for r in report.trace.record["evaluated"] if r["item"] == item}
-    more = len(frames) - SHOWN
-    title = f"what the reward saw on the way to the best picture of item {item}"
-    title += f" (the last {SHOWN} of {len(frames)})" if more > 0 else ""
-    draw.text((90, top + 16), title, INK, font(22), anchor="ls")
-    before = None
-    for place, frame in enumerate(frames[-SHOWN:]):
-        row, left = rows[frame.id], 90 + CELL * place
-        small = _picture(frame.picture).copy()
-        small.thumbnail((CELL - 6, CELL - 6), Image.Resampling.LANCZOS)
-        image.paste(small, (left, top + 28))
-        up = "^ " if before is not None and row["sigma"] > before else ""
-        before = row["sigma"]
-        for line, text in enumerate((f"{up}{row['sigma']:.3g}", f"{row['scores']['value']:.3g}")):
-            y = top + 34 + small.height + 20 * line
-            draw.text((left, y), text, (INK, COLOURS[0])[line], font(15))
+    last = frames[-SHOWN:]
+    small = [_picture(frame.picture) for frame in last]
+    tall = max(picture.height for picture in small) + 2 * (SIZE + 4) + 12
+    lines = -(-len(last) // ROW)
+    of = f" of picture {item + 1}" if len(report.families) > 1 else ""
+    title = f"how the best picture{of} came about"
+    title += f" (last {SHOWN} of {len(frames)} steps)" if len(frames) > SHOWN else ""
+    unit = f"sigma (^: noised again) and {report.reward or 'reward'}"
+
+    def draw(image: Image.Image, top: int) -> None:
+        pen = ImageDraw.Draw(image)
+        pen.text((20, top + 34), title, INK, font(SIZE + 4), anchor="ls")
+        said = _short(f"under each: {unit}", WIDTH - 40, SIZE)
+        pen.text((20, top + 66), said, DIM, font(SIZE), anchor="ls")
+        before = None
+        for place, (frame, picture) in enumerate(zip(last, small, strict=True)):
+            row, left = rows[frame.id], 20 + CELL * (place % ROW)
+            y = top + HEAD + tall * (place // ROW)
+            image.paste(picture, (left, y))
+            up = "^ " if before is not None and row["sigma"] > before else ""
+            before = row["sigma"]
+            y += tall - 2 * (SIZE + 4) - 8
+            pen.text((left, y), f"{up}{row['sigma']:.3g}", DIM, font(SIZE))
+            score = f"{row['scores']['value']:.3g}"
+            pen.text((left, y + SIZE + 4), score, COLOURS[0], font(SIZE))
+
+    return [(HEAD + lines * tall + 10, draw)]
 
 
 def _picture(pixels: torch.Tensor) -> Image.Image:
-    """Turn a kept picture into PIL's form, enlarged if it is tiny."""
+    """Turn a kept picture into PIL's form, to the size of a cell."""
     picture = Image.fromarray(pixels.numpy())
-    scale = (CELL - 6) // max(picture.size)
-    if scale > 1:
-        size = (picture.width * scale, picture.height * scale)
-        return picture.resize(size, Image.Resampling.NEAREST)
-    return picture
+    times = (CELL - 10) / max(picture.size)
+    size = (max(1, round(picture.width * times)), max(1, round(picture.height * times)))
+    return picture.resize(size, Image.Resampling.BICUBIC)

@@ -18,8 +18,9 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from ..rewards.base import Assessment, Drawn, Reward, assess, spec_of
+from .host.card import draw_card
+from .host.card import shown as told
 from .host.progress import say
-from .host.text import for_page, json_for_page
 from .plot import as_image, font
 from .sockets import CATEGORY_REWARDS, FlowReward
 
@@ -149,7 +150,11 @@ class Ranking:
             ],
         }
 
-    def sentences(self) -> str:
+    def captions(self) -> list[str]:
+        """Return a short text for each picture that is kept."""
+        return [f"#{self.ranks[place]}  {self.values[place]:.4g}" for place in self.kept()]
+
+    def sentences(self) -> list[str]:
         """Return what the node shows."""
         count, kept, values = len(self.values), len(self.kept()), self.values
         shown = ", ".join(f"{percent} % {v:.4g}" for percent, v in self.quantiles().items())
@@ -159,8 +164,7 @@ class Ranking:
         lines += [f"quantiles: {shown}"] if count > 1 else []
         if not kept:
             lines[0] += f": none reaches {self.at_least:g}, and what comes after is not run"
-        # the page may show all in one paragraph
-        return ";\n".join([*lines, *best, *(["..."] if count > LISTED else [])])
+        return [*lines, *best, *(["..."] if count > LISTED else [])]
 
 
 def ranked(images: Tensor, reward: Reward, **how: Any) -> tuple[Tensor, Ranking]:
@@ -193,17 +197,21 @@ def taken(given: Tensor, places: Sequence[int]) -> Tensor | ExecutionBlocker:
     return given[[*places]].flatten(0, -4) if places else ExecutionBlocker(None)
 
 
-def shown(ranking: Ranking) -> dict[str, tuple[str, ...]]:
+def shown(ranking: Ranking, kept: Tensor) -> dict[str, Any]:
     """Tell of a ranking on the node, and in the history with the table.
 
     Args:
         ranking: Any.
+        kept: The pictures or clips that it keeps, in its order.
 
     Returns:
         The node's `ui`.
     """
-    say(text := ranking.sentences())
-    return {"text": (for_page(text), json_for_page(ranking.table()))}
+    lines = ranking.sentences()
+    say(";\n".join(lines))  # the page may show all in one paragraph
+    stills = kept[:, kept.shape[1] // 2] if kept.ndim == 5 else kept
+    drawn = draw_card(lines, [*stills], ranking.captions())
+    return told(lines, ranking.table(), drawn)
 
 
 def labelled(images: Tensor, places: Sequence[int], ranking: Ranking, reward: Reward) -> Tensor:
@@ -369,11 +377,10 @@ class ScoreImages(io.ComfyNode):
         }
         given, ranking = ranked(images, reward, **how)
         kept = ranking.kept()
-        image = taken(given, kept)
-        if draw and kept:
-            image = labelled(given, kept, ranking, reward).flatten(0, -4)
+        kept_ones = labelled(given, kept, ranking, reward) if draw and kept else given[kept]
+        image = taken(kept_ones, range(len(kept)))
         table = json.dumps(ranking.table(), indent=1)
-        return io.NodeOutput(image, ranking.values, table, ui=shown(ranking))
+        return io.NodeOutput(image, ranking.values, table, ui=shown(ranking, kept_ones))
 
 
 NODES = [ScoreImages]

@@ -12,6 +12,8 @@ from torch import Tensor
 from ..samplers.transition import ODE
 from .flow_sampler import FlowSampler
 from .host.forms import Conditioning, Noise, SeededNoise, cfg_guider, ksampler_sigmas, search_latent
+from .host.summary import put_back
+from .host.versions import shows_results
 from .rbf_search import RBFSearch
 from .search_inputs import (
     ALIASES,
@@ -48,7 +50,14 @@ class RewardSearch(io.ComfyNode):
             search_aliases=[*ALIASES, "ksampler", "evolutionary"],
             inputs=[*ksampler_inputs(), *budget_inputs(), *advanced_inputs()],
             outputs=search_outputs(),
+            hidden=[io.Hidden.extra_pnginfo],
+            **shows_results(),
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, **_: object) -> str:
+        """See put_back()."""
+        return put_back()
 
     @classmethod
     def execute(
@@ -71,14 +80,12 @@ class RewardSearch(io.ComfyNode):
             **search: See searcher().
 
         Returns:
-            LATENT, IMAGE, FLOW_REPORT.
+            LATENT, IMAGE, FLOW_REPORT, FLOAT list.
         """
         guider = cfg_guider(model, positive, negative, cfg)
         sigmas = ksampler_sigmas(model, scheduler, steps, denoise)
         sampler = searcher(FlowSampler(ODE), **search)
-        return io.NodeOutput(
-            *search_latent(guider, SeededNoise(seed), sigmas, latent_image, sampler)
-        )
+        return search_latent(guider, SeededNoise(seed), sigmas, latent_image, sampler, cls.hidden)
 
 
 class Search(io.ComfyNode):
@@ -117,7 +124,14 @@ class Search(io.ComfyNode):
                 *advanced_inputs(),
             ],
             outputs=search_outputs(),
+            hidden=[io.Hidden.extra_pnginfo],
+            **shows_results(),
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, **_: object) -> str:
+        """See put_back()."""
+        return put_back()
 
     @classmethod
     def execute(
@@ -140,11 +154,10 @@ class Search(io.ComfyNode):
             **search: See searcher().
 
         Returns:
-            LATENT, IMAGE, FLOW_REPORT.
+            LATENT, IMAGE, FLOW_REPORT, FLOAT list.
         """
-        return io.NodeOutput(
-            *search_latent(guider, noise, sigmas, latent_image, searcher(sampler, **search))
-        )
+        found = searcher(sampler, **search)
+        return search_latent(guider, noise, sigmas, latent_image, found, cls.hidden)
 
 
 class SearchSamplerNode(io.ComfyNode):

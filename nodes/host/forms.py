@@ -12,14 +12,18 @@ import comfy.samplers
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.samplers import CFGGuider
+from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
 
 from ..field import fitting_samples
+from .card import draw_card, shown
 from .judge import Judge
 from .outcome import Report
+from .progress import logged, say
 from .search_sampler import SearchSampler
-from .seen import shown
+from .seen import shown as decoded
+from .summary import captions, last_words, summary
 
 Conditioning = list[list[Any]]
 
@@ -96,7 +100,8 @@ def search_latent(
     sigmas: Tensor,
     latent: dict[str, Any],
     search: SearchSampler,
-) -> tuple[dict[str, Any], Tensor | ExecutionBlocker, Report]:
+    hidden: io.HiddenHolder | None = None,
+) -> io.NodeOutput:
     """Run a search as SamplerCustomAdvanced runs a SAMPLER.
 
     Args:
@@ -105,10 +110,12 @@ def search_latent(
         sigmas: SIGMAS.
         latent: LATENT.
         search: The search.
+        hidden: The node's own, with extra_pnginfo; None outside of a workflow.
 
     Returns:
-        LATENT, IMAGE and FLOW_REPORT; top_k rows an item, best first. Without a VAE the IMAGE
-        is what makes the host refuse its use, and nothing else.
+        LATENT, IMAGE, FLOW_REPORT and a FLOAT list of scores, top_k rows an item, best first; and
+        what the node shows. Without a VAE the IMAGE is what makes the host refuse its use, and
+        nothing else.
 
     Raises:
         ValueError: Nothing to sample, or latents that the VAE does not decode.
@@ -123,16 +130,31 @@ def search_latent(
     out = {key: value for key, value in latent.items() if not key.startswith("downscale_ratio_")}
     out["samples"] = samples
     reports: list[Report] = []
+    say("preparing the model and the prompt")
     found = guider.sample(
         noise.generate_noise(out),
         samples,
-        replace(search, keep=reports.append),
+        replace(search, keep=reports.append, info=hidden and hidden.extra_pnginfo),
         sigmas,
         denoise_mask=latent.get("noise_mask"),
         seed=noise.seed,
     )
     out = _with_rows(out, found.to(comfy.model_management.intermediate_device()))
-    return out, _pictures(search.judge, out["samples"]), reports[0]
+    pictures, report = _pictures(search.judge, out["samples"]), reports[0]
+    shows: dict[str, Any] | None = None
+    with logged():
+        shows = _shown(report, pictures)
+    return io.NodeOutput(out, pictures, report, report.scores, ui=shows)
+
+
+def _shown(report: Report, pictures: Tensor | ExecutionBlocker) -> dict[str, Any]:
+    """What the node goes on showing: the pictures, of clips the middle one, and the last word."""
+    lines, scores = last_words(report), captions(report)
+    rows = [] if isinstance(pictures, ExecutionBlocker) else [*pictures]
+    frames = max(1, len(rows) // max(1, len(scores)))
+    texts = scores if len(scores) > 1 else []
+    drawn = draw_card(lines, rows[frames // 2 :: frames], texts)
+    return shown(lines, summary(report), drawn)
 
 
 def _pictures(judge: Judge, samples: Any) -> Tensor | ExecutionBlocker:
@@ -141,7 +163,7 @@ def _pictures(judge: Judge, samples: Any) -> Tensor | ExecutionBlocker:
     if vae is None:
         return ExecutionBlocker(NO_PICTURES if judge.decoders.sound is None else SOUND)
     try:
-        return shown(vae, samples)
+        return decoded(vae, samples)
     except comfy.model_management.InterruptProcessingException:
         raise
     except Exception as error:  # noqa: BLE001 - said to whoever uses the pictures

@@ -31,6 +31,9 @@ class Report:
         notes: Sentences for a person.
         paths: How each row of the output came about; None where that was not kept.
         families: What the reward saw on the way to each item's best picture.
+        seconds: What this run took.
+        before: Seconds of the earlier runs that it went on from; 0 for none.
+        top_k: Pictures that were asked for, an item.
     """
 
     trace: Trace
@@ -40,6 +43,9 @@ class Report:
     notes: list[str] = field(default_factory=list)
     paths: list[WinnerPath | None] = field(default_factory=list)
     families: dict[int, Sequence[Frame]] = field(default_factory=dict)
+    seconds: float = 0.0
+    before: float = 0.0
+    top_k: int = 1
 
     @property
     def score(self) -> float:
@@ -69,8 +75,22 @@ class Report:
         Returns:
             The reward; None if it was not taken.
         """
-        scores = self._plain_scores(item)
+        scores = self.plain_scores(item)
         return scores["value"] if scores else None
+
+    def winners(self) -> list[tuple[int, dict[str, Any]]]:
+        """Return item and scores of each picture that came out, in its order."""
+        found = {(row["item"], row["id"]): row["scores"] for row in self.trace.record["finished"]}
+        return [
+            (row["item"], found[row["item"], node])
+            for row in self.trace.record["stopped"]
+            for node in row["winners"]
+        ]
+
+    @property
+    def scores(self) -> list[float]:
+        """The reward of each picture that came out, in its order."""
+        return [scores["value"] for _, scores in self.winners()]
 
     def warnings(self) -> list[str]:
         """Return what a person should not overlook: rewards that mislead."""
@@ -106,7 +126,15 @@ class Report:
             **self.trace.to_json(),
         }
 
-    def _plain_scores(self, item: int) -> dict[str, Any] | None:
+    def plain_scores(self, item: int) -> dict[str, Any] | None:
+        """Return all scores of an item's plain sample.
+
+        Args:
+            item: Batch item.
+
+        Returns:
+            Scores as JSON types; None if it was not taken.
+        """
         rows = (row for row in self.trace.record["evaluated"] if row["item"] == item)
         ends = [row for row in rows if row["phase"] == "plain" and row["sigma"] == 0.0]
         # a thinned one comes first where a search began with less than one plain sample
@@ -115,7 +143,7 @@ class Report:
     def _baseline(self, item: int) -> dict[str, Any] | None:
         finished = (row for row in self.trace.record["finished"] if row["item"] == item)
         first = next(finished, None)
-        return self._plain_scores(item) or (first["scores"] if first else None)
+        return self.plain_scores(item) or (first["scores"] if first else None)
 
     def _best_scores(self, item: int) -> dict[str, Any] | None:
         rows = [row for row in self.trace.record["finished"] if row["item"] == item and row["best"]]

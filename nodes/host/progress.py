@@ -7,6 +7,7 @@ sounds are then written to the temp folder and shown on the node.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,19 +16,33 @@ from typing import Any, TypeAlias
 import comfy.utils
 from comfy_api.latest import io, ui
 from comfy_execution.utils import get_executing_context
-from PIL import Image
 from torch import Tensor
 
 from ...samplers.search import Budget
 from ...samplers.search.events import Evaluated, Event, Finished, Stopped
+from . import card
+from .card import to_pil
 from .text import for_page
 
-__all__ = ["Forecast", "Kept", "Progress", "first_that_works", "say", "show_rescued"]
+__all__ = [
+    "Forecast",
+    "Kept",
+    "Progress",
+    "first_that_works",
+    "logged",
+    "say",
+    "show",
+    "show_rescued",
+    "stills_of",
+]
 
 PREVIEW_SIZE = 512
 FPS = 16.0  # of a rescued clip: latents do not say theirs
-REPEAT_SECONDS = 10.0
+REPEAT_SECONDS = 10.0  # between two lines of the log
 CHANGED = 1.5  # factor by which a forecast must change to be said again
+SAY_SECONDS = 0.5
+NAMED = 8  # items of a batch whose scores are said one by one
+NOTHING = "no picture was finished by then"
 
 _LOG = logging.getLogger("flowsearch")
 
@@ -99,11 +114,13 @@ class Forecast:
         return self._counts["evaluations"] > 0
 
     def __str__(self) -> str:
-        """Say what is left, and what it is reckoned from."""
+        """Say what is left."""
+        return f"about {_duration(self.left())} left"
+
+    def rates(self) -> str:
+        """Say what it is reckoned from, for the log."""
         each = f"{self.each('evaluations'):.2g} s an evaluation"
-        if "scores" in self._first:
-            each += f", {self.each('scores'):.2g} s a score"
-        return f"at most {_duration(self.left())} more ({each})"
+        return f"{each}, {self.each('scores'):.2g} s a score" if "scores" in self._first else each
 
 
 def _duration(seconds: float) -> str:
@@ -140,11 +157,14 @@ class Progress:
         self._total = budget.evaluations * items
         self._spent: dict[int, int] = {}
         self._values: dict[int, float] = {}
+        self._plain: dict[int, float] = {}
         self._bar = comfy.utils.ProgressBar(self._total)
         self._forecast = Forecast(budget, items)
         self._memory, self._clock = memory, clock
         self._begun = clock()
-        self._said: tuple[float, float] | None = None  # when, and how long the whole run takes
+        self._said_at = -math.inf
+        self._foretold: tuple[float, float] | None = None  # when, and how long the whole run takes
+        say(f"0 of {self._total} evaluations; waiting for the first, which also loads things")
 
     def __call__(self, event: Event) -> None:
         """Show an event; raises if the person has pressed cancel."""
@@ -153,34 +173,54 @@ class Progress:
         elif isinstance(event, Evaluated):
             self._forecast.add(event)
             self._spent[event.item] = event.spent
+            if event.phase == "plain" and event.sigma == 0.0 and event.scores is not None:
+                self._plain[event.item] = event.scores.value
             self._show(None)
             self._foretell()
+            self._say(often=False)
         elif isinstance(event, Finished) and event.best:
             self._values[event.item] = event.scores.value
-            say(self._text())
+            self._say()
             picture = event.scores.thumbnail
             if isinstance(picture, Tensor):
                 self.best[event.item] = picture.clone()  # of a call's pictures this one alone
                 self._show(picture)
 
-    def _text(self) -> str:
-        values = ", ".join(f"{value:g}" for _, value in sorted(self._values.items()))
-        parts = [f"best reward {values}"] if values else []
-        return "; ".join([*parts, str(self._forecast)] if self._said else parts)
+    @property
+    def seconds(self) -> float:
+        """Since the run began."""
+        return self._clock() - self._begun
+
+    def used(self) -> str:
+        """Say what was spent and found so far."""
+        parts = [f"{sum(self._spent.values())} of {self._total} evaluations"]
+        for what, values in (("best score", self._values), ("plain score", self._plain)):
+            if values:
+                first = [f"{value:.4g}" for _, value in sorted(values.items())]
+                rest = [f"{len(first) - NAMED} more"] if len(first) > NAMED else []
+                parts.append(f"{what} {', '.join([*first[:NAMED], *rest])}")
+        return "; ".join(parts)
+
+    def _say(self, often: bool = True) -> None:
+        """Say where it stands; not more often than a person reads, unless there is news."""
+        now = self._clock()
+        if often or now - self._said_at >= SAY_SECONDS:
+            self._said_at = now
+            say("; ".join([self.used(), *([str(self._forecast)] if self._forecast.known else [])]))
 
     def _foretell(self) -> None:
-        """Say how long it takes and what it needs: once it is known, and when that has changed."""
+        """Log how long it takes and what it needs: once it is known, and when that has changed."""
         if not self._forecast.known:
             return
         now = self._clock()
         whole = now - self._begun + self._forecast.left()
-        if self._said is not None:
-            at, before = self._said
+        if self._foretold is not None:
+            at, before = self._foretold
             if now - at < REPEAT_SECONDS or before / CHANGED <= whole <= before * CHANGED:
                 return
-        self._said = now, whole
-        say(self._text())
-        _LOG.info("search: %s; memory: %s", self._forecast, self._memory())
+        self._foretold = now, whole
+        told = f"{self._forecast} ({self._forecast.rates()})"
+        _LOG.info("search: %s; memory: %s", told, self._memory())
 
     def finish(self) -> None:
         """Fill the bar; a search may end before its budget does."""
@@ -190,11 +230,6 @@ class Progress:
         # the total is said again each time: decoders and rewards may have bars of their own
         preview = None if picture is None else ("JPEG", to_pil(picture), PREVIEW_SIZE)
         self._bar.update_absolute(min(sum(self._spent.values()), self._total), self._total, preview)
-
-
-def to_pil(picture: Tensor) -> Image.Image:
-    """Turn one picture (H, W, C), 0 to 1, into PIL's form."""
-    return Image.fromarray((picture[..., :3] * 255.0).round().clamp(0, 255).byte().cpu().numpy())
 
 
 def first_that_works(way: Callable[[], Kept], instead: Kept | None) -> Callable[[], Kept]:
@@ -220,37 +255,58 @@ def first_that_works(way: Callable[[], Kept], instead: Kept | None) -> Callable[
     return either
 
 
-def show_rescued(kept: Sequence[Callable[[], Kept]]) -> list[str]:
-    """Write pictures, clips and sounds to the temp folder and show them on the running node.
+def show_rescued(kept: Sequence[Callable[[], Kept]], told: str, after: str = "") -> list[str]:
+    """Write pictures, clips and sounds to the temp folder, and say and show so on the running node.
 
     Nothing that fails here may hide what went wrong before.
 
     Args:
         kept: Each gives one, or fails.
+        told: What happened, in words.
+        after: What a person can do.
 
     Returns:
         Names of the files written.
     """
     outputs: dict[str, list[Any]] = {}
+    pictures: list[Tensor] = []
     for way in kept:
-        with _logged():
-            for kind, saved in _saved(way()).items():
+        with logged():
+            one = way()
+            for kind, saved in _saved(one).items():
                 outputs.setdefault(kind, []).extend(saved)
+            pictures += stills_of(one)
     files = [entry.filename for saved in outputs.values() for entry in saved if entry is not True]
-    if files:
-        _LOG.warning("search ended early; best finished in temp: %s", ", ".join(files))
-        with _logged():
-            _send({**outputs})
+    where = f"the best so far is in ComfyUI's temp folder: {', '.join(files)}" if files else NOTHING
+    lines = [told, where, *([after] if after else [])]
+    _LOG.warning("search: %s", "; ".join(lines))
+    with logged():
+        say("\n".join(lines))
+        # a picture is on the card with the words; a clip and a sound are played beside it
+        drawn = card.shown(lines, {"files": files}, card.draw_card(lines, pictures))
+        clips = outputs.get("images", []) if outputs.get("animated") else []
+        show({**outputs, **drawn, "images": [*clips, *drawn["images"]]})
     return files
 
 
+def stills_of(kept: Kept) -> list[Tensor]:
+    """Return a picture (H, W, C) of what was kept: the middle one of a clip, none of a sound."""
+    if isinstance(kept, dict):
+        return []
+    return [kept[0, kept.shape[1] // 2] if kept.ndim == 5 else kept]
+
+
 @contextmanager
-def _logged() -> Iterator[None]:
-    """Log what fails with its place, and go on."""
+def logged() -> Iterator[None]:
+    """Log what fails with its place, and go on: what was found, or what went wrong, matters more.
+
+    Yields:
+        Nothing.
+    """
     try:
         yield
-    except Exception:  # noqa: BLE001 - what ended the search goes on
-        _LOG.exception("of what was best something could not be written or shown")
+    except Exception:  # noqa: BLE001 - nothing that is shown is worth a result
+        _LOG.exception("of what was found something could not be written or shown")
 
 
 def _saved(kept: Kept) -> dict[str, list[Any]]:
@@ -277,7 +333,7 @@ def say(text: str) -> None:
         server.send_progress_text(for_page(text), context.node_id)
 
 
-def _send(output: dict[str, object]) -> None:
+def show(output: dict[str, Any]) -> None:
     """Tell the page that the running node has an output, as the host does after a node."""
     from server import PromptServer  # the host's; absent parts of it while no server runs
 

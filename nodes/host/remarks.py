@@ -9,9 +9,12 @@ from typing import ParamSpec, TypeVar
 
 import comfy.model_management
 
-from .progress import say
+from .card import shown
+from .progress import logged, say, show
 
-__all__ = ["remark", "says_why"]
+__all__ = ["TOLD", "remark", "says_why", "tell"]
+
+TOLD = "flowsearch_told"  # attribute of an error of which the node has spoken
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -28,8 +31,19 @@ def remark(sentence: str) -> None:
     """
     if not sentence:
         return
-    say(sentence)
+    tell(sentence)
     logging.getLogger("flowsearch").info("%s", sentence)
+
+
+def tell(sentence: str) -> None:
+    """Say a sentence on the running node, and let it stay there.
+
+    Args:
+        sentence: Any.
+    """
+    say(sentence)
+    with logged():
+        show(shown([sentence], {"said": sentence}))
 
 
 def says_why(function: Callable[P, T]) -> Callable[P, T]:
@@ -52,9 +66,10 @@ def says_why(function: Callable[P, T]) -> Callable[P, T]:
         except comfy.model_management.InterruptProcessingException:
             raise
         except Exception as error:
-            sentence = f"the search did not come to its end: {error}"
-            say(sentence)
-            logging.getLogger("flowsearch").error("%s", sentence)
+            if not getattr(error, TOLD, False):  # else with what was found by then
+                sentence = f"the search did not come to its end: {error}"
+                tell(sentence)
+                logging.getLogger("flowsearch").error("%s", sentence)
             raise
 
     return saying

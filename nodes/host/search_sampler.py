@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, NoReturn
 
+import comfy.model_management
 import torch
 from comfy.samplers import CFGGuider, Sampler
 from torch import Tensor
@@ -34,6 +35,7 @@ from ...samplers.transition import Transition
 from ..field import FieldSampler, reads_sigmas
 from ..flow_sampler import FlowSampler
 from .behaviour import Behaviour, behaviour_of, need_whole
+from .card import draw_card, shown
 from .conditioning import cond_tensors
 from .history import mixes_rows, require_searchable
 from .judge import Judge
@@ -42,13 +44,24 @@ from .outcome import Report
 from .packed import packed_shapes
 from .path import origins
 from .problem import HostProblem
-from .progress import Kept, Progress, first_that_works, show_rescued
-from .remarks import says_why
+from .progress import (
+    Kept,
+    Progress,
+    first_that_works,
+    logged,
+    say,
+    show,
+    show_rescued,
+    stills_of,
+)
+from .remarks import TOLD, says_why
 from .resume import FileCheckpoint, checkpoint_of_running_node
+from .summary import last_words, put_into_pictures, summary
 
 __all__ = ["TOP_PERCENT", "SearchSampler", "StrategyChoice", "limits"]
 
 TOP_PERCENT = 5.0
+GO_ON = "queue the same again to go on from there"
 
 _LOG = logging.getLogger("flowsearch")
 
@@ -115,6 +128,7 @@ class SearchSampler(Sampler):
         keep: Called with the report at the end.
         checkpoint_seconds: Time between two checkpoints; 0 for none.
         notes: Sentences for the report.
+        info: The running workflow's extra_pnginfo, which gets the summary; None for none.
     """
 
     inner: Sampler
@@ -125,6 +139,7 @@ class SearchSampler(Sampler):
     keep: Callable[[Report], object] | None = None
     checkpoint_seconds: float = 30.0
     notes: tuple[str, ...] = ()
+    info: dict[str, Any] | None = None
     extra_options: ClassVar[dict[str, Any]] = {}
     inpaint_options: ClassVar[dict[str, Any]] = {}
 
@@ -182,18 +197,30 @@ class SearchSampler(Sampler):
         search, trace, progress = self._search(problem, model_wrap, sigmas, noise, extra_args)
         try:
             outcome = search.run()
-        except BaseException:
-            show_rescued(self._rescued(search, progress, model_wrap, len(noise)))
+        except BaseException as error:
+            show_rescued(
+                self._rescued(search, progress, model_wrap, len(noise)),
+                f"{_ended(error)}; after {progress.used()}",
+                GO_ON if self.checkpoint_seconds else "",
+            )
+            with logged():
+                setattr(error, TOLD, True)
             raise
         progress.finish()
         report = Report(
             trace, problem.reward_name, outcome.calls, outcome.chunks, outcome.notes,
             *origins(problem, model_wrap, trace, outcome, extra_args.get("seed") or 0),
+            seconds=progress.seconds, before=search.elapsed_before, top_k=self.top_k,
         )  # fmt: skip
         for sentence in report.sentences():
             _LOG.info("search: %s", sentence)
         if self.keep is not None:
             self.keep(report)
+        with logged():
+            put_into_pictures(summary(report), self.info)
+            say("\n".join(last_words(report)))
+            if self.keep is None:  # the node that runs this is somebody else's, without a report
+                self._show(report, self._rescued(search, progress, model_wrap, len(noise)))
         x = torch.cat([winner.state["x"] for item in outcome.items for winner in item.winners])
         if callback is not None:
             callback(self.budget.evaluations - 1, x, x, self.budget.evaluations)
@@ -265,6 +292,14 @@ class SearchSampler(Sampler):
         tensors = [noise, problem.latent, sigmas, *problem.masks(), *cond_tensors(guider)]
         return checkpoint_of_running_node(tensors, noise.device)
 
+    def _show(self, report: Report, best: Sequence[Callable[[], Kept]]) -> None:
+        """Show on the running node what a searching node puts out itself."""
+        lines = last_words(report)
+        pictures = [still for way in best for still in stills_of(way())]
+        texts = [f"{report.best(item):.4g}" for item in report.trace.items()]
+        fit = len(texts) == len(pictures) > 1
+        show(shown(lines, summary(report), draw_card(lines, pictures, texts if fit else [])))
+
     def _rescued(
         self, search: Search, progress: Progress, guider: CFGGuider, items: int
     ) -> list[Callable[[], Kept]]:
@@ -282,6 +317,12 @@ class SearchSampler(Sampler):
                 again = rows.keepsakes()
                 ways += [first_that_works(way, None if i else seen) for i, way in enumerate(again)]
         return ways
+
+
+def _ended(error: BaseException) -> str:
+    """How a search ended that did not come to its end."""
+    cancelled = isinstance(error, comfy.model_management.InterruptProcessingException)
+    return "cancelled" if cancelled else f"the search did not come to its end: {error}"
 
 
 def transition_of(sampler: Sampler) -> Transition | Whole:

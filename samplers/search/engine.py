@@ -145,6 +145,11 @@ class Search:
         winners = self._items[self.plan.items.index(item)].winners
         return winners[0] if winners else None
 
+    @property
+    def elapsed_before(self) -> float:
+        """Seconds of the earlier runs that this one went on from; 0 for none."""
+        return self._elapsed_before
+
     def outcome(self) -> Outcome:
         """Return what there is so far; run() returns the same when it is over."""
         items = [

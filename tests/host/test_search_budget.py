@@ -2,6 +2,7 @@
 
 import logging
 import re
+from dataclasses import replace
 
 import host_models as hm
 import pytest
@@ -9,7 +10,7 @@ import searching as s
 import torch
 
 from flowsearch.nodes.flow_sampler import FlowSampler
-from flowsearch.nodes.host import progress
+from flowsearch.nodes.host import forms, progress, search_sampler
 from flowsearch.nodes.host.progress import Forecast, Progress
 from flowsearch.nodes.report_plot import PHASES
 from flowsearch.samplers.search import Budget
@@ -150,21 +151,43 @@ def test_the_forecast_knows_rows_and_seconds():
     assert seconds.left() == pytest.approx(4.0)
 
 
-def test_it_is_said_once_and_again_when_it_changes_a_lot(monkeypatch, caplog):
-    told, clock = [], Clock()
-    monkeypatch.setattr(progress, "say", told.append)
+def test_how_long_it_takes_is_logged_once_and_again_when_it_changes_a_lot(caplog):
+    clock = Clock()
     show = Progress(Budget(1000), 1, lambda: "7 MB", clock)
+
+    def logged():
+        return [text for text in caplog.messages if "s an evaluation" in text]
+
     with caplog.at_level(logging.INFO, "flowsearch"):
         for spent in range(1, 500):
             clock.now += 1.0
             show(evaluated(spent, 1.0, 1e-9))
-        assert len(told) == 1
-        assert told[0].startswith("at most 17 min more (1 s an evaluation")
-        assert "memory: 7 MB" in caplog.text
+        assert len(logged()) == 1
+        assert logged()[0].startswith("search: about 17 min left (1 s an evaluation")
+        assert "memory: 7 MB" in logged()[0]
         for spent in range(500, 800):
             clock.now += 9.0
             show(evaluated(spent, 9.0, 1e-9))
-    assert 2 <= len(told) <= 4
+    assert 2 <= len(logged()) <= 4
+
+
+def test_the_node_says_evaluations_first_and_an_estimate(monkeypatch):
+    told, clock = [], Clock()
+    monkeypatch.setattr(progress, "say", told.append)
+    show = Progress(Budget(200), 2, clock=clock)
+    assert told == ["0 of 400 evaluations; waiting for the first, which also loads things"]
+    clock.now += 60.0
+    show(evaluated(1, 60.0))
+    assert told[-1] == "1 of 400 evaluations", "nothing is known of the others yet"
+    for spent in range(2, 101):
+        clock.now += 0.01
+        show(evaluated(spent, 0.1))
+    assert len(told) == 3, "not more often than a person reads"
+    show(Finished(0, 3, Scores(0.5), None, 100, True))
+    assert told[-1] == "100 of 400 evaluations; best score 0.5; about 30 s left"
+    show(replace(evaluated(101, 0.1, 1e-9), phase="plain", sigma=0.0))
+    show(Finished(1, 9, Scores(0.25), None, 1, True))
+    assert "; best score 0.5, 0.25; plain score 0; about" in told[-1]
 
 
 def test_of_a_calls_pictures_only_the_best_is_kept():
@@ -178,11 +201,15 @@ def test_of_a_calls_pictures_only_the_best_is_kept():
 
 def test_a_run_says_how_long_it_takes_and_what_memory_it_needs(monkeypatch, caplog):
     told = []
-    monkeypatch.setattr(progress, "say", told.append)
+    for module in (progress, search_sampler, forms):
+        monkeypatch.setattr(module, "say", told.append)
     with caplog.at_level(logging.INFO, "flowsearch"):
         s.reward_search(hm.scene_model(), evaluations=60)
     lines = [text for text in caplog.messages if "s an evaluation" in text]
     assert len(lines) == 1
     assert re.search(r"memory: \d.* for a call of \d+ candidates, \d.* free", lines[0])
-    assert any("more (" in text for text in told)
-    assert told[-1].startswith("best reward")
+    assert told[0].startswith("preparing the model")
+    assert told[1].startswith("0 of 60 evaluations")
+    assert any(" s left" in text for text in told)
+    last = r"score -?[\d.]+, plain score -?[\d.]+; \d+ of 60 evaluations, [\d.e-]+ s; the budget"
+    assert re.match(last, told[-1])

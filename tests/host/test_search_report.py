@@ -12,6 +12,7 @@ import torch
 from flowsearch.nodes.host.outcome import Report
 from flowsearch.nodes.plot import ticks
 from flowsearch.nodes.report import SearchReport
+from flowsearch.nodes.report_plot import RED
 from flowsearch.samplers.search import Trace
 
 
@@ -137,7 +138,7 @@ def test_warnings_curves_and_families_are_drawn():
     assert any(line.startswith("over-optimised") for line in report.warnings())
     plot = SearchReport.execute(report).result[0]
     quiet = SearchReport.execute(calm).result[0]
-    red = torch.tensor([190, 30, 30]) / 255.0
+    red = torch.tensor(RED) / 255.0
 
     def count(picture):
         return int(((picture[0] - red).abs().amax(-1) < 0.01).sum())

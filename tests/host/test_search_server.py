@@ -159,7 +159,7 @@ def test_cancel_leaves_a_picture_and_queueing_again_goes_on(server):
     (card,), (text, files) = output["images"], output["text"]
     assert (base / "temp" / card["filename"]).is_file()
     (name,) = json.loads(files)["files"]
-    assert re.match(r"cancelled after \d+ of 200 evaluations; best score ", text)
+    assert re.match(r"cancelled; after \d+ of 200 evaluations; best score ", text)
     assert f"temp folder: {name}\nqueue the same again to go on from there" in text
     assert (base / "temp" / name).is_file()
     assert [*(base / "user" / "__flowsearch" / "checkpoints").glob(f"{NODE}-*.safetensors")]

@@ -248,7 +248,7 @@ def test_what_cannot_be_kept_does_not_hide_the_rest():
         raise OSError("torn")
 
     clip = torch.zeros(1, 3, 8, 8, 3)
-    names = show_rescued([torn, lambda: clip[0, 0], torn, lambda: clip])
+    names = show_rescued([torn, lambda: clip[0, 0], torn, lambda: clip], "cancelled")
     assert [Path(name).suffix for name in names] == [".png", ".webp"]
 
 

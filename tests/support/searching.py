@@ -64,6 +64,11 @@ def strategy(name="rbf", chains=1, rows_per_call=4, **settings):
 
 def reward_search(model, latent=None, positive=0.5, negative=0.0, **given):
     """Reward Search with small numbers; returns (LATENT, IMAGE, FLOW_REPORT)."""
+    return reward_node(model, latent, positive, negative, **given).result[:3]
+
+
+def reward_node(model, latent=None, positive=0.5, negative=0.0, **given):
+    """Reward Search with small numbers; returns all that the node puts out."""
     conds = [c if isinstance(c, list) else hm.conditioning(c) for c in (positive, negative)]
     defaults = {
         "seed": 3,
@@ -82,7 +87,7 @@ def reward_search(model, latent=None, positive=0.5, negative=0.0, **given):
         negative=conds[1],
         latent_image=latent or hm.empty_latent(),
         **{**defaults, **given},
-    ).result
+    )
 
 
 def search(guider, inner, latent=None, seed=3, sigmas=SIGMAS, **given):
@@ -100,7 +105,7 @@ def search(guider, inner, latent=None, seed=3, sigmas=SIGMAS, **given):
         sigmas=sigmas,
         latent_image=latent or hm.empty_latent(),
         **{**defaults, **given},
-    ).result
+    ).result[:3]
 
 
 def count_rows(model):
