@@ -187,12 +187,11 @@ class SceneNet(nn.Module):
             ValueError: Too large, or sides that it cannot halve.
         """
         height, width = (int(side) for side in shape[-2:])
-        if len(shape) == 4 and all(s % STEP == 0 and 0 < s <= LARGEST for s in (height, width)):
-            return
-        given = f"{width} x {height}" if len(shape) == 4 else f"the shape {tuple(shape)}"
+        if len(shape) != 4 or all(s % STEP == 0 and 0 < s <= LARGEST for s in (height, width)):
+            return  # what is no picture at all others speak of
         raise ValueError(
-            f"the demo model makes pictures of {SIDE} x {SIDE} and was given latents of {given}. "
-            "Connect the latent of Load Demo Model, or set width and height of Empty Latent Image "
+            f"the demo model makes pictures of {SIDE} x {SIDE} and was given latents of {width} x "
+            f"{height}. Connect the latent of Load Demo Model, or set width and height of Empty Latent Image "
             f"to {SIDE} (multiples of {STEP} up to {LARGEST} work, with pictures that it has never "
             "seen)"
         )
