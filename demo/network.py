@@ -191,9 +191,9 @@ class SceneNet(nn.Module):
             return  # what is no picture at all others speak of
         raise ValueError(
             f"the demo model makes pictures of {SIDE} x {SIDE} and was given latents of {width} x "
-            f"{height}. Connect the latent of Load Demo Model, or set width and height of Empty Latent Image "
-            f"to {SIDE} (multiples of {STEP} up to {LARGEST} work, with pictures that it has never "
-            "seen)"
+            f"{height}. Connect the latent of Load Demo Model, or set width and height of Empty "
+            f"Latent Image to {SIDE} (multiples of {STEP} up to {LARGEST} work, with pictures that "
+            "it has never seen)"
         )
 
     def forward(self, x: Tensor, timestep: Tensor, context: Tensor, **_: Any) -> Tensor:
