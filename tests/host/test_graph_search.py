@@ -25,7 +25,7 @@ def searched(g: Graph, inner, **given):
     return Search.execute(
         noise=noise[0], guider=g.guider, sampler=inner, sigmas=g.sigmas, latent_image=g.latent,
         **{**settings, "reward": s.Brightness(), **given},
-    ).result  # fmt: skip
+    ).result[:3]  # fmt: skip
 
 
 def euler(g: Graph):

@@ -41,7 +41,7 @@ def rbf_search(mode, **given):
         "model": hm.scene_model(), "positive": hm.conditioning(0.5),
         "negative": hm.conditioning(0.0), "latent_image": hm.empty_latent(),
     }  # fmt: skip
-    return RBFSearch.execute(rbf=settings, **{**defaults, **given}).result
+    return RBFSearch.execute(rbf=settings, **{**defaults, **given}).result[:3]
 
 
 def rows(report, *phases):
