@@ -14,7 +14,7 @@ PROMPT = "three red circles and two blue squares"
 
 def first_prediction(checkpoint: dict[str, str]) -> torch.Tensor:
     """Return the prediction at pure noise, one step of the host's euler."""
-    model, clip, _ = LoadDemo.execute(**checkpoint).result
+    model, clip, *_ = LoadDemo.execute(**checkpoint).result
     guider = hm.guider(model, clip.encode_from_tokens_scheduled(clip.tokenize(PROMPT)))
     noise = torch.randn((4, 3, 64, 64), generator=torch.Generator().manual_seed(5))
     sampler = comfy.samplers.sampler_object("euler")
