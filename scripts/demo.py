@@ -2,11 +2,12 @@
 
     python scripts/demo.py URL OUTPUT_FOLDER [--seeds N]
 
-``dev.py demo`` starts the host and runs this. It writes the picture that the search found, a sheet
-(the same prompt and seed: Euler, Best-of-N, RBF, each with its reward) and the curve of the report.
-The rewards on the sheet are counted again here, from the saved pictures. With --seeds the search is
-queued for that many other seeds instead, and how many are right is printed (the model card has it
-for 20).
+``dev.py demo`` starts the host and runs this. It writes the picture that Reward Search found, a
+sheet (the same prompt, seed and budget: Euler, Best-of-N, RBF, Reward Search, each with its reward
+and the evaluations that it used of the budget) and the curve of the report. Evaluations are those
+of the searches' reports; rewards are counted again here, from the saved pictures. With --seeds
+Reward Search is queued for that many other seeds instead, and how many are right is printed (the
+model card has it for 20).
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ import struct
 import sys
 import time
 import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -37,41 +40,116 @@ from flowsearch.rewards.shape_count import ShapeCount, parse_groups  # noqa: E40
 
 WORKFLOW = ROOT / "example_workflows" / "api" / "01_search_counted_shapes.json"
 CARD = ROOT / "demo" / "model_card.json"
-SEARCH, SAVE, PLOT, REWARD = "6", "7", "9", "5"
+SEARCH = "FlowSearchRewardSearch"
+SAVE, PLOT, RECORD = "save", "plot", "record"
+"""Nodes that are added to a workflow for its picture, the report's curve, and the report."""
 EULER_STEPS = 20
 Prompt = dict[str, Any]
 
 
-def variants(search: Prompt) -> dict[str, Prompt]:
-    """The three runs of the sheet, from the workflow of the search.
+@dataclass(frozen=True)
+class Run:
+    """What came of one workflow.
+
+    Attributes:
+        title: What ran.
+        picture: The finished picture.
+        reward: Counted again from it.
+        used: Evaluations.
+        budget: Evaluations it could have used; None where there is nothing to be searched.
+    """
+
+    title: str
+    picture: Image.Image
+    reward: float
+    used: int
+    budget: int | None
+
+    @property
+    def cost(self) -> str:
+        """Evaluations, in words."""
+        of = "" if self.budget is None else f" of {self.budget}"
+        return f"{self.used}{of} evaluations"
+
+
+def node_of(workflow: Prompt, kind: str) -> str:
+    """The id of the one node of a class."""
+    (found,) = (name for name, node in workflow.items() if node["class_type"] == kind)
+    return found
+
+
+def needed(workflow: Prompt, name: str) -> Prompt:
+    """What a node is made from, without itself."""
+    links = [value for value in workflow[name]["inputs"].values() if isinstance(value, list)]
+    found: Prompt = {}
+    for source, _ in links:
+        found |= needed(workflow, source) | {source: copy.deepcopy(workflow[source])}
+    return found
+
+
+def wanted_of(workflow: Prompt) -> str:
+    """The text that the search's reward is given, followed to the node in which it is written."""
+    reward, _ = workflow[node_of(workflow, SEARCH)]["inputs"]["reward"]
+    value = workflow[reward]["inputs"]["prompt"]
+    while isinstance(value, list):
+        inputs = workflow[value[0]]["inputs"]
+        value = next(inputs[key] for key in ("value", "text", "string") if key in inputs)
+    return value
+
+
+def searched(workflow: Prompt, kind: str = SEARCH, **inputs: Any) -> Prompt:
+    """The workflow's search, or another node in its place, with its picture and its report."""
+    name = node_of(workflow, SEARCH)
+    node = {"class_type": kind, "inputs": workflow[name]["inputs"] | inputs}
+    report = {"class_type": "FlowSearchReport", "inputs": {"report": [name, 2]}}
+    return {
+        **needed(workflow, name),
+        name: node,
+        SAVE: {
+            "class_type": "SaveImage",
+            "inputs": {"images": [name, 1], "filename_prefix": "FlowSearch"},
+        },
+        "report": report,
+        PLOT: {"class_type": "PreviewImage", "inputs": {"images": ["report", 0]}},
+        RECORD: {"class_type": "PreviewAny", "inputs": {"source": ["report", 1]}},
+    }
+
+
+def variants(workflow: Prompt) -> dict[str, Prompt]:
+    """The runs of the sheet, from the workflow of the search.
 
     Args:
-        search: The first example workflow in API form.
+        workflow: The first example workflow in API form.
 
     Returns:
-        Title to workflow: Euler, Best-of-N at the search's evaluations, the search itself.
+        Title to workflow: Euler, and three searches with the same budget, Reward Search the last.
     """
-    inputs = search[SEARCH]["inputs"]
-    euler, best_of_n = copy.deepcopy(search), copy.deepcopy(search)
+    name = node_of(workflow, SEARCH)
+    inputs = workflow[name]["inputs"]
     keep = ("model", "positive", "negative", "latent_image", "seed", "cfg", "scheduler", "denoise")
-    euler[SEARCH] = {
-        "class_type": "KSampler",
-        "inputs": {key: inputs[key] for key in keep}
-        | {"steps": EULER_STEPS, "sampler_name": "euler"},
+    sampled = {key: inputs[key] for key in keep}
+    euler = {
+        **needed(workflow, name),
+        name: {
+            "class_type": "KSampler",
+            "inputs": sampled | {"steps": EULER_STEPS, "sampler_name": "euler"},
+        },
+        "decode": {
+            "class_type": "VAEDecode",
+            "inputs": {"samples": [name, 0], "vae": inputs["vae"]},
+        },
+        SAVE: {
+            "class_type": "SaveImage",
+            "inputs": {"images": ["decode", 0], "filename_prefix": "FlowSearch"},
+        },
     }
-    euler["10"] = {
-        "class_type": "VAEDecode",
-        "inputs": {"samples": [SEARCH, 0], "vae": inputs["vae"]},
-    }
-    euler[SAVE]["inputs"]["images"] = ["10", 0]
-    for node in ("8", PLOT):
-        del euler[node]
-    best_of_n["10"] = {"class_type": "FlowSearchStrategy", "inputs": {"strategy": "best_of_n"}}
-    best_of_n[SEARCH]["inputs"] |= {"strategy": ["10", 0]}
+    strategy = {"class_type": "FlowSearchStrategy", "inputs": {"strategy": "best_of_n"}}
+    best_of_n = {"best_of_n": strategy, **searched(workflow, strategy=["best_of_n", 0])}
     return {
         f"Euler, {EULER_STEPS} steps": euler,
-        f"Best-of-N, {inputs['evaluations']} evaluations": best_of_n,
-        f"RBF, {inputs['evaluations']} evaluations": search,
+        "Best-of-N": best_of_n,
+        "RBF Search": searched(workflow, "FlowSearchRBFSearch", rbf="adaptive"),
+        "Reward Search": searched(workflow),
     }
 
 
@@ -162,21 +240,25 @@ def reward_of(picture: Image.Image, wanted: str) -> float:
     return ShapeCount.from_groups(parse_groups(wanted)).score(pixels[None]).item()
 
 
-def sheet(pictures: dict[str, Image.Image], rewards: dict[str, float], wanted: str) -> Image.Image:
-    """Pictures side by side, enlarged, each with its title and reward."""
-    side, head = 256, 44
-    page = Image.new(
-        "RGB", (side * len(pictures) + 8 * (len(pictures) + 1), side + head + 34), "white"
-    )
+def used_of(outputs: dict[str, Any]) -> int:
+    """Evaluations that a search's report counts."""
+    record = json.loads(outputs[RECORD]["text"][0])
+    return sum(row["ledger"]["evaluations"] for row in record["stopped"])
+
+
+def sheet(runs: Sequence[Run], wanted: str) -> Image.Image:
+    """Pictures side by side, enlarged, each with what ran, what it used, and its reward."""
+    side, top = 256, 32
+    page = Image.new("RGB", ((side + 8) * len(runs) + 8, top + side + 70), "white")
     pen = ImageDraw.Draw(page)
     pen.text((8, 8), wanted, fill="black", font_size=16)
-    for column, (title, picture) in enumerate(pictures.items()):
+    for column, run in enumerate(runs):
         left = 8 + column * (side + 8)
-        big = picture.resize((side, side), Image.Resampling.NEAREST)
-        page.paste(big, (left, 32))
-        pen.rectangle((left, 32, left + side - 1, 32 + side - 1), outline="gray")
-        pen.text((left, side + 38), title, fill="black", font_size=14)
-        pen.text((left, side + 56), f"reward {rewards[title]:g}", fill="black", font_size=14)
+        page.paste(run.picture.resize((side, side), Image.Resampling.NEAREST), (left, top))
+        pen.rectangle((left, top, left + side - 1, top + side - 1), outline="gray")
+        for line, text in enumerate((run.title, run.cost, f"reward {run.reward:g}")):
+            where = (left, top + side + 6 + 20 * line)
+            pen.text(where, text, fill="black", font_size=16 if line == 0 else 14)
     return page
 
 
@@ -187,14 +269,14 @@ async def other_seeds(url: str, number: int) -> None:
         url: Where the host answers.
         number: How many seeds, from the pinned one upward.
     """
-    search: Prompt = json.loads(WORKFLOW.read_text(encoding="utf-8"))
-    wanted, first = search[REWARD]["inputs"]["prompt"], search[SEARCH]["inputs"]["seed"]
+    workflow: Prompt = json.loads(WORKFLOW.read_text(encoding="utf-8"))
+    wanted = wanted_of(workflow)
+    first = workflow[node_of(workflow, SEARCH)]["inputs"]["seed"]
     found = 0
     async with aiohttp.ClientSession() as session:
         host = Host(session, url.rstrip("/"))
         for seed in range(first + 1, first + 1 + number):
-            search[SEARCH]["inputs"]["seed"] = seed
-            outputs = await host.run(f"seed {seed}", search)
+            outputs = await host.run(f"seed {seed}", searched(workflow, seed=seed))
             found += reward_of(await host.picture(outputs, SAVE), wanted) == 0
     print(f"{found} of {number} other seeds found it")
 
@@ -206,33 +288,35 @@ async def main(url: str, folder: Path) -> None:
         url: Where the host answers.
         folder: Where pictures are written.
     """
-    search: Prompt = json.loads(WORKFLOW.read_text(encoding="utf-8"))
-    wanted = search[REWARD]["inputs"]["prompt"]
+    workflow: Prompt = json.loads(WORKFLOW.read_text(encoding="utf-8"))
+    wanted = wanted_of(workflow)
+    budget = workflow[node_of(workflow, SEARCH)]["inputs"]["evaluations"]
     folder.mkdir(parents=True, exist_ok=True)
-    print(f"prompt: {wanted}")
-    pictures: dict[str, Image.Image] = {}
+    print(f"prompt: {wanted}; {budget} evaluations for each search")
+    runs: list[Run] = []
     async with aiohttp.ClientSession() as session:
         host = Host(session, url.rstrip("/"))
-        for title, prompt in variants(search).items():
+        for title, prompt in variants(workflow).items():
             start = time.time()
             outputs = await host.run(title, prompt)
-            pictures[title] = await host.picture(outputs, SAVE)
-            found = reward_of(pictures[title], wanted)
-            print(f"{'':34s}  reward {found:g}, {time.time() - start:.1f} s")
+            picture = await host.picture(outputs, SAVE)
+            cost = (used_of(outputs), budget) if RECORD in outputs else (EULER_STEPS, None)
+            runs.append(Run(title, picture, reward_of(picture, wanted), *cost))
+            seconds = time.time() - start
+            print(f"{'':34s}  reward {runs[-1].reward:g}, {runs[-1].cost}, {seconds:.1f} s")
         curve = await host.picture(outputs, PLOT)
-    rewards = {title: reward_of(picture, wanted) for title, picture in pictures.items()}
-    pictures[title].save(folder / "picture.png")
-    sheet(pictures, rewards, wanted).save(folder / "sheet.png")
-    curve.save(folder / "curve.png")
-    print(f"written: {folder / 'picture.png'}, {folder / 'sheet.png'}, {folder / 'curve.png'}")
+    files = [folder / name for name in ("picture.png", "sheet.png", "curve.png")]
+    for file, drawn in zip(files, (runs[-1].picture, sheet(runs, wanted), curve), strict=True):
+        drawn.save(file)
+    print(f"written: {', '.join(map(str, files))}")
     if CARD.is_file():
         seeds = json.loads(CARD.read_text(encoding="utf-8"))["demo_seeds"]
         print(
             f"The seed is pinned; of {seeds['seeds']} other seeds, {seeds['found']} find it "
             "(demo/MODEL_CARD.md)."
         )
-    if rewards[title] != 0:
-        raise SystemExit(f"the search ended at reward {rewards[title]:g}; 0 was expected")
+    if runs[-1].reward != 0:
+        raise SystemExit(f"Reward Search ended at reward {runs[-1].reward:g}; 0 was expected")
 
 
 if __name__ == "__main__":
