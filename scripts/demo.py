@@ -38,7 +38,7 @@ load_pack()
 
 from flowsearch.rewards.shape_count import ShapeCount, parse_groups  # noqa: E402
 
-WORKFLOW = ROOT / "example_workflows" / "api" / "01_search_counted_shapes.json"
+WORKFLOW = ROOT / "example_workflows" / "api" / "01 Reward Search, start here.json"
 CARD = ROOT / "demo" / "model_card.json"
 SEARCH = "FlowSearchRewardSearch"
 SAVE, PLOT, RECORD = "save", "plot", "record"

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from devtools import DevError, say
 from devtools.browser import need_browser
 from devtools.bundle import bundled, make_bundle
 from devtools.environment import Place, prepare
+from devtools.layout import lay_out
 from devtools.pins import DEFAULT_HOST, HOSTS, PYTHON_RANGE, ROOT, cache_root, host_pin
 from devtools.server import has_accelerator, models_config, running_host, serve
 from devtools.tiers import TIERS, child_environment, lint, run_tests
@@ -29,6 +32,7 @@ SOAK = {"FLOWSEARCH_GRAPHS": "1000", "FLOWSEARCH_SEARCHES": "500"}
 RESUME_TEST = "tests/unit/test_search_resume.py"
 SOAK_KILLS = 20
 WORKFLOW_TEST = "tests/browser/test_workflows.py"
+LAYOUT_TEST = "tests/browser/test_layout.py"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -82,6 +86,7 @@ def parser() -> argparse.ArgumentParser:
     command("schema", run_schema, "rewrite the committed snapshot of node ids, inputs, defaults")
     command("models", run_models, "rewrite the committed table of families of models")
     command("workflows", run_workflows, "rewrite example_workflows/api from the editor's files")
+    command("layout", run_layout, "place the nodes of the example workflows by their sizes")
     command("soak", run_soak, "what takes longer than a test should: kills, every host version")
     bundle = command("bundle", run_bundle, "for `bench gpu` and `test --tier gpu` elsewhere")
     bundle.add_argument("folder", type=Path, help="a new folder, to be carried there")
@@ -185,7 +190,9 @@ def run_lint(options: argparse.Namespace, rest: list[str]) -> int:  # noqa: ARG0
     return lint(place_of(options))
 
 
-def rewrite(options: argparse.Namespace, variable: str, test: str, rest: list[str]) -> int:
+def rewrite(
+    options: argparse.Namespace, variable: str, test: str, rest: list[str], value: str = "1"
+) -> int:
     """Run a test that writes its expectation when told to by an environment variable.
 
     Args:
@@ -193,12 +200,13 @@ def rewrite(options: argparse.Namespace, variable: str, test: str, rest: list[st
         variable: The environment variable.
         test: The test's file and, after ::, its name.
         rest: More arguments for pytest.
+        value: What the variable is set to.
 
     Returns:
         pytest's status.
     """
     place = place_of(options)
-    environment = {**child_environment(place), variable: "1"}
+    environment = {**child_environment(place), variable: value}
     command = [str(place.python), "-m", "pytest", "-q", test, *rest]
     return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
 
@@ -217,6 +225,18 @@ def run_workflows(options: argparse.Namespace, rest: list[str]) -> int:
     need_browser()
     more = ["-k", "api_form and canvas", *rest]
     return rewrite(options, "FLOWSEARCH_WRITE_WORKFLOWS", WORKFLOW_TEST, more)
+
+
+def run_layout(options: argparse.Namespace, rest: list[str]) -> int:
+    need_browser()
+    with tempfile.TemporaryDirectory() as scratch:
+        more = ["-k", "no_two_nodes_overlap", *rest]
+        status = rewrite(options, "FLOWSEARCH_WRITE_LAYOUT", LAYOUT_TEST, more, scratch)
+        files = Path(scratch).glob("*.json")
+        measured = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in files}
+    for name in lay_out(ROOT / "example_workflows", measured):
+        say(f"changed: {name}")
+    return status
 
 
 def run_soak(options: argparse.Namespace, rest: list[str]) -> int:  # noqa: ARG001

@@ -27,6 +27,9 @@ OLDEST = ("transformers==4.50.3", "huggingface-hub==0.36.0", "tokenizers==0.21.4
 COMFY_CLI = ("comfy-cli==1.23.0", "pathspec==1.1.1", "semver==3.0.4", "tomlkit==0.15.2")
 """The registry's command line, with what of its needs the environment has not."""
 
+FRONT_END = "comfyui-frontend-package==1.58.1"
+"""The newest page, beside the one that the default host brings."""
+
 LAYOUT = 1  # raise it when the folder's contents change shape
 
 

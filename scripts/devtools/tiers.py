@@ -14,7 +14,7 @@ from devtools.browser import need_browser
 from devtools.bundle import packages_of
 from devtools.environment import Place, prepare, prepare_packages
 from devtools.pack import ROOT
-from devtools.pins import COMFY_CLI, OLDEST, OLDEST_HOST, host_pin
+from devtools.pins import COMFY_CLI, FRONT_END, OLDEST, OLDEST_HOST, host_pin
 from devtools.server import has_accelerator
 
 NO_TESTS = 5  # pytest's status when it collected nothing
@@ -29,6 +29,11 @@ def _need_nothing(_: Place) -> dict[str, str]:
 
 def _need_browser(_: Place) -> dict[str, str]:
     return {"FLOWSEARCH_BROWSER": str(need_browser())}
+
+
+def _need_newest_page(place: Place) -> dict[str, str]:
+    page = prepare_packages(place, (FRONT_END,)) / "comfyui_frontend_package" / "static"
+    return {**_need_browser(place), "FLOWSEARCH_FRONT_END": str(page)}
 
 
 def _need_oldest(place: Place) -> dict[str, str]:
@@ -87,6 +92,7 @@ TIERS = (
     Tier("host_oldest", "tests/host", host=OLDEST_HOST, chosen=TELLING),
     Tier("package", "tests/package", _need_comfy_cli),
     Tier("browser", "tests/browser", _need_browser),
+    Tier("browser_newest", "tests/browser", _need_newest_page),
     Tier("gpu", "tests/gpu", _need_cuda, optional=True),
 )
 

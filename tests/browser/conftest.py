@@ -27,6 +27,43 @@ SETTINGS = {"Comfy.TutorialCompleted": True}
 # machine it complains of that after it was ready.
 OF_THE_HOSTS_GRAPH = "/Comfy-Org/z_image_turbo/"
 READY = "() => window.app?.vueAppReady && window.app.rootGraph !== undefined"
+WAYS = ["canvas", "vue"]
+
+# Of each node: x, y, width and height on the canvas, its title among them.
+RECTANGLES = """vue => {
+    const {ds, canvas} = window.app.canvas, origin = canvas.getBoundingClientRect();
+    const drawn = node => {
+        if (!vue) return [...node.boundingRect].slice(0, 4);
+        const it = document.querySelector(`[data-node-id="${node.id}"]`)?.getBoundingClientRect();
+        return it && [
+            (it.x - origin.x) / ds.scale - ds.offset[0],
+            (it.y - origin.y) / ds.scale - ds.offset[1],
+            it.width / ds.scale,
+            it.height / ds.scale,
+        ];
+    };
+    return window.app.rootGraph.nodes.map(node => [String(node.id), drawn(node)]);
+}"""
+SEE_ALL = """() => {
+    const {ds, canvas} = window.app.canvas;
+    const all = window.app.rootGraph.nodes.map(it => it.boundingRect);
+    if (!all.length) return;
+    const least = i => Math.min(...all.map(it => it[i]));
+    const most = i => Math.max(...all.map(it => it[i] + it[i + 2]));
+    const [x, y] = [least(0), least(1)];
+    const room = [canvas.clientWidth - 140, canvas.clientHeight - 160];
+    ds.scale = Math.min(1, room[0] / (most(0) - x), room[1] / (most(1) - y));
+    [ds.offset[0], ds.offset[1]] = [80 / ds.scale - x, 110 / ds.scale - y];
+    window.app.canvas.setDirty(true, true);
+}"""
+RUN = """() => new Promise((resolve, reject) => {
+    const {api} = window.app;
+    const end = event => resolve([event.type, event.detail]);
+    for (const name of ["execution_success", "execution_error", "execution_interrupted"])
+        api.addEventListener(name, end, {once: true});
+    setTimeout(() => reject(new Error("the workflow has not ended")), 300_000);
+    window.app.queuePrompt(0).then(queued => queued || reject(new Error("it was not queued")));
+})"""
 
 
 @dataclass
@@ -34,6 +71,7 @@ class Frontend:
     """The page of one test, and everything it complained about since it was ready."""
 
     page: Page
+    how: str
     problems: list[str] = field(default_factory=list)
     offered: list[str] = field(default_factory=lambda: [OF_THE_HOSTS_GRAPH])
 
@@ -47,15 +85,53 @@ class Frontend:
         models = (m for node in nodes for m in node["properties"].get("models", []))
         self.offered += [model["url"] for model in models]
         self.page.evaluate("workflow => window.app.loadGraphData(workflow)", workflow)
-        self.page.wait_for_timeout(500)
+        self.settle()
+
+    def draw(self, how: str) -> None:
+        """Draw nodes in the other of the host's two ways, as the setting of that name does."""
+        if how != self.how:
+            setting = (
+                "value => window.app.extensionManager.setting.set('Comfy.VueNodes.Enabled', value)"
+            )
+            self.page.evaluate(setting, how == "vue")
+            self.how = how
+            self.settle()
+
+    def run(self) -> None:
+        """Press Run, and wait for the end of that."""
+        how, detail = self.page.evaluate(RUN)
+        assert how == "execution_success", detail
+        self.settle()
+
+    def rectangles(self) -> dict[str, list[float] | None]:
+        """Node id to x, y, width and height as drawn; None while it is not."""
+        return dict(self.page.evaluate(RECTANGLES, self.how == "vue"))
+
+    def settle(self) -> None:
+        """Wait until all nodes are drawn and none changes its size any more."""
+        before: list[object] = []
+        for _ in range(200):
+            self.page.evaluate(SEE_ALL)
+            self.page.wait_for_timeout(50)
+            now = self.rectangles()
+            rounded = {key: it and [round(x) for x in it] for key, it in now.items()}
+            before = [*before[-2:], rounded]
+            if all(now.values()) and before == [rounded] * 3:
+                return
+        pytest.fail(f"the page does not come to rest: {before[-2:]}")
 
     def api(self) -> dict:
-        """What Run would send to the server: {node id: {inputs, class_type}}, titles left out."""
+        """What the server gets by Run: {node id: {inputs, class_type, _meta: {title}}}.
+
+        Newer front ends wrap lists and curves as {"__type__": ..., "__value__": ...}; the server
+        takes that off first.
+        """
         output = self.page.evaluate("async () => (await window.app.graphToPrompt()).output")
-        return {
-            node: {key: value for key, value in body.items() if key != "_meta"}
-            for node, body in output.items()
-        }
+        for body in output.values():
+            for name, value in body["inputs"].items():
+                if isinstance(value, dict) and "__value__" in value:
+                    body["inputs"][name] = value["__value__"]
+        return output
 
     def workflow(self) -> dict:
         """The open workflow in the editor's own format."""
@@ -68,10 +144,13 @@ class Frontend:
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Client]:
-    """A real ComfyUI server on the CPU with the pack mounted; a Client for it."""
+    """A real ComfyUI server on the CPU with the pack installed; a Client for it."""
     if not os.environ.get("COMFYUI_PATH"):
         pytest.exit("COMFYUI_PATH is not set: use python scripts/dev.py test --tier browser", 2)
-    with running_host(Path(sys.executable), Path(os.environ["COMFYUI_PATH"])) as running:
+    front_end = os.environ.get("FLOWSEARCH_FRONT_END")
+    options = ["--front-end-root", front_end] if front_end else []
+    comfyui = Path(os.environ["COMFYUI_PATH"])
+    with running_host(Path(sys.executable), comfyui, options=options) as running:
         client = Client(running)
         client.post("/settings", SETTINGS)
         yield client
@@ -93,7 +172,7 @@ def opened(server: Client, chromium, how: str) -> Iterator[Frontend]:
     """Open the editor, drawing nodes in one of the host's two ways."""
     server.post("/settings", {"Comfy.VueNodes.Enabled": how == "vue"})
     context = chromium.new_context(viewport={"width": 1600, "height": 1000})
-    front = Frontend(context.new_page())
+    front = Frontend(context.new_page(), how)
     front.page.on("pageerror", lambda error: front.problems.append(f"page error: {error}"))
     front.page.goto(server.url)
     front.page.wait_for_function(READY, timeout=120_000)
@@ -111,13 +190,17 @@ def opened(server: Client, chromium, how: str) -> Iterator[Frontend]:
     context.close()
 
 
-WAYS = ["canvas", "vue"]
-
-
 @pytest.fixture(params=WAYS)
 def frontend(request, server, chromium) -> Iterator[Frontend]:
     """The editor in a new page, ready, once with each way of drawing nodes."""
     with opened(server, chromium, request.param) as front:
+        yield front
+
+
+@pytest.fixture
+def new_page(server, chromium) -> Iterator[Frontend]:
+    """The editor as a new user opens it, with Nodes 2.0."""
+    with opened(server, chromium, "vue") as front:
         yield front
 
 
@@ -126,6 +209,20 @@ def kept_page(request, server, chromium) -> Iterator[Frontend]:
     """A page for many tests: the editor takes five seconds to start."""
     with opened(server, chromium, request.param) as front:
         yield front
+
+
+@pytest.fixture(scope="session")
+def kept_switching_page(server, chromium) -> Iterator[Frontend]:
+    """A page for many tests that change the way of drawing."""
+    with opened(server, chromium, WAYS[0]) as front:
+        yield front
+
+
+@pytest.fixture
+def one_page(kept_switching_page) -> Frontend:
+    """The editor in which other workflows were open before, for tests of both ways of drawing."""
+    kept_switching_page.problems.clear()
+    return kept_switching_page
 
 
 @pytest.fixture

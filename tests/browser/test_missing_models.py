@@ -1,16 +1,11 @@
 """The host's own page offers the files that the rewards of a workflow lack."""
 
-import json
-from pathlib import Path
-
+from examples import editor_form
 from playwright.sync_api import expect
-
-EXAMPLES = Path(__file__).resolve().parents[2] / "example_workflows"
 
 
 def test_the_page_offers_the_missing_files_of_rewards(frontend):
-    workflow = json.loads((EXAMPLES / "10_preference.json").read_text(encoding="utf-8"))
-    frontend.load(workflow)
+    frontend.load(editor_form("10 Reward Preference"))
     page = frontend.page
     page.get_by_text("View details").click()
     expect(page.get_by_text("Missing Models", exact=True)).to_be_visible()

@@ -2,19 +2,16 @@
 
 `example_workflows/NAME.json` is what the editor saves, `example_workflows/api/NAME.json` what it
 sends. The second is rewritten from the first only by `python scripts/dev.py workflows`. Compared
-are node ids, class names, links and every input's value; only `_meta`, the nodes' titles, is left
-out.
+are node ids, class names, titles, links and every input's value.
 """
 
 import json
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+from examples import EXAMPLES, FOLDER, read
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "example_workflows"
-WORKFLOWS = sorted(EXAMPLES.glob("*.json"))
 COMMAND = "python scripts/dev.py workflows"
 
 
@@ -26,15 +23,11 @@ def node_types(workflow: dict) -> Iterator[str]:
         yield from (node["type"] for node in graph["nodes"] if node["type"] not in local)
 
 
-def read(file: Path) -> dict:
-    return json.loads(file.read_text(encoding="utf-8"))
-
-
 def test_there_are_example_workflows():
-    assert WORKFLOWS, f"{EXAMPLES} holds no workflow"
+    assert EXAMPLES, f"{FOLDER} holds no workflow"
 
 
-@pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
 def test_an_example_opens_and_says_the_same_as_its_api_form(editor, file):
     workflow = read(file)
     missing = sorted(set(node_types(workflow)) - editor.known_types())
@@ -42,23 +35,19 @@ def test_an_example_opens_and_says_the_same_as_its_api_form(editor, file):
     editor.load(workflow)
     assert editor.problems == []
     found = editor.api()
-    api = EXAMPLES / "api" / file.name
+    api = FOLDER / "api" / file.name
     if os.environ.get("FLOWSEARCH_WRITE_WORKFLOWS"):
         api.parent.mkdir(exist_ok=True)
         api.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     assert api.is_file(), f"{api} is missing: {COMMAND}"
-    committed = {
-        node: {key: value for key, value in body.items() if key != "_meta"}
-        for node, body in read(api).items()
-    }
-    assert found == committed, f"{api.name} differs from what the editor sends: {COMMAND}"
+    assert found == read(api), f"{api.name} differs from what the editor sends: {COMMAND}"
     editor.load(editor.workflow())  # as saved and opened again
     assert editor.api() == found
 
 
 def test_no_api_form_is_left_over():
-    names = {file.name for file in WORKFLOWS}
-    assert sorted({file.name for file in (EXAMPLES / "api").glob("*.json")} - names) == []
+    names = {file.name for file in EXAMPLES}
+    assert sorted({file.name for file in (FOLDER / "api").glob("*.json")} - names) == []
 
 
 TINY = {
@@ -107,10 +96,12 @@ def test_the_editor_converts_a_known_workflow(frontend):
     assert frontend.api() == {
         "1": {
             "class_type": "EmptyLatentImage",
+            "_meta": {"title": "Empty Latent Image"},
             "inputs": {"width": 64, "height": 96, "batch_size": 3},
         },
         "2": {
             "class_type": "SaveLatent",
+            "_meta": {"title": "Save Latent"},
             "inputs": {"samples": ["1", 0], "filename_prefix": "latents/tiny"},
         },
     }

@@ -5,18 +5,17 @@ the embedded model's, and PickScore by a number of the pixels.
 """
 
 import json
-from pathlib import Path
 
 import av
 import pytest
 import safetensors.torch
 import video_models as vm
+from examples import api_form, editor_form
 from PIL import Image
 
 from flowsearch.demo.network import FEATURES
 
-NAME = "11_wan_best_of_n_clips"
-EXAMPLE = Path(__file__).resolve().parents[2] / "example_workflows" / "api" / f"{NAME}.json"
+EXAMPLE = "11 Video, best of N"
 FRAMES, SIDE, CLIPS, STEPS = 9, 32, 3, 3
 
 
@@ -29,7 +28,7 @@ def node(workflow, kind):
 @pytest.fixture
 def small(server):
     """The example's graph, and the files that its loaders name, small."""
-    workflow = json.loads(EXAMPLE.read_text(encoding="utf-8"))
+    workflow = api_form(EXAMPLE)
     models = server.server.base / "models"
     state, metadata = vm.wan_state(FEATURES)
     files = {
@@ -90,8 +89,8 @@ def test_the_best_of_some_clips_is_saved_as_a_video(server, small):
 
 
 def test_the_editor_file_names_what_it_loads():
-    document = json.loads((EXAMPLE.parent.parent / f"{NAME}.json").read_text(encoding="utf-8"))
-    workflow = json.loads(EXAMPLE.read_text(encoding="utf-8"))
+    document = editor_form(EXAMPLE)
+    workflow = api_form(EXAMPLE)
     named = {
         model["name"]: model
         for body in document["nodes"]

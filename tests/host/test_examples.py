@@ -3,57 +3,22 @@
 Those for large models are validated by the server and not run, for their weights are not here.
 """
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from examples import FOLDER, api_form, editor_form, named_weights, read, text_of
 from PIL import Image
 
 from flowsearch.rewards.shape_count import ShapeCount, count_shapes, parse_groups
 from flowsearch.rewards.shape_fidelity import ShapeFidelity
 
-EXAMPLES = sorted(
-    (Path(__file__).resolve().parents[2] / "example_workflows" / "api").glob("*.json")
-)
+FORMS = sorted((FOLDER / "api").glob("*.json"))
 
 
-LOADERS = {  # nodes that name a file of weights, and the inputs that do
-    ("CheckpointLoaderSimple", "ckpt_name"),
-    ("CLIPLoader", "clip_name"),
-    ("CLIPVisionLoader", "clip_name"),
-    ("DualCLIPLoader", "clip_name1"),
-    ("DualCLIPLoader", "clip_name2"),
-    ("TripleCLIPLoader", "clip_name1"),
-    ("TripleCLIPLoader", "clip_name2"),
-    ("TripleCLIPLoader", "clip_name3"),
-    ("UNETLoader", "unet_name"),
-    ("VAELoader", "vae_name"),
-}
-EXPLAINED = {  # inputs of ours that name what is not here; the node says where to get it
-    ("FlowSearchAesthetic", "weights"),
-    ("FlowSearchClapScore", "weights"),
-    ("FlowSearchDetectorCount", "sam"),
-    ("FlowSearchDetectorCount", "weights"),
-    ("FlowSearchJudge", "judge"),
-    ("FlowSearchLoadEncoder", "weights"),
-    ("FlowSearchLoadLanguageModel", "weights"),
-    ("FlowSearchPreference", "weights"),
-}
-
-
-def weights(workflow):
-    """Inputs of a workflow that name what is not here, and what the server says of each."""
-    inputs = {(node["class_type"], key) for node in workflow.values() for key in node["inputs"]}
-    named = dict.fromkeys(inputs & LOADERS, "value_not_in_list")
-    return named | dict.fromkeys(inputs & EXPLAINED, "custom_validation_failed")
-
-
-@pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", FORMS, ids=lambda file: file.stem)
 def test_an_example_runs_or_lacks_nothing_but_its_weights(server, file):
-    workflow = json.loads(file.read_text(encoding="utf-8"))
-    if named := weights(workflow):
+    workflow = read(file)
+    if named := named_weights(workflow):
         assert server.complaints(workflow) == named
         return
     outputs = server.run(workflow)
@@ -61,30 +26,24 @@ def test_an_example_runs_or_lacks_nothing_but_its_weights(server, file):
 
 
 def test_a_mistake_beside_missing_weights_is_seen(server):
-    file = next(file for file in EXAMPLES if file.name.startswith("05_") and "sd35" in file.name)
-    workflow = json.loads(file.read_text(encoding="utf-8"))
+    workflow = api_form("05 Interpolant Conversion, SD3.5")
     sampler = next(node for node in workflow.values() if node["class_type"] == "KSampler")
     sampler["inputs"]["scheduler"] = "no such scheduler"
     found = server.complaints(workflow)
     assert found.pop(("KSampler", "scheduler")) == "value_not_in_list"
-    assert found == weights(workflow)
+    assert found == named_weights(workflow)
 
 
 def test_the_first_example_finds_three_red_circles_and_two_blue_squares(server):
-    file = next(file for file in EXAMPLES if file.name.startswith("01_"))
-    workflow = json.loads(file.read_text(encoding="utf-8"))
+    workflow = api_form("01 ")
     # another seed than the pinned one, so that nothing is answered from the cache
     workflow["6"]["inputs"]["seed"] += 1
     saved = server.run(workflow)["7"]["images"][0]
     path = server.server.base / "output" / saved["subfolder"] / saved["filename"]
     pixels = np.asarray(Image.open(path).convert("RGB"), dtype=np.float32) / 255.0
-    wanted = parse_groups(workflow["5"]["inputs"]["prompt"])
+    wanted = parse_groups(text_of(workflow, workflow["5"]))
     assert wanted == ((3, "red", "circle"), (2, "blue", "square"))
     assert ShapeCount.from_groups(wanted).score(torch.from_numpy(pixels)[None]).item() == 0.0
-
-
-def read(name):
-    return json.loads(next(f for f in EXAMPLES if f.stem == name).read_text(encoding="utf-8"))
 
 
 def picture(server, saved):
@@ -94,33 +53,32 @@ def picture(server, saved):
 
 def node_titled(name, title):
     """A node's id, by its title in the editor, or that of the save or preview node."""
-    file = EXAMPLES[0].parent.parent / f"{name}.json"
-    nodes = json.loads(file.read_text(encoding="utf-8"))["nodes"]
+    nodes = editor_form(name)["nodes"]
     (found,) = (n for n in nodes if n.get("title") == title and n["type"].endswith("Image"))
     return str(found["id"])
 
 
 def test_an_upscale_with_a_search_is_better_than_without(server):
-    workflow = read("03_search_in_upscale")
+    workflow = api_form("03 Search inside")
     outputs = server.run(workflow)
     plain, found = (
-        picture(server, outputs[node_titled("03_search_in_upscale", title)]["images"][0])[None]
+        picture(server, outputs[node_titled("03 Search inside", title)]["images"][0])[None]
         for title in ("Without a search", "With a search")
     )
     wanted = next(n for n in workflow.values() if n["class_type"] == "FlowSearchShapeCount")
-    reward = ShapeCount.from_groups(parse_groups(wanted["inputs"]["prompt"]))
+    reward = ShapeCount.from_groups(parse_groups(text_of(workflow, wanted)))
     assert plain.shape == found.shape == (1, 96, 96, 3)
     assert reward.score(plain).item() < reward.score(found).item() == 0.0
     assert ShapeFidelity().score(found).item() > ShapeFidelity().score(plain).item()
 
 
 def test_what_the_model_is_asked_for_is_taken_out_again_by_a_reward(server):
-    workflow = read("02_concept_erasure")
+    workflow = api_form("03 Concept erasure")
     for node in ("6", "10"):
         workflow[node]["inputs"]["seed"] += 1
     outputs = server.run(workflow)
     plain, found = (
-        picture(server, outputs[node_titled("02_concept_erasure", title)]["images"][0])[None]
+        picture(server, outputs[node_titled("03 Concept erasure", title)]["images"][0])[None]
         for title in ("Without the search", "With the search")
     )
     assert count_shapes(plain[0].numpy())["blue", "square"] > 0
@@ -131,10 +89,10 @@ def test_what_the_model_is_asked_for_is_taken_out_again_by_a_reward(server):
 
 
 def test_the_replayed_winner_is_the_winner_and_another_prompt_keeps_its_places(server):
-    workflow = read("03_replay")
+    workflow = api_form("03 Replay")
     outputs = server.run(workflow)
     winner, again, other = (
-        picture(server, outputs[node_titled("03_replay", title)]["images"][0])
+        picture(server, outputs[node_titled("03 Replay", title)]["images"][0])
         for title in ("The winner", "The winner again", "From there with another prompt")
     )
     assert float((winner - again).abs().max()) <= 1.0 / 255.0
@@ -145,17 +103,17 @@ def test_the_replayed_winner_is_the_winner_and_another_prompt_keeps_its_places(s
 
 
 def test_the_held_out_example_reports_beside_the_count(server):
-    workflow = read("03_held_out")
+    workflow = api_form("03 Held-out")
     outputs = server.run(workflow)
-    family = outputs[node_titled("03_held_out", "Family of the winner")]["images"]
+    family = outputs[node_titled("03 Held-out", "Family of the winner")]["images"]
     assert len(family) > 3
     assert picture(server, family[-1]).shape == (64, 64, 3)
 
 
 def test_the_papers_pipeline_in_one_node_and_spelled_out_ends_in_the_same_picture(server):
     found = []
-    for name in ("02_rbf_published", "02_rbf_published_spelled_out"):
-        workflow = read(name)
+    for name in ("02 RBF Search, as published.", "02 RBF Search, as published, spelled"):
+        workflow = api_form(name)
         (search,) = (key for key, node in workflow.items() if "evaluations" in node["inputs"])
         workflow["saved"] = {
             "class_type": "SaveImage",

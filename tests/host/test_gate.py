@@ -1,18 +1,16 @@
 """Gate: who passes, and what is not run when a side is empty, in a server's workflow too."""
 
 import json
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from comfy_execution.graph_utils import ExecutionBlocker
+from examples import api_form
 from PIL import Image
 
 from flowsearch.nodes.gate import Gate
 from flowsearch.rewards.frames import FrameReward
-
-EXAMPLE = Path(__file__).resolve().parents[2] / "example_workflows/api/03_only_good_ones.json"
 
 
 class Corner:
@@ -124,7 +122,7 @@ def test_what_hangs_on_an_empty_side_is_not_run_and_all_else_is(server, value, r
 
 def test_the_example_upscales_and_saves_only_the_good_ones(server):
     """Pictures of the demo model by one seed: some with at most one shape wrong, some not."""
-    workflow = json.loads(EXAMPLE.read_text(encoding="utf-8"))
+    workflow = api_form("03 Gate")
     (gate,) = (k for k, node in workflow.items() if node["class_type"] == "FlowSearchGate")
     outputs = server.run(workflow)
     rows = json.loads(outputs[gate]["text"][1])["pictures"]

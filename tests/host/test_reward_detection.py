@@ -1,7 +1,6 @@
 """Detector Count inside the real host: its folders, its memory manager, its own models."""
 
 import importlib
-import json
 import shutil
 from importlib import resources
 from pathlib import Path
@@ -15,6 +14,7 @@ import detectors
 import folder_paths
 import pytest
 import torch
+from examples import api_form
 
 from flowsearch.nodes.host import detectors as host_detectors
 from flowsearch.nodes.host.reward_files import register
@@ -253,8 +253,7 @@ class TestSam3:
 
 
 def test_a_search_over_the_server_needs_the_file_and_then_runs(server):
-    examples = Path(__file__).resolve().parents[2] / "example_workflows" / "api"
-    workflow = json.loads((examples / "01_search_counted_shapes.json").read_text(encoding="utf-8"))
+    workflow = api_form("01 ")
     node = next(n for n in workflow.values() if n["class_type"] == "FlowSearchShapeCount")
     node["class_type"] = "FlowSearchDetectorCount"
     node["inputs"] = {"targets": "cat: 1", "weights": "FastestDet.onnx", "sam": "none"}

@@ -1,21 +1,17 @@
 """Combine Rewards, Score Images and Latent Reward in a real server, on the embedded model."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import torch
+from examples import api_form, text_of
 from PIL import Image
 
 from flowsearch.rewards.shape_count import ShapeCount, parse_groups
 from flowsearch.rewards.shape_fidelity import ShapeFidelity
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "example_workflows" / "api"
-PREVIEW = "9"  # of the pictures that 10_score_images keeps
-
-
-def read(name):
-    return json.loads((EXAMPLES / f"{name}.json").read_text(encoding="utf-8"))
+SCORE_IMAGES, COMBINE = "10 Reward Score Images", "10 Reward Combine"
+PREVIEW = "9"  # of the pictures that Score Images keeps
 
 
 def picture(server, saved):
@@ -25,13 +21,13 @@ def picture(server, saved):
 
 def test_the_combined_example_gets_the_counts_right_and_then_the_shapes_better(server):
     """Beside the same search for counts alone, which stops at the first right picture."""
-    name = "10_combine_rewards"
-    outputs = server.run(read(name))
-    prompt = next(n for n in read(name).values() if n["class_type"] == "FlowSearchShapeCount")
-    counted = ShapeCount.from_groups(parse_groups(prompt["inputs"]["prompt"]))
-    saves = [i for i, n in read(name).items() if n["class_type"] == "SaveImage"]
+    workflow = api_form(COMBINE)
+    outputs = server.run(workflow)
+    prompt = next(n for n in workflow.values() if n["class_type"] == "FlowSearchShapeCount")
+    counted = ShapeCount.from_groups(parse_groups(text_of(workflow, prompt)))
+    saves = [i for i, n in workflow.items() if n["class_type"] == "SaveImage"]
     found = picture(server, outputs[saves[0]]["images"][0])[None]
-    alone = read("03_held_out")
+    alone = api_form("03 Held-out")
     saved = next(i for i, n in alone.items() if n["class_type"] == "SaveImage")
     other = picture(server, server.run(alone)[saved]["images"][0])[None]
     assert counted.score(found).item() == counted.score(other).item() == 0.0
@@ -39,21 +35,21 @@ def test_the_combined_example_gets_the_counts_right_and_then_the_shapes_better(s
 
 
 def test_the_scoring_example_keeps_the_best_and_the_history_has_every_score(server):
-    workflow = read("10_score_images")
+    workflow = api_form(SCORE_IMAGES)
     (node,) = (i for i, n in workflow.items() if n["class_type"] == "FlowSearchScoreImages")
     outputs = server.run(workflow)
     text, table = outputs[node]["text"]
     pictures = json.loads(table)["pictures"]
     values = [row["value"] for row in pictures]
     kept = [row["value"] for row in pictures if row["kept"]]
-    assert (len(values), len(kept)) == (32, 4)
+    assert (len(values), len(kept)) == (16, 4)
     assert min(kept) >= sorted(values)[-4] > sorted(values)[0]
-    assert "32 pictures, 4 kept" in text
+    assert "16 pictures, 4 kept" in text
     assert len(outputs[PREVIEW]["images"]) == 4
 
 
 def test_a_threshold_that_none_passes_ends_well_and_runs_nothing_after_it(server):
-    workflow = read("10_score_images")
+    workflow = api_form(SCORE_IMAGES)
     (node,) = (i for i, n in workflow.items() if n["class_type"] == "FlowSearchScoreImages")
     workflow[node]["inputs"] |= {"threshold": "at_least", "threshold.value": 1.0}
     outputs = server.run(workflow)
@@ -63,7 +59,7 @@ def test_a_threshold_that_none_passes_ends_well_and_runs_nothing_after_it(server
 
 def test_a_sum_is_calibrated_by_pictures_of_the_workflow(server):
     """Nested widgets, a socket of two types and inputs that grow, through the real server."""
-    workflow = read("10_score_images")
+    workflow = api_form(SCORE_IMAGES)
     inputs = {
         "rewards.reward0": ["5", 0],
         "rewards.reward1": ["21", 0],
@@ -88,7 +84,7 @@ def test_a_sum_is_calibrated_by_pictures_of_the_workflow(server):
 
 
 def test_a_search_of_latents_needs_no_vae_in_the_server(server):
-    workflow = read("10_combine_rewards")
+    workflow = api_form(COMBINE)
     search = next(n for n in workflow.values() if n["class_type"] == "FlowSearchRewardSearch")
     given = search["inputs"]
     workflow |= {
@@ -107,7 +103,8 @@ def test_a_search_of_latents_needs_no_vae_in_the_server(server):
         "36": {"class_type": "VAEDecode", "inputs": {"samples": ["35", 0], "vae": ["1", 2]}},
         "37": {"class_type": "PreviewImage", "inputs": {"images": ["36", 0]}},
     }  # fmt: skip
-    keep = ("1", "2", "4", "30", "31", "32", "33", "34", "35", "36", "37")
+    words = workflow["2"]["inputs"]["text"][0]  # the node that holds the prompt
+    keep = (words, "1", "2", "4", "30", "31", "32", "33", "34", "35", "36", "37")
     workflow = {name: workflow[name] for name in keep}
     assert server.run(workflow)["37"]["images"]
     # the page is told why; the image output is of no use to anyone

@@ -1,10 +1,10 @@
 """The files that are offered are what they are said to be: layouts give the published sizes."""
 
-import json
 from pathlib import Path
 
 import clip_layouts
 import pytest
+from examples import editor_form
 
 from flowsearch.rewards.clip_pairs import PAIRS, advice
 
@@ -72,7 +72,7 @@ def test_the_pages_name_the_same_files_and_sizes(page):
 
 def test_the_example_offers_the_lightest_pair():
     """In `models` of its nodes, by which the host's page offers what is missing."""
-    workflow = json.loads((ROOT / "example_workflows/10_clip_score.json").read_text("utf-8"))
+    workflow = editor_form("10 Reward CLIP Score")
     offered = [m for node in workflow["nodes"] for m in node["properties"].get("models", [])]
     wanted = [
         {"name": file.name, "url": file.url, "directory": file.folder}
