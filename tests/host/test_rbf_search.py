@@ -163,3 +163,11 @@ def test_a_run_that_is_not_as_published_says_in_what():
         sigmas=torch.linspace(1.0, 0.0, 11),
     )  # fmt: skip
     assert stock.notes == []
+
+
+@pytest.mark.parametrize("kind", ["FLOW", "EPS"])
+def test_published_runs_in_the_models_own_coordinates(kind):
+    _, _, report = rbf_search("published", model=hm.gaussian_model(kind), evaluations=90)
+    spent = report.trace.record["stopped"][0]["ledger"]
+    assert 80 <= spent["evaluations"] <= 90
+    assert settings_of(report)["chains"] == 2
