@@ -173,7 +173,7 @@ def ranked(images: Tensor, reward: Reward, **how: Any) -> tuple[Tensor, Ranking]
     Args:
         images: IMAGE; for a reward of clips the frames of one.
         reward: FLOW_REWARD.
-        how: See Ranking: keep, at_least, best_first.
+        **how: See Ranking: keep, at_least, best_first.
 
     Returns:
         What the places of the ranking are places of, and the ranking.
