@@ -57,4 +57,4 @@ def test_a_new_node_shows_its_whole_title(frontend):
 
 def test_the_script_registers_under_the_packs_name(frontend):
     names = frontend.page.evaluate("() => window.app.extensions.map(one => one.name)")
-    assert [name for name in names if "flowsearch" in name.lower()] == ["FlowSearch.Appearance"]
+    assert [name for name in names if "flowsearch" in name.lower()] == ["flowsearch.appearance"]

@@ -109,6 +109,12 @@ def test_the_classifiers_name_the_pythons_that_are_tested(project):
     assert told == {(major, minor) for minor in range(low, beyond)}
 
 
+def test_the_version_is_the_changelogs_newest(project):
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    newest = re.findall(r"^## \[(\d[^\]]*)\]", text, re.MULTILINE)[0]
+    assert newest == project["project"]["version"]
+
+
 @pytest.mark.parametrize("file", ["README.md", "CHANGELOG.md", "demo/MODEL_CARD.md"])
 def test_relative_links_lead_to_files(file):
     text = (ROOT / file).read_text(encoding="utf-8")

@@ -27,12 +27,12 @@ function keep(colours, type, ours) {
   });
 }
 
-// Nodes 2.0 reads variables of the style sheet; a palette sets them on the element, which wins.
+// Nodes 2.0 reads variables of the page; a palette sets them on the element, which wins over a sheet.
 function styleSheet() {
   const lines = Object.entries(COLOURS).map(([type, colour]) => `--color-datatype-${type}: ${colour};`);
-  const element = document.createElement("style");
-  element.textContent = `:root { ${lines.join(" ")} }`;
-  return element;
+  const sheet = new CSSStyleSheet();
+  sheet.replaceSync(`:root { ${lines.join(" ")} }`);
+  return sheet;
 }
 
 function titleWidth(node) {
@@ -42,10 +42,10 @@ function titleWidth(node) {
 }
 
 app.registerExtension({
-  name: "FlowSearch.Appearance",
+  name: "flowsearch.appearance",
 
   setup() {
-    document.head.append(styleSheet());
+    document.adoptedStyleSheets.push(styleSheet());
     for (const [type, colour] of Object.entries(COLOURS)) {
       keep(app.canvas.constructor.link_type_colors, type, colour);
       keep(app.canvas.default_connection_color_byType, type, colour);
