@@ -63,7 +63,7 @@ def test_the_archive_is_small(archive):
 
 def test_the_archive_holds_what_is_used_and_nothing_else(unpacked):
     names = {path.name for path in unpacked.iterdir()}
-    code = {"__init__.py", "demo", "nodes", "rewards", "samplers", "web"}
+    code = {"__init__.py", "demo", "locales", "nodes", "rewards", "samplers", "web"}
     texts = {"CHANGELOG.md", "LICENSE", "README.md", "docs", "example_workflows", "pyproject.toml"}
     assert names == code | texts
     assert not [*unpacked.rglob("train*.py"), *unpacked.glob("docs/*.png")]
