@@ -74,6 +74,7 @@ class DemoProblem:
     shares_calls = True
     parts = ()
     reward_name = "shape_count"
+    reward_paid = False
     interrupts: tuple[type[BaseException], ...] = (KeyboardInterrupt,)
 
     def __init__(

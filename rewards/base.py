@@ -54,6 +54,8 @@ class RewardSpec:
             waveforms (B, channels, samples) of about -1 to 1, "latent" for latents (B, C, ...);
             "several" for a combination whose members score different ones: see Seen.
         sample_rate: Of "audio", samples a second that the reward wants; 0 for as decoded.
+        paid: Whether a score may cost money: it is then never asked for twice, not even to find out
+            which of several pictures a failure is about.
         deterministic: Whether the same pictures always get the same values.
         has_gradient: Whether the value can be differentiated with respect to the pictures.
         licence: Licence of the weights, or of the code where there are no weights.
@@ -70,6 +72,7 @@ class RewardSpec:
     input_size: tuple[int, int] | None = None
     domain: str = "image"
     sample_rate: int = 0
+    paid: bool = False
     deterministic: bool = True
     has_gradient: bool = False
     licence: str = "MIT"

@@ -374,6 +374,7 @@ def _made(
         input_size=sizes.pop() if len(sizes) == 1 else None,
         domain=domain,
         sample_rate=rate,
+        paid=any(s.paid for s in specs),
         deterministic=all(s.deterministic for s in specs),
         has_gradient=differentiable and all(s.has_gradient for s in specs),
         licence=" and ".join(dict.fromkeys(s.licence for s in specs)),

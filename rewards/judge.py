@@ -25,6 +25,7 @@ __all__ = ["HIGH", "INSTRUCTION", "SCHEMA", "Client", "Judge", "Verdict", "parse
 
 HIGH = 10.0
 LONGEST = 50_000
+TRIES = 200
 INSTRUCTION = """\
 You are a strict judge of generated pictures. The picture should show: {prompt}
 
@@ -84,7 +85,10 @@ def _strict(name: str) -> float:
 
 
 def parse_verdict(text: str) -> tuple[float, str]:
-    """Read an answer: a JSON object, or the last one with a score inside other text.
+    """Read an answer: a JSON object with a score, perhaps inside other text.
+
+    There has to be exactly one: of several nobody could say which is meant, and one may be what
+    the judge read in the picture.
 
     Args:
         text: What the model wrote.
@@ -93,16 +97,18 @@ def parse_verdict(text: str) -> tuple[float, str]:
         Score and reason.
 
     Raises:
-        ValueError: No such object, or a score that is not a number from 0 to 10.
+        ValueError: No such object or several, or a score that is not a number from 0 to 10.
     """
     if len(text) > LONGEST:
         raise ValueError(f"the answer is {len(text)} characters long, {LONGEST} is the most")
-    decoder = json.JSONDecoder(parse_constant=_strict)
-    found: dict[str, Any] | None = None
+    if text.lstrip().startswith("<think>"):  # what a model says to itself is not its answer
+        text = text.partition("</think>")[2]
+    decoder = json.JSONDecoder(parse_constant=_strict, object_pairs_hook=_once)
+    all_: list[dict[str, Any]] = []
     start = text.find("{")
-    tries = 0
-    while start >= 0 and tries < 200:
-        tries += 1
+    for _ in range(TRIES):
+        if start < 0:
+            break
         end = start + 1
         try:
             value, after = decoder.raw_decode(text, start)
@@ -111,16 +117,30 @@ def parse_verdict(text: str) -> tuple[float, str]:
         else:
             end = after
             if isinstance(value, dict) and "score" in value:
-                found = cast("dict[str, Any]", value)
+                all_.append(cast("dict[str, Any]", value))
         start = text.find("{", end)
-    if found is None:
-        raise ValueError(f"the answer holds no JSON object with a score: {_short(text)}")
+    if start >= 0:
+        raise ValueError(f"the answer holds more than {TRIES} braces: {_short(text)}")
+    if len(all_) != 1:
+        count = f"{len(all_)} JSON objects" if all_ else "no JSON object"
+        raise ValueError(
+            f"the answer holds {count} with a score, and one is wanted: {_short(text)}"
+        )
+    (found,) = all_
     score = found["score"]
     if isinstance(score, bool) or not isinstance(score, int | float):
         raise ValueError(f"the score is not a number: {_short(text)}")
     if not 0 <= score <= HIGH:
         raise ValueError(f"the score is outside 0 to 10: {_short(text)}")
     return float(score), str(found.get("reason", ""))
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose names each stand in it once."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name stands twice in an object of the answer")
+    return found
 
 
 def _short(text: str) -> str:
@@ -166,6 +186,7 @@ class Judge(Assessed):
             high=HIGH,
             scale=2.0,
             deterministic=False,
+            paid=True,
             licence="the judge's own",
             source=self.name,
         )

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from .judge import SCHEMA, Verdict, parse_verdict
 from .judge_answer import Spent, content_of, data_url
 from .judge_config import Endpoint
+from .judge_spending import Spending
 
 __all__ = ["JudgeClient", "JudgeError"]
 
@@ -68,6 +69,7 @@ class JudgeClient:
         endpoint: Endpoint,
         checkpoint: Callable[[], object] = lambda: None,
         sleep: Callable[[float], Coroutine[Any, Any, object]] = asyncio.sleep,
+        spending: Spending | None = None,
     ) -> None:
         """Make it; nothing is sent.
 
@@ -76,10 +78,12 @@ class JudgeClient:
             checkpoint: Called many times a second while answers are awaited; it may raise, which
                 drops all open requests.
             sleep: Waits so many seconds.
+            spending: Where the day's calls and cost are counted; None for nowhere, without a
+                ceiling.
         """
         self.endpoint = endpoint
         self.spent = Spent()
-        self._checkpoint, self._sleep = checkpoint, sleep
+        self._checkpoint, self._sleep, self._spending = checkpoint, sleep, spending
         self._schema = True
         self._lock = threading.Lock()
         self._next = 0.0
@@ -220,6 +224,7 @@ class JudgeClient:
     ) -> tuple[float, str]:
         """Ask once."""
         body = self._body(instruction, url, schema)
+        self._count()
         try:
             async with session.post(
                 self.endpoint.address, json=body, allow_redirects=False
@@ -237,10 +242,24 @@ class JudgeClient:
             ) from None
         except aiohttp.ClientError as error:
             raise _Passing(_shown(f"{type(error).__name__}: {error}", key)) from None
+        own = Spent()
         try:
-            return parse_verdict(content_of(text, spent))
+            return parse_verdict(content_of(text, own))
         except ValueError as error:
             raise _Passing(_shown(str(error), key)) from None
+        finally:
+            spent.merge(own)
+            if self._spending is not None:
+                self._spending.paid(self.endpoint, own.cost(self.endpoint))
+
+    def _count(self) -> None:
+        """Count a request before it is sent, under the ceilings of the day."""
+        if self._spending is None:
+            return
+        try:
+            self._spending.call(self.endpoint)
+        except ValueError as reached:
+            raise JudgeError(str(reached)) from None
 
     async def _text(self, response: aiohttp.ClientResponse) -> str:
         """Read an answer, up to a limit."""

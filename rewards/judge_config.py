@@ -43,6 +43,9 @@ class Endpoint:
         parallel: Most requests at once, 1 to 64.
         price_input: Price of a million tokens sent; 0 where it costs nothing.
         price_output: Price of a million tokens received.
+        calls_per_day: Most requests a day, over all runs; 0 for no limit.
+        cost_per_day: What a day may cost by the prices above, in the same currency; 0 for no
+            limit. Requests that are open when it is reached may pass it.
         max_tokens: Most tokens of an answer; 0 leaves it to the server.
         size: Longer side of the pictures that are sent, pixels, 32 to 8192.
         format: "jpeg" (quality 95) or "png".
@@ -62,6 +65,8 @@ class Endpoint:
     parallel: int = 4
     price_input: float = 0.0
     price_output: float = 0.0
+    calls_per_day: int = 1000
+    cost_per_day: float = 5.0
     max_tokens: int = 500
     size: int = 1024
     format: str = "jpeg"
@@ -78,6 +83,8 @@ class Endpoint:
             ("parallel", 1, 64, "a whole number"),
             ("price_input", 0.0, 1e9, "a number"),
             ("price_output", 0.0, 1e9, "a number"),
+            ("calls_per_day", 0, 1_000_000, "a whole number"),
+            ("cost_per_day", 0.0, 1e9, "a number"),
             ("max_tokens", 0, 1_000_000, "a whole number"),
             ("size", 32, 8192, "a whole number of pixels"),
         ):

@@ -15,6 +15,7 @@ import folder_paths
 
 from ...rewards.judge_client import JudgeClient
 from ...rewards.judge_config import EXAMPLE, Endpoint, read_endpoints
+from ...rewards.judge_spending import Spending
 from .text import for_page
 
 __all__ = ["client", "complaint", "file", "find", "names"]
@@ -104,4 +105,6 @@ def client(endpoint: Endpoint) -> JudgeClient:
     Returns:
         A client that a cancel interrupts.
     """
-    return JudgeClient(endpoint, comfy.model_management.throw_exception_if_processing_interrupted)
+    checkpoint = comfy.model_management.throw_exception_if_processing_interrupted
+    spending = Spending(file().parent / "judge_calls")
+    return JudgeClient(endpoint, checkpoint, spending=spending)

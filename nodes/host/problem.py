@@ -145,6 +145,11 @@ class HostProblem:
         """Name of the reward."""
         return spec_of(self.judge.reward).name
 
+    @property
+    def reward_paid(self) -> bool:
+        """Whether the reward may cost money."""
+        return spec_of(self.judge.reward).paid
+
     def identity(self, item: int) -> int:
         """64-bit key of a batch row's own noise."""
         return digest(*self._keys[item])

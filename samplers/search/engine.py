@@ -231,6 +231,8 @@ class Search:
             for job in self._jobs(item, request)
         ]
         found, faults = self._executor.run(jobs)
+        for item in self._items:
+            item.ledger.reward_calls += self._executor.repeated.pop(item.index, 0)
         for item, fault in faults.items():
             self._faults[item] = fault
             self.notes.append(f"item {item} ended with an error: {fault}")

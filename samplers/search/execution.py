@@ -12,6 +12,7 @@ fault of its item: the others' moves are computed all the same.
 import math
 import time
 import traceback
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -83,6 +84,8 @@ class Executor:
         scores_per_call: Pictures scored together; 0 for all, until memory runs out.
         plan: (calls made, rows_per_call) whenever it was set.
         calls: Calls made so far.
+        repeated: Item to pictures that were scored in vain, in a call that failed or to find out
+            which picture of it was to blame; whoever charges them takes them out.
     """
 
     def __init__(self, problem: Problem, seed: int, rows_per_call: int) -> None:
@@ -104,6 +107,7 @@ class Executor:
         self.scores_per_call = 0
         self.plan = [(0, rows_per_call)]
         self.calls = 0
+        self.repeated: Counter[int] = Counter()
 
     def run(self, jobs: Sequence[Job]) -> tuple[list[Result | None], Faults]:
         """Compute the jobs of a round.
@@ -230,7 +234,8 @@ class Executor:
             raise
         except Exception as cause:  # noqa: BLE001 - the engine raises it when the others are done
             guilty: Sequence[Job] = jobs
-            if not isinstance(cause, _Miscounted):
+            self.repeated.update(job.item for job in jobs)
+            if not isinstance(cause, _Miscounted) and not self.problem.reward_paid:
                 guilty, cause = self._blame(jobs, clean, cause)
             fault = _scoring_error(name, guilty, cause)
             faults.update({job.item: fault for job in guilty})
@@ -266,7 +271,10 @@ class Executor:
         self, jobs: Sequence[Job], clean: Sequence[Tensor], cause: Exception
     ) -> tuple[Sequence[Job], Exception]:
         """Return the first job whose score alone raises, or all of them."""
+        if len(jobs) == 1:
+            return jobs, cause
         for job, row in zip(jobs, clean, strict=True):
+            self.repeated[job.item] += 1
             try:
                 _scored(self.problem, [job], [row])
             except self.problem.interrupts:

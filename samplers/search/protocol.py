@@ -317,6 +317,11 @@ class Problem(Protocol):
         ...
 
     @property
+    def reward_paid(self) -> bool:
+        """Whether a score may cost money, so that none is asked for twice."""
+        ...
+
+    @property
     def interrupts(self) -> tuple[type[BaseException], ...]:
         """Exceptions that mean a cancel, not a failure; they always pass unchanged."""
         ...

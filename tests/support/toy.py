@@ -93,6 +93,7 @@ class Toy:
 
     dim = 4
     reward_name = "toy"
+    reward_paid = False
     interrupts = (Interrupted,)
 
     def __init__(

@@ -75,6 +75,27 @@ def test_a_reward_that_raises_is_named_with_candidate_and_cause():
     assert search.best(1).scores.value == search.outcome().items[1].plain.scores.value
 
 
+@pytest.mark.parametrize("paid", [False, True])
+def test_scores_asked_for_in_vain_are_charged_and_paid_ones_never_asked_twice(paid):
+    toy = Faulty(45, KeyError("no such class"))
+    toy.reward_paid = paid
+    toy.shares_calls = False
+    asked = []
+    score = toy.score
+    toy.score = lambda items, x, sigmas: (asked.append(len(items)), score(items, x, sigmas))[1]
+    search = start(toy)
+    with pytest.raises(RewardError, match="KeyError: 'no such class' for the candidate item"):
+        search.run()
+    charged = sum(each.ledger.reward_calls for each in search.outcome().items)
+    assert charged == sum(asked)
+    seen = sum(asked)
+    toy.reward_paid, toy.count, toy.victim = not paid, 0, None
+    asked.clear()
+    with pytest.raises(RewardError):
+        start(toy).run()
+    assert (seen < sum(asked)) == paid
+
+
 class Miscounting(Toy):
     def score(self, items, denoised, sigmas):
         return super().score(items, denoised, sigmas)[:-1]
