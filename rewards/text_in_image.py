@@ -34,6 +34,12 @@ from .edit_distance import match
 __all__ = ["IGNORE", "PACKAGE", "Piece", "Reader", "TextInImage", "lacking", "rapid_reader"]
 
 PACKAGE = "rapidocr-onnxruntime"
+MOST_WANTED, MOST_LINES = 2000, 100
+"""Characters and lines that are looked for: more than a picture can hold to be read."""
+
+MOST_READ = 10_000
+"""Characters of what was read that are compared."""
+
 IGNORE = ("spaces", "spaces_and_punctuation", "nothing")
 TYPOGRAPHY = str.maketrans(
     {"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u2013": "-", "\u2014": "-"}
@@ -211,6 +217,12 @@ class TextInImage(Assessed):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be from 0 to 1")
         lines = [line for line in self.text.splitlines() if line.strip()]
+        if len(self.text) > MOST_WANTED or len(lines) > MOST_LINES:
+            raise ValueError(
+                f"the text has {len(self.text):,} characters in {len(lines):,} lines, and at most "
+                f"{MOST_WANTED:,} in {MOST_LINES} are looked for. Write only what the picture "
+                "should say."
+            )
         if not lines:
             raise ValueError("Text in Image has no text to look for. Write what should be read.")
         wanted = tuple(normalise(line, self.ignore, self.match_case) for line in lines)
@@ -302,7 +314,8 @@ class TextInImage(Assessed):
     def _compare(self, pieces: Sequence[Piece]) -> tuple[float, dict[str, float], str]:
         """Value, parts and note of one picture."""
         text = normalise(" ".join(p.text for p in pieces), self.ignore, self.match_case)
-        distances, extra = match(self.wanted, text)
+        distances, extra = match(self.wanted, text[:MOST_READ], self.checkpoint)
+        extra += len(text[MOST_READ:])
         distance = sum(distances)
         value = (self.length - distance) / (self.length + self.extra * extra)
         parts = {"distance": float(distance), "extra": float(extra)}

@@ -28,6 +28,11 @@ from .text import guard_errors
 __all__ = ["checked", "complaints", "completed"]
 
 
+LONGEST_TEXT = 16_384
+"""Characters of a text, some 2,500 words; files of anybody hold texts, and what reads them is not
+always fast."""
+
+
 def _has(*names: str) -> Callable[[Any], bool]:
     return lambda value: not isinstance(value, type) and all(hasattr(value, n) for n in names)
 
@@ -217,8 +222,10 @@ def _wrong(each: io.Input, value: Any, own: bool = False) -> str | None:
         if isinstance(value, Integral):
             return None
     elif isinstance(each, io.String.Input):
-        if isinstance(value, str):
+        if isinstance(value, str) and len(value) <= LONGEST_TEXT:
             return None
+        if isinstance(value, str):
+            return f"holds {len(value):,} characters; {_advice(each)}"
     elif isinstance(each, io.Combo.Input):
         if isinstance(value, str) and (own or value in each.options):
             return None
@@ -238,7 +245,7 @@ def _advice(each: io.Input) -> str:
     if isinstance(each, io.Boolean.Input):
         return "give it true or false"
     if isinstance(each, io.String.Input):
-        return "give it a text"
+        return f"give it a text of at most {LONGEST_TEXT:,} characters"
     if isinstance(each, io.Combo.Input):
         return f"choose one of {', '.join(map(str, each.options))}"
     if isinstance(each, io.DynamicCombo.Input):

@@ -2,10 +2,12 @@
 
 from functools import cache
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flowsearch.rewards.edit_distance import match, nearest
+from flowsearch.rewards import edit_distance
+from flowsearch.rewards.edit_distance import Found, match, nearest
 
 words = st.text("abc ", max_size=8)
 some = st.text("abc ", min_size=1, max_size=6)
@@ -55,3 +57,30 @@ def test_a_place_serves_one_line_only():
     # the nearer line takes the place, in whatever order they are written
     assert match(["hello", "yellow"], "hello") == ([0, 6], 0)
     assert match(["yellow", "hello"], "hello") == ([6, 0], 0)
+
+
+def test_a_cancel_passes_between_two_tables():
+    calls = []
+
+    def checkpoint():
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        match(["aa", "bb", "cc"], "xaaxbbxcc", checkpoint)
+
+
+def test_tables_that_are_known_are_not_made_again(monkeypatch):
+    """One for each string and part: the parts that a taken place leaves, and no others."""
+    made = []
+    monkeypatch.setattr(
+        edit_distance, "nearest", lambda *pair: (made.append(pair), nearest(*pair))[1]
+    )
+    wanted = [f"{i:03d}" for i in range(20)]
+    assert match(wanted, " ".join(wanted)) == ([0] * 20, 19)
+    assert len(made) == len(set(made)) <= 20 + 20 * 20
+
+
+def test_lone_surrogates_are_characters():
+    assert nearest("\ud800b", "a\ud800bc") == Found(0, 1, 3)
