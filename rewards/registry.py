@@ -16,6 +16,7 @@ from .sources import (
     BERT_VOCABULARY,
     CLAP,
     DETECTORS,
+    FACES,
     FOLDERS,
     HPS,
     IMAGE_REWARD,
@@ -58,6 +59,7 @@ REWARDS: Mapping[str, Entry] = {
     "clip_score": Entry("clip_score", "ClipScore", "FlowSearchClipScore", FOLDERS),
     "aesthetic": Entry("aesthetic", "Aesthetic", "FlowSearchAesthetic", AESTHETIC),
     "image_match": Entry("image_match", "ImageMatch", "FlowSearchImageMatch", FOLDERS),
+    "face_likeness": Entry("face_likeness", "FaceLikeness", "FlowSearchFaceLikeness", FACES),
     "pick_score": Entry("clip_preference", "ClipPreference", _PREFERENCE, (PICK_SCORE,)),
     "hps": Entry("clip_preference", "ClipPreference", _PREFERENCE, (HPS,)),
     "image_reward": Entry(

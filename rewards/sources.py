@@ -12,6 +12,7 @@ __all__ = [
     "BERT_VOCABULARY",
     "CLAP",
     "DETECTORS",
+    "FACES",
     "FOLDERS",
     "HPS",
     "IMAGE_REWARD",
@@ -98,6 +99,21 @@ AESTHETIC = (
     ),
 )
 """Heads on embeddings of CLIP ViT-L/14 (the first two) and SigLIP so400m-patch14-384."""
+
+FACES = tuple(
+    Weights(
+        name=f"models/{pack}/{file}",
+        page=f"https://github.com/deepinsight/insightface/releases/download/v0.7/{pack}.zip",
+        licence="non-commercial research only",
+        folder="insightface",
+    )
+    for pack, files in (
+        ("buffalo_l", ("det_10g.onnx", "w600k_r50.onnx")),
+        ("antelopev2", ("scrfd_10g_bnkps.onnx", "glintr100.onnx")),
+    )
+    for file in files
+)
+"""Detector and recogniser of InsightFace's packs, as packs for face adapters keep them."""
 
 LANGUAGE_MODELS = (
     Weights(

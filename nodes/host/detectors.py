@@ -17,13 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from ...rewards.detection import Box, Detector, boxes_of
+from ...rewards.face_detection import FaceDetector, open_face_detector
+from ...rewards.face_likeness import FaceRecogniser, open_face_recogniser
 from ...rewards.onnx_detector import OnnxDetector, open_onnx
 from ...rewards.zero_shot import ZeroShotDetector, load_processor, load_sam, load_zero_shot
 from .reward_files import stamp
 from .reward_model import Managed, kept
 from .versions import those_known
 
-__all__ = ["RTDetr", "Sam3", "file_detector", "host_detector"]
+__all__ = ["RTDetr", "Sam3", "face_networks", "file_detector", "host_detector"]
 
 THRESHOLD = 0.5
 BATCH = 8
@@ -161,6 +163,23 @@ def file_detector(weights: Path, sam: Path | None, threshold: float) -> Detector
         return OnnxDetector(opened, threshold, before)
     segment = None if sam is None else _held(sam, load_sam)
     return ZeroShotDetector(*_held(weights, load_zero_shot), threshold, segment)
+
+
+def face_networks(detector: Path, recogniser: Path) -> tuple[FaceDetector, FaceRecogniser]:
+    """Open the networks for faces; each is kept once, whoever uses it.
+
+    Args:
+        detector: A .onnx file.
+        recogniser: A .onnx file.
+
+    Returns:
+        What finds faces, and what tells people apart.
+    """
+    before = management.throw_exception_if_processing_interrupted
+    return (
+        kept(("faces", *stamp(detector)), lambda: open_face_detector(detector, before)),
+        kept(("people", *stamp(recogniser)), lambda: open_face_recogniser(recogniser, before)),
+    )
 
 
 def _held(folder: Path, load: Callable[[Path], nn.Module]) -> tuple[Managed[Any], Any]:

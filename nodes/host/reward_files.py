@@ -22,6 +22,7 @@ from ...rewards.weights import FOLDER, Weights, missing
 from .text import for_page
 
 __all__ = [
+    "FACES",
     "choices",
     "clip_vocabulary",
     "complaint",
@@ -31,6 +32,9 @@ __all__ = [
     "register",
     "stamp",
 ]
+
+FACES = "flowsearch_faces"
+"""The host's name for the folders in which packs for faces keep their networks."""
 
 TENSORS = (".safetensors", ".pt", ".pth", ".bin")
 """Suffixes of files that `read` reads."""
@@ -45,6 +49,11 @@ def register() -> None:
     """Tell the host of the folder for rewards, models/flowsearch_rewards."""
     folder_paths.add_model_folder_path(FOLDER, str(Path(folder_paths.models_dir) / FOLDER))
     folder_paths.folder_names_and_paths[FOLDER][1].update({*TENSORS, ".onnx", ".json", ".txt"})
+    # where packs for faces look; a name of ours, since theirs may have other suffixes
+    paths, _ = folder_paths.folder_names_and_paths.get("insightface", ([], set()))
+    for path in dict.fromkeys([str(Path(folder_paths.models_dir) / "insightface"), *paths]):
+        folder_paths.add_model_folder_path(FACES, path)
+    folder_paths.folder_names_and_paths[FACES][1].add(".onnx")
 
 
 def clip_vocabulary() -> Path:
@@ -56,7 +65,9 @@ def clip_vocabulary() -> Path:
     return Path(str(comfy.sd1_clip.__file__)).parent / "sd1_tokenizer"
 
 
-def choices(*, folders: bool = False, ends: tuple[str, ...] = TENSORS) -> list[str]:
+def choices(
+    *, folders: bool = False, ends: tuple[str, ...] = TENSORS, where: str = FOLDER
+) -> list[str]:
     """List what is there to choose.
 
     Published files that are not there are no choices: the host's page offers what a workflow names
@@ -65,11 +76,12 @@ def choices(*, folders: bool = False, ends: tuple[str, ...] = TENSORS) -> list[s
     Args:
         folders: Whether folders as transformers saves them are wanted, instead of files.
         ends: Suffixes of files that are wanted.
+        where: The host's name for the folders.
 
     Returns:
         Names, forward slashes.
     """
-    names = [name.replace("\\", "/") for name in folder_paths.get_filename_list(FOLDER)]
+    names = [name.replace("\\", "/") for name in folder_paths.get_filename_list(where)]
     inside = {name.removesuffix("/config.json") for name in names if name.endswith("/config.json")}
     if folders:
         return sorted(inside)
@@ -77,12 +89,15 @@ def choices(*, folders: bool = False, ends: tuple[str, ...] = TENSORS) -> list[s
     return [name for name in files if not any(name.startswith(f"{i}/") for i in inside)]
 
 
-def complaint(name: str | None, known: Sequence[Weights] = ()) -> str | Literal[True]:
+def complaint(
+    name: str | None, known: Sequence[Weights] = (), where: str = FOLDER
+) -> str | Literal[True]:
     """Answer for a node's validate_inputs about a name of a list.
 
     Args:
         name: What the workflow names; None where another node will, which is not known yet.
         known: Rows of the registry.
+        where: The host's name for the folders.
 
     Returns:
         True when it is there, else why it is not and where to get it.
@@ -90,18 +105,19 @@ def complaint(name: str | None, known: Sequence[Weights] = ()) -> str | Literal[
     if name is None:
         return True
     try:
-        locate(name, known)
+        locate(name, known, where)
     except ValueError as error:
         return for_page(str(error))
     return True
 
 
-def locate(name: str, known: Sequence[Weights] = ()) -> Path:
+def locate(name: str, known: Sequence[Weights] = (), where: str = FOLDER) -> Path:
     """Find what a list named.
 
     Args:
         name: A name of `choices`.
         known: Rows of the registry, which know where to get it.
+        where: The host's name for the folders.
 
     Returns:
         The path of the file, or of the folder.
@@ -110,12 +126,12 @@ def locate(name: str, known: Sequence[Weights] = ()) -> Path:
         ValueError: It is not there; the message says where to get it.
     """
     row = next((row for row in known if row.name == name), None)
-    there = {found.replace("\\", "/"): found for found in folder_paths.get_filename_list(FOLDER)}
+    there = {found.replace("\\", "/"): found for found in folder_paths.get_filename_list(where)}
     for wanted, is_folder in ((name, False), (f"{name}/config.json", True)):
-        path = folder_paths.get_full_path(FOLDER, there[wanted]) if wanted in there else None
+        path = folder_paths.get_full_path(where, there[wanted]) if wanted in there else None
         if path is not None:
             return Path(path).parent if is_folder else Path(path)
-    raise ValueError(missing(name, " or ".join(folder_paths.get_folder_paths(FOLDER)), row))
+    raise ValueError(missing(name, " or ".join(folder_paths.get_folder_paths(where)), row))
 
 
 def read(path: Path) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ from . import (
     combination,
     detection,
     embeddings,
+    faces,
     frames,
     judge,
     language,
@@ -19,6 +20,7 @@ __all__ = ["NODES"]
 
 FAMILIES = (
     embeddings,
+    faces,
     preference,
     language,
     detection,

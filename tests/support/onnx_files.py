@@ -108,7 +108,9 @@ def model(body: bytes, metadata: Mapping[str, str] = {}) -> bytes:
     return _field(1, 8) + _field(7, body) + _field(8, _field(2, 17)) + b"".join(rows)
 
 
-def endless(rounds: int = 2**62, shape: Sequence[int | str] = ("n", 3, 64, 64)) -> bytes:
+def endless(
+    rounds: int = 2**62, shape: Sequence[int | str] = ("n", 3, 64, 64), outputs: int = 1
+) -> bytes:
     """A detector's file whose network goes round and round: a Loop that adds to its output."""
     floats, whole, true = np.float32, np.int64, np.bool_
     inside = graph(
@@ -122,4 +124,7 @@ def endless(rounds: int = 2**62, shape: Sequence[int | str] = ("n", 3, 64, 64)) 
         node("Loop", "rounds yes start", "boxes", body=inside),
     ]
     constants = {"rounds": whole(rounds), "yes": true(True)}
-    return model(graph(nodes, {"images": [*shape]}, {"boxes": ["n", 3, 64]}, constants))
+    names = ["boxes", *(f"boxes{i}" for i in range(1, outputs))]
+    nodes += [node("Identity", "boxes", name) for name in names[1:]]
+    shapes = {name: ["n", 3, 64] for name in names}
+    return model(graph(nodes, {"images": [*shape]}, shapes, constants))

@@ -4,6 +4,7 @@ from reward_cases import (
     combined,
     detection,
     embeddings,
+    faces,
     language,
     pixels,
     plain,
@@ -11,7 +12,7 @@ from reward_cases import (
     sound,
 )
 
-FAMILIES = (plain, preference, combined, embeddings, language, pixels, detection, sound)
+FAMILIES = (plain, preference, combined, embeddings, faces, language, pixels, detection, sound)
 
 CASES = {name: make for family in FAMILIES for name, make in family.CASES.items()}
 """Name to a function without arguments that makes the reward; "name:variant" for a second one."""
