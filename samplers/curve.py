@@ -12,7 +12,7 @@ overshoots: between two neighbouring points a curve only rises or only falls.
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -166,7 +166,7 @@ class Curve:
         if not {"points"} <= set(data) <= {"points", "interpolation"}:
             raise ValueError(f"a curve has the keys points, interpolation; got {sorted(data)}")
         given: Any = data["points"]
-        count = len(given) if hasattr(given, "__len__") else 0
+        count = len(given) if isinstance(given, Sized) and getattr(given, "ndim", 1) else 0
         if count > MOST_POINTS:  # before any of them is looked at
             raise ValueError(
                 f"a curve takes {MOST_POINTS} points at most, got {count}; draw it with fewer"

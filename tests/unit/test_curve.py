@@ -108,6 +108,7 @@ def test_json_round_trip(kind):
         (lambda: Curve(((0.5, 1.0), (0.5, 2.0))), "rise and differ.*move or delete one"),
         (lambda: Curve.from_json({"point": []}), r"keys points, interpolation; got \['point'\]"),
         (lambda: Curve.from_json({"points": [[0.5]]}), r"pairs of numbers \(x, y\)"),
+        (lambda: Curve.from_json({"points": torch.tensor(0.5)}), r"pairs of numbers \(x, y\)"),
     ],
 )
 def test_illegal_curves_are_refused(make, message):
