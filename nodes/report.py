@@ -112,7 +112,7 @@ class SearchReport(io.ComfyNode):
             IMAGE, JSON, CSV, FLOAT, IMAGE.
         """
         text, drawing = json.dumps(report.to_json(), indent=1), draw_report(report)
-        said = shown(report.sentences(), summary(report), drawing)
+        said = shown(report.sentences(), summary(report), draw_report(report, brief=True))
         out = (as_image(drawing), text, csv_of(report), report.score, family_of(report))
         return io.NodeOutput(*out, ui=said)
 

@@ -47,11 +47,12 @@ Panel: TypeAlias = tuple[int, Callable[[Image.Image, int], None]]
 """Height, and what draws it from a top on."""
 
 
-def draw_report(report: Report) -> Image.Image:
+def draw_report(report: Report, brief: bool = False) -> Image.Image:
     """Draw rewards against evaluations, spending, early against late reward, and the family.
 
     Args:
         report: The report.
+        brief: Only the rewards and the sentences, about as high as wide: what a node can show.
 
     Returns:
         The picture; as high as it needs to be.
@@ -59,15 +60,7 @@ def draw_report(report: Report) -> Image.Image:
     panels = [
         *_words(score_lines(report), INK),
         *_rewards(report),
-        *(_held_out(report, name, place) for place, name in enumerate(report.trace.held_out())),
-        *_spending(report),
-        *_correlation(report),
-        *(
-            panel
-            for item, frames in report.families.items()
-            if frames
-            for panel in _family(report, item, frames)
-        ),
+        *([] if brief else _details(report)),
         *(panel for text in report.sentences() for panel in _words([text], _tone(text, report))),
     ]
     image = Image.new("RGB", (WIDTH, 20 + sum(height for height, _ in panels)), PAPER)
@@ -76,6 +69,18 @@ def draw_report(report: Report) -> Image.Image:
         draw(image, top)
         top += height
     return image
+
+
+def _details(report: Report) -> list[Panel]:
+    """What there is no room for on a node."""
+    families = [
+        panel
+        for item, frames in report.families.items()
+        if frames
+        for panel in _family(report, item, frames)
+    ]
+    held_out = [_held_out(report, name, i) for i, name in enumerate(report.trace.held_out())]
+    return [*held_out, *_spending(report), *_correlation(report), *families]
 
 
 def _words(lines: Sequence[str], colour: Colour) -> list[Panel]:

@@ -5,6 +5,7 @@ import io
 import json
 
 import host_models as hm
+import numpy as np
 import pytest
 import searching as s
 import torch
@@ -12,7 +13,7 @@ import torch
 from flowsearch.nodes.host.outcome import Report
 from flowsearch.nodes.plot import ticks
 from flowsearch.nodes.report import SearchReport
-from flowsearch.nodes.report_plot import RED
+from flowsearch.nodes.report_plot import RED, draw_report
 from flowsearch.samplers.search import Trace
 
 
@@ -144,6 +145,9 @@ def test_warnings_curves_and_families_are_drawn():
         return int(((picture[0] - red).abs().amax(-1) < 0.01).sum())
 
     assert count(plot) > 200
+    brief = np.asarray(draw_report(report, brief=True))
+    assert brief.shape[0] < plot.shape[1] / 2
+    assert count(torch.from_numpy(brief / 255.0)[None]) > 200, "the warnings are on the node"
     assert count(quiet) == 0
     assert plot.shape[1] > quiet.shape[1] - 200  # a panel more
 
