@@ -29,6 +29,8 @@ COMFY_CLI = ("comfy-cli==1.23.0", "pathspec==1.1.1", "semver==3.0.4", "tomlkit==
 
 FRONT_END = "comfyui-frontend-package==1.58.1"
 """The newest page, beside the one that the default host brings."""
+OLDEST_FRONT_END = "comfyui-frontend-package==1.41.21"
+"""The page of the oldest host that is supported."""
 
 LAYOUT = 1  # raise it when the folder's contents change shape
 

@@ -14,7 +14,14 @@ from devtools.browser import need_browser
 from devtools.bundle import packages_of
 from devtools.environment import Place, prepare, prepare_packages
 from devtools.pack import ROOT
-from devtools.pins import COMFY_CLI, FRONT_END, OLDEST, OLDEST_HOST, host_pin
+from devtools.pins import (
+    COMFY_CLI,
+    FRONT_END,
+    OLDEST,
+    OLDEST_FRONT_END,
+    OLDEST_HOST,
+    host_pin,
+)
 from devtools.server import has_accelerator
 
 NO_TESTS = 5  # pytest's status when it collected nothing
@@ -27,8 +34,10 @@ def _need_nothing(_: Place) -> dict[str, str]:
     return {}
 
 
-def _need_browser(_: Place) -> dict[str, str]:
-    return {"FLOWSEARCH_BROWSER": str(need_browser())}
+def _need_browser(place: Place) -> dict[str, str]:
+    found = need_browser()
+    oldest = prepare_packages(place, (OLDEST_FRONT_END,)) / "comfyui_frontend_package" / "static"
+    return {"FLOWSEARCH_BROWSER": str(found), "FLOWSEARCH_OLDEST_FRONT_END": str(oldest)}
 
 
 def _need_newest_page(place: Place) -> dict[str, str]:
