@@ -123,6 +123,26 @@ class Vocabulary:
             )
         return found
 
+    def digit(self, number: int) -> list[int]:
+        """Tokens that read a number of one digit and nothing more, with or without a blank before.
+
+        Args:
+            number: 0 to 9.
+
+        Returns:
+            Their ids.
+
+        Raises:
+            ValueError: No token reads it.
+        """
+        found = [p.token for p in self.pieces if p.digits == str(number) and not p.closed]
+        if not found:
+            raise ValueError(
+                f"no token of this model reads '{number}', so scores cannot be read from its "
+                "predictions; choose another model"
+            )
+        return found
+
 
 def yes(logits: Tensor, vocabulary: Vocabulary, *, against_no: bool = False) -> Tensor:
     """Probability that the next token is "yes".

@@ -66,6 +66,7 @@ REWARDS: Mapping[str, Entry] = {
         "image_reward", "ImageReward", _PREFERENCE, (IMAGE_REWARD, BERT_VOCABULARY)
     ),
     "vqa_score": Entry("vqa_score", "VQAScore", "FlowSearchVQAScore", LANGUAGE_MODELS),
+    "vlm_rating": Entry("vlm_rating", "VLMRating", "FlowSearchVLMRating", LANGUAGE_MODELS),
     "vlm_count": Entry("vlm_count", "VLMCount", "FlowSearchVLMCount", LANGUAGE_MODELS),
     "detector_count": Entry(
         "detector_count", "DetectorCount", "FlowSearchDetectorCount", DETECTORS

@@ -122,6 +122,11 @@ LANGUAGE_MODELS = (
     Weights(
         "SmolVLM-Instruct", "https://huggingface.co/HuggingFaceTB/SmolVLM-Instruct", "Apache-2.0"
     ),
+    Weights(
+        "UnifiedReward-2.0-qwen3vl-2b",
+        "https://huggingface.co/CodeGoat24/UnifiedReward-2.0-qwen3vl-2b",
+        "MIT",
+    ),
 )
 """Folders of vision-language models, of which any other of transformers' does as well."""
 

@@ -48,6 +48,17 @@ class LanguageModel(Protocol):
         """What its tokens read."""
         ...
 
+    def tokens(self, text: str) -> tuple[int, ...]:
+        """Read what an answer begins with.
+
+        Args:
+            text: Any, with its blanks.
+
+        Returns:
+            Its tokens, without those that begin or end a text.
+        """
+        ...
+
     def next_token(self, images: Tensor, asks: Sequence[Ask]) -> Tensor:
         """Predict the next token of each answer.
 
@@ -154,6 +165,10 @@ class FolderModel:
     def get_models(self) -> Sequence[Any]:
         """See LanguageModel.get_models."""
         return self.holder.get_models()
+
+    def tokens(self, text: str) -> tuple[int, ...]:
+        """See LanguageModel.tokens."""
+        return tuple(self.processor.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def next_token(self, images: Tensor, asks: Sequence[Ask]) -> Tensor:
         """See LanguageModel.next_token."""

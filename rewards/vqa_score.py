@@ -3,6 +3,10 @@
     value = sum_q w_q P(yes | picture, q) / sum_q w_q                    ("mean")
     value = exp(sum_q w_q log P(yes | picture, q) / sum_q w_q)           ("geometric_mean")
 
+With one question an atom of the prompt the geometric mean is what Kamath and others, 2512.16853
+(GenEval 2), call Soft-TIFA's at the level of a prompt: the product of the atoms' probabilities,
+whatever their number; the mean is the one at the level of atoms.
+
 Source: Lin and others, 2404.01291 (VQAScore), whose question is PAPER. There the probability is
 that of the answer "Yes" among all answers, which is what this reads, with the tokens that differ
 only in case and blanks added up.
@@ -28,26 +32,40 @@ PAPER = 'Does this figure show "{prompt}"? Please answer yes or no.'
 """The question of the paper; {prompt} is replaced."""
 
 COMBINE = ("mean", "geometric_mean")
+
+MOST = 64
+"""Questions that are asked at most: each costs a call of the model a picture."""
+
+_MARK = re.compile(r"(?:[-*\u2022]|\(?[0-9]{1,3}[.):])\s+")
+"""What a line of a list begins with, as language models write them."""
+
 _FLOOR = 1e-30
 
 
 def questions_from_text(text: str, prompt: str) -> tuple[str, ...]:
-    """Read questions, one a line.
+    """Read questions, one a line, of a person's or of a language model's writing.
 
     Args:
-        text: Lines; "{prompt}" in them is replaced.
+        text: Lines; "{prompt}" in them is replaced. Marks of a list, such as "2. ", are left out,
+            and so are lines that announce one, with a colon at their end.
         prompt: What it is replaced by.
 
     Returns:
         At least one question.
 
     Raises:
-        ValueError: There is none, one comes twice or holds another word in braces, or there is no
-            prompt to put in.
+        ValueError: There is none or are too many, one comes twice or holds another word in braces,
+            or there is no prompt to put in.
     """
-    questions = tuple(line.strip() for line in text.splitlines() if line.strip())
+    lines = (_unmarked(line.strip()) for line in text.splitlines() if line.strip())
+    questions = tuple(line for line in lines if not line.endswith(":"))
     if not questions:
         raise ValueError(f"VQA Score needs at least one question, such as the paper's: {PAPER}")
+    if len(questions) > MOST:
+        raise ValueError(
+            f"{len(questions)} questions were given, and at most {MOST} are asked, each for every "
+            "picture; ask fewer, or have the model write fewer"
+        )
     if not prompt.strip() and any("{prompt}" in question for question in questions):
         raise ValueError(
             "a question holds {prompt} and the prompt is empty; write the prompt, or questions "
@@ -64,6 +82,12 @@ def questions_from_text(text: str, prompt: str) -> tuple[str, ...]:
         if filled.count(question) > 1:
             raise ValueError(f"'{question}' is asked twice; ask once and give it twice the weight")
     return filled
+
+
+def _unmarked(line: str) -> str:
+    """A line of a list without its mark."""
+    mark = _MARK.match(line)
+    return line[mark.end() :] if mark else line
 
 
 def weights_from_text(text: str, count: int) -> tuple[float, ...]:

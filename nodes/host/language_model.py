@@ -67,6 +67,13 @@ class HostModel:
         """The host's patcher."""
         return [self._clip.patcher]
 
+    def tokens(self, text: str) -> tuple[int, ...]:
+        """See LanguageModel.tokens."""
+        tokenizer = getattr(self._clip.tokenizer, self._clip.tokenizer.clip)
+        ids: list[int] = tokenizer.tokenizer(text)["input_ids"]
+        ends = bool(getattr(tokenizer, "tokenizer_adds_end_token", False))
+        return tuple(ids[tokenizer.tokens_start : len(ids) - ends])
+
     def next_token(self, images: Tensor, asks: Sequence[Ask]) -> Tensor:
         """See LanguageModel.next_token."""
         norm = getattr(getattr(self._transformer, "model", None), "norm", None)

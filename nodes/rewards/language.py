@@ -10,6 +10,8 @@ from ...rewards.counting import parse_targets
 from ...rewards.registry import REWARDS
 from ...rewards.vision_language import FolderModel, load_network, load_processor
 from ...rewards.vlm_count import METHODS, QUESTION, VLMCount
+from ...rewards.vlm_rating import ANSWER, SCORE, UNIFIED_REWARD, Form, VLMRating
+from ...rewards.vlm_rating import QUESTION as RATING
 from ...rewards.vqa_score import COMBINE, PAPER, VQAScore, questions_from_text, weights_from_text
 from ..host.language_model import language_model
 from ..host.prompt import plain_prompt
@@ -17,7 +19,7 @@ from ..host.reward_files import choices, complaint, locate, stamp
 from ..host.reward_model import Managed, kept, weights_type
 from ..sockets import CATEGORY_REWARDS, FlowLanguageModel, FlowReward
 
-__all__ = ["NODES", "LoadLanguageModel", "VLMCountReward", "VQAScoreReward"]
+__all__ = ["NODES", "LoadLanguageModel", "VLMCountReward", "VLMRatingReward", "VQAScoreReward"]
 
 KNOWN = REWARDS["vqa_score"].weights
 ROW_BYTES, ROWS = 256 << 20, 8
@@ -261,4 +263,117 @@ class VLMCountReward(io.ComfyNode):
         return io.NodeOutput(VLMCount(language_model(model), parsed, method, question))
 
 
-NODES = [LoadLanguageModel, VQAScoreReward, VLMCountReward]
+class VLMRatingReward(io.ComfyNode):
+    """Expected score."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """See the help page."""
+        return io.Schema(
+            node_id="FlowSearchVLMRating",
+            display_name="VLM Rating Reward",
+            category=CATEGORY_REWARDS,
+            description=(
+                "Asks a vision-language model to rate the picture and reads its answer as an "
+                "expectation over score tokens, so that pictures differ to which it would write "
+                "the same number. For reward models of that kind, such as UnifiedReward, and for "
+                "any model and question of your own."
+            ),
+            search_aliases=[
+                "unifiedreward", "hps v3", "hpsv3", "quality", "vlm", "score", "rate", "judge",
+                "preference",
+            ],
+            inputs=[
+                _model_input(),
+                io.String.Input(
+                    "prompt",
+                    default="",
+                    multiline=True,
+                    dynamic_prompts=False,
+                    tooltip=(
+                        "What the picture should show. Put where the question says {prompt}; may "
+                        "be empty where it does not."
+                    ),
+                ),
+                io.DynamicCombo.Input(
+                    "form",
+                    options=[
+                        io.DynamicCombo.Option("question", _own_form()),
+                        io.DynamicCombo.Option("unified_reward", []),
+                    ],
+                    tooltip=(
+                        "question (default): your own words, for any model. unified_reward: what "
+                        "UnifiedReward and UnifiedReward-2.0 were trained on: alignment, coherence "
+                        "and style, 1 to 5; of little use with other models."
+                    ),
+                ),
+                io.String.Input(
+                    "weights",
+                    default="",
+                    multiline=True,
+                    dynamic_prompts=False,
+                    optional=True,
+                    advanced=True,
+                    tooltip=(
+                        "How much each score of an answer counts: one positive number a line, in "
+                        "their order. Empty: all the same."
+                    ),
+                ),
+            ],
+            outputs=[
+                FlowReward.Output(id="reward", tooltip="On the scale of the form, 1 to 5 mostly.")
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls, model: Any, prompt: str, form: dict[str, Any], weights: str = ""
+    ) -> io.NodeOutput:
+        """Close the reward over its question."""
+        own = {key: value for key, value in form.items() if key != "form"}
+        asked = UNIFIED_REWARD if form["form"] == "unified_reward" else Form(**own)
+        numbers = weights_from_text(weights, asked.answer.count(SCORE))
+        return io.NodeOutput(VLMRating(language_model(model), asked, prompt, numbers))
+
+
+def _own_form() -> list[io.Input]:
+    """What a question of one's own needs, named as Form's fields."""
+    return [
+        io.String.Input(
+            "question",
+            default=RATING,
+            multiline=True,
+            dynamic_prompts=False,
+            tooltip=(
+                "What is asked; {prompt} becomes the prompt. Say the scale and that nothing but "
+                "the number is to be written."
+            ),
+        ),
+        io.String.Input(
+            "answer",
+            default=ANSWER,
+            multiline=True,
+            dynamic_prompts=False,
+            tooltip=(
+                "How the model's answer begins, {score} where a number stands: 'Quality: {score}'. "
+                "Several, one a line, are read one after another, each behind those before it."
+            ),
+        ),
+        io.Int.Input(
+            "lowest",
+            default=1,
+            min=0,
+            max=8,
+            tooltip="Lowest score of the scale, 0 to 8; the worst picture's.",
+        ),
+        io.Int.Input(
+            "highest",
+            default=5,
+            min=1,
+            max=9,
+            tooltip="Highest score of the scale, to 9, and above the lowest; the best picture's.",
+        ),
+    ]
+
+
+NODES = [LoadLanguageModel, VQAScoreReward, VLMCountReward, VLMRatingReward]

@@ -17,7 +17,12 @@ import transformers
 from flowsearch.nodes.demo import LoadDemo
 from flowsearch.nodes.host import reward_files
 from flowsearch.nodes.host.language_model import HostModel
-from flowsearch.nodes.rewards.language import LoadLanguageModel, VLMCountReward, VQAScoreReward
+from flowsearch.nodes.rewards.language import (
+    LoadLanguageModel,
+    VLMCountReward,
+    VLMRatingReward,
+    VQAScoreReward,
+)
 from flowsearch.rewards.base import assess
 from flowsearch.rewards.vision_language import Ask
 from flowsearch.rewards.vqa_score import PAPER
@@ -37,6 +42,33 @@ def as_the_host_runs():
 def pictures(count=2):
     generator = torch.Generator().manual_seed(11)
     return torch.rand(count, 64, 96, 3, generator=generator)
+
+
+OWN = {"form": "question", "question": "How red is it, 1 to 5?", "answer": "Red: {score}"}
+OWN |= {"lowest": 1, "highest": 5}
+
+PUBLISHED = transformers.Qwen3VLConfig(
+    text_config=dict(
+        hidden_size=2560,
+        intermediate_size=9728,
+        num_hidden_layers=36,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        head_dim=128,
+        vocab_size=151936,
+    ),
+    vision_config=dict(
+        hidden_size=1024,
+        intermediate_size=4096,
+        depth=24,
+        num_heads=16,
+        out_hidden_size=2560,
+        patch_size=16,
+        deepstack_visual_indexes=[5, 11, 17],
+    ),
+    tie_word_embeddings=True,
+)
+"""Qwen3-VL 4B's."""
 
 
 def interrupt(*_):
@@ -103,6 +135,45 @@ class TestHostModel:
             management.unload_all_models()
             assert not is_loaded(clip.patcher)
             assert torch.allclose(values, reward.score(images))
+
+    @pytest.mark.parametrize("make", MODELS)
+    def test_what_an_answer_begins_with_is_what_the_host_reads_it_as(self, make):
+        """The tokens are among those of the host's own reading, one after another."""
+        clip, text = make(), "Score (1-5): "
+        tokens = HostModel(clip).tokens(text)
+        (row,) = next(iter(clip.tokenize(text, skip_template=True, min_length=1).values()))
+        there, count = [token for token, *_ in row], len(tokens)
+        assert count > 5
+        assert any(there[i : i + count] == [*tokens] for i in range(len(there)))
+        assert HostModel(clip).tokens("") == (), "nothing of what begins or ends a text"
+
+    def test_a_rating_is_an_expectation_and_the_host_frees_its_model(self):
+        clip, images = host_language.qwen3_vl(), pictures(2)
+        unified = VLMRatingReward.execute(clip, "a cat", {"form": "unified_reward"})[0]
+        parts = assess(unified, images[:1]).parts[0]
+        assert [name.split()[0] for name in parts] == ["Alignment", "Coherence", "Style"]
+        reward = VLMRatingReward.execute(clip, "", OWN)[0]
+        values = reward.score(images)
+        assert torch.allclose(values, torch.cat([reward.score(i[None]) for i in images]))
+        assert bool(((values > 1) & (values < 5)).all())
+        assert float(values.std()) > 1e-5
+        assert reward.get_models() == [clip.patcher]
+        management.unload_all_models()
+        assert not is_loaded(clip.patcher)
+
+    def test_the_published_layout_of_a_reward_model_fits_the_host_s_loader(self, monkeypatch):
+        """UnifiedReward-2.0 on Qwen3-VL 4B as transformers saves it: every name is the host's."""
+        meta = torch.device("meta")
+        monkeypatch.setattr(management, "text_encoder_offload_device", lambda: meta)
+        monkeypatch.setattr(management, "text_encoder_initial_device", lambda *_: meta)
+        with meta:
+            published = transformers.Qwen3VLForConditionalGeneration(PUBLISHED).state_dict()
+            weights = {k: v for k, v in published.items() if k != "lm_head.weight"}
+            clip = comfy.sd.load_text_encoder_state_dicts([dict(weights)])
+        own = clip.cond_stage_model.qwen3vl_4b.transformer.state_dict()
+        assert len(weights) == len(own) == 713
+        assert sum(v.numel() for v in own.values()) == sum(v.numel() for v in weights.values())
+        assert hasattr(HostModel(clip), "next_token")
 
     def test_text_is_the_other_way(self):
         clip = host_language.qwen3_vl()

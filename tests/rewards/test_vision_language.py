@@ -266,10 +266,21 @@ class TestQuestions:
             "Is it red?",
         )
 
+    def test_a_language_model_s_list_is_read_without_its_marks(self):
+        text = "Here are the questions:\n\n1. Is there a cat?\n2) Is it red?\n- Are there 3 dogs?\n"
+        wanted = ("Is there a cat?", "Is it red?", "Are there 3 dogs?", "3 dogs, are they there?")
+        assert questions_from_text(text + "* 3 dogs, are they there?", "") == wanted
+        assert questions_from_text("3 dogs?\n1.5 metres high?", "") == (
+            "3 dogs?",
+            "1.5 metres high?",
+        )
+
     @pytest.mark.parametrize(
         ("text", "prompt", "why"),
         [
             ("", "a cat", "at least one question"),
+            ("Here they are:", "a cat", "at least one question"),
+            ("\n".join(f"Is it {i}?" for i in range(65)), "", "65 questions.*at most 64"),
             (PAPER, " ", "the prompt is empty"),
             ("Is it red?\nIs it red?", "", "asked twice"),
         ],

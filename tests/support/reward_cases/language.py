@@ -4,6 +4,7 @@ from tiny_language import language_model
 
 from flowsearch.rewards.counting import parse_targets
 from flowsearch.rewards.vlm_count import VLMCount
+from flowsearch.rewards.vlm_rating import UNIFIED_REWARD, Form, VLMRating
 from flowsearch.rewards.vqa_score import VQAScore
 
 QUESTIONS = ("Does this figure show a cat? Please answer yes or no.", "Is it red?")
@@ -17,6 +18,10 @@ CASES = {
     "vqa_score": lambda: VQAScore(language_model("qwen"), QUESTIONS, (1.0, 2.0)),
     "vqa_score:llava": lambda: VQAScore(
         language_model("llava"), QUESTIONS[:1], combine="geometric_mean", against_no=True
+    ),
+    "vlm_rating": lambda: VLMRating(language_model("qwen"), Form(), "a cat"),
+    "vlm_rating:unified_reward": lambda: VLMRating(
+        language_model("llava"), UNIFIED_REWARD, "a cat", (1.0, 1.0, 2.0)
     ),
     "vlm_count": lambda: count("qwen"),
     "vlm_count:llava": lambda: count("llava", "expected_error"),
