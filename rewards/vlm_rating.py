@@ -161,7 +161,7 @@ class VLMRating(Assessed):
         check_images(images, "VLM Rating")
         if not len(images):
             return Assessment(images.new_zeros(0, dtype=torch.float32))
-        said = [()] * len(images)
+        said: list[tuple[int, ...]] = [()] * len(images)
         found: list[Tensor] = []
         masses: list[Tensor] = []
         for before in self._before:
@@ -182,6 +182,10 @@ class VLMRating(Assessed):
     ) -> tuple[Tensor, Tensor, list[tuple[int, ...]]]:
         """Read one score of every picture.
 
+        Args:
+            images: All pictures.
+            said: What each answer begins with already.
+
         Returns:
             Its expectation, the probability that it is on the scale at all, and the tokens of the
             most probable one.
@@ -189,7 +193,7 @@ class VLMRating(Assessed):
         scale = range(self.form.lowest, self.form.highest + 1)
         first = self._next(images, said)
         expected, mass, best = self._expected(first, scale)
-        written = [(token,) for token in best]
+        written: list[tuple[int, ...]] = [(token,) for token in best]
         behind = self._next(images, [(*s, *w) for s, w in zip(said, written, strict=True)])
         points = self.model.vocabulary.word(".")
         point = behind[:, points].logsumexp(dim=1).exp()
