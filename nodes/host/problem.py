@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
-from functools import cached_property
+from contextlib import AbstractContextManager
 from typing import Any, cast
 
 import comfy.model_management
@@ -30,14 +28,13 @@ from ...samplers.search.protocol import Scores, State, Whole
 from ...samplers.transition import ODE, Transition
 from ..field import batch_keys, coordinates_of
 from ..flow_sampler import STEP, FlowSampler
-from .conditioning import cond_tensors, guider_of_row, row_of
-from .controls import Controls
+from .batch_row import BatchRow
+from .conditioning import row_of
 from .faults import blamed, checked
 from .history import Keyframes, fresh_cache, sigmas_with
 from .judge import Judge
 from .measure import CallCounter, RowCounter, call_memory, translated_oom
 from .packed import packed_shapes, unpacked
-from .patches import Memory, foreign_code
 from .randomness import seeded_as_the_host
 
 __all__ = ["HostProblem"]
@@ -46,33 +43,6 @@ START = 0  # purpose of a draw, the last integer of its key: the initial noise o
 INNER = 2  # and the seed of a stock sampler's own noise
 MIX = 3  # and which places two pictures exchange
 _PURPOSES = {"start": START, "move": STEP, "mix": MIX}
-
-
-@dataclass(frozen=True, eq=False)
-class _Item:
-    """What is one batch item's own: its guider, model options with our counter, mask, ControlNets,
-    and the code of other packs that takes part, with what that remembers at the beginning."""
-
-    guider: CFGGuider
-    options: dict[str, Any]
-    mask: Tensor | None
-    controls: Controls
-    codes: list[Any]
-    memory: Memory
-
-    @cached_property
-    def prompts(self) -> list[Tensor]:
-        """The tensors of the conditioning."""
-        return [*cond_tensors(self.guider)]
-
-    @contextmanager
-    def fresh(self) -> Iterator[None]:
-        """Let code of other packs begin as a run of the host begins, and leave nothing behind."""
-        self.memory.restore()
-        try:
-            yield
-        finally:
-            self.memory.restore()
 
 
 class HostProblem:
@@ -134,7 +104,7 @@ class HostProblem:
         self._own_sigmas = dict(zip(self.linear_sigmas, own, strict=True))
         self._at_max = inner is not None and inner.max_denoise(guider, sigmas)
         self._keyframes = Keyframes(guider, sigmas)
-        self._items: dict[int, _Item] = {}
+        self._items: dict[int, BatchRow] = {}
 
     def masks(self) -> list[Tensor]:
         """The mask, if there is one."""
@@ -353,17 +323,12 @@ class HostProblem:
             return self._whole_costs[key]
         return int(to > 0.0) + (0 if transition is None else transition.calls(to))
 
-    def _item(self, item: int) -> _Item:
+    def _item(self, item: int) -> BatchRow:
         """What is the item's own."""
         if item not in self._items:
-            mask = None if self._mask is None else row_of(self._mask, item)
-            guider = guider_of_row(self._guider, item)
-            controls = Controls(guider, self._sigmas)
-            options = self._options()
-            codes = foreign_code(guider, self._extra_args["model_options"])
-            model: Any = guider.inner_model
-            memory = Memory(codes, model.diffusion_model)
-            self._items[item] = _Item(guider, options, mask, controls, codes, memory)
+            given = self._extra_args["model_options"]
+            rest = (self._sigmas, self._mask, given, self._options())
+            self._items[item] = BatchRow.of(self._guider, item, *rest)
         return self._items[item]
 
     def _options(self) -> dict[str, Any]:

@@ -30,7 +30,7 @@ GRAPHS_TEST = "tests/host/test_invalid_inputs.py"
 QUEUE_TEST = "tests/host/test_queueing.py"
 SOAK = {"FLOWSEARCH_GRAPHS": "1000", "FLOWSEARCH_SEARCHES": "500"}
 RESUME_TEST = "tests/unit/test_search_resume.py"
-SOAK_KILLS = 20
+SOAK_KILLS = 50
 WORKFLOW_TEST = "tests/browser/test_workflows.py"
 LAYOUT_TEST = "tests/browser/test_layout.py"
 

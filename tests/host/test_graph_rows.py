@@ -30,7 +30,7 @@ from graphs import (
 )
 
 from flowsearch.nodes.flow_sampler import FlowSampler
-from flowsearch.nodes.host import problem
+from flowsearch.nodes.host import batch_row
 from flowsearch.nodes.search import Search
 from flowsearch.samplers.transition import ODE
 
@@ -190,7 +190,7 @@ def test_candidates_of_a_row_are_its_own(name):
 )
 def test_without_slicing_a_row_would_be_the_firsts(monkeypatch, name):
     """The mutant. If this does not fail, the tests above are blind."""
-    monkeypatch.setattr(problem, "guider_of_row", lambda guider, row: guider)
+    monkeypatch.setattr(batch_row, "guider_of_row", lambda guider, row: guider)
     plain = {"evaluations": len(graphs.SIGMAS) - 1, "strategy": s.strategy("best_of_n")}
     together = searched(ROWS[name]([0, 1]), FlowSampler(ODE), **plain)
     g = ROWS[name]([1])

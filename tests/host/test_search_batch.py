@@ -9,7 +9,7 @@ from torch import Tensor
 
 from flowsearch.demo.network import FEATURES
 from flowsearch.nodes.flow_sampler import FlowSampler
-from flowsearch.nodes.host import problem
+from flowsearch.nodes.host import batch_row
 from flowsearch.nodes.host.conditioning import guider_of_row
 from flowsearch.samplers.noise_law import noise_law
 from flowsearch.samplers.transition import Transition
@@ -61,7 +61,7 @@ def test_a_row_is_searched_as_it_would_be_alone(inner):
 
 def test_without_slicing_rows_would_get_the_first_rows_prompt(monkeypatch):
     """The mutant: what the host does by itself. If this does not fail, the test above is blind."""
-    monkeypatch.setattr(problem, "guider_of_row", lambda guider, row: guider)
+    monkeypatch.setattr(batch_row, "guider_of_row", lambda guider, row: guider)
     together, _ = searched(*opposite(both=True))
     alone, _ = searched(*opposite(both=False, row=1))
     assert (together[1] - alone[0]).abs().max() > 1e-2
