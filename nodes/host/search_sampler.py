@@ -212,8 +212,9 @@ class SearchSampler(Sampler):
             *origins(problem, model_wrap, trace, outcome, extra_args.get("seed") or 0),
             seconds=progress.seconds, before=search.elapsed_before, top_k=self.top_k,
         )  # fmt: skip
-        for sentence in report.sentences():
-            _LOG.info("search: %s", sentence)
+        with logged():  # nothing that is said of a search may lose it
+            for sentence in report.sentences():
+                _LOG.info("search: %s", sentence)
         if self.keep is not None:
             self.keep(report)
         with logged():

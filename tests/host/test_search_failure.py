@@ -416,3 +416,14 @@ def test_a_path_that_cannot_be_worked_out_loses_nothing_else(monkeypatch):
     latent, _, report = s.reward_search(hm.scene_model())
     assert latent["samples"].isfinite().all()
     assert report.paths == [None]
+
+
+def test_words_that_cannot_be_said_lose_nothing(monkeypatch):
+    def broken(*_):
+        raise OverflowError("too large")
+
+    monkeypatch.setattr(search_sampler.Report, "sentences", broken)
+    latent, image, report = s.reward_search(hm.scene_model())[:3]
+    assert latent["samples"].isfinite().all()
+    assert len(image) == 1
+    assert report.score > float("-inf")
