@@ -121,6 +121,8 @@ def test_illegal_curves_are_refused(make, message):
     [
         ([[0, 0], [1, 10**400]], "pairs of numbers"),
         ([[10**400, 0]], "pairs of numbers"),
+        (dict, "pairs of numbers"),
+        (7, "pairs of numbers"),
         ([[i / 200_000, 0.5] for i in range(200_000)], "1000 points at most, got 200000"),
     ],
 )
