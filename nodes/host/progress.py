@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
+import comfy.model_management
 import comfy.utils
 from comfy_api.latest import io, ui
 from comfy_execution.utils import get_executing_context
@@ -22,6 +23,7 @@ from ...samplers.search import Budget
 from ...samplers.search.events import Evaluated, Event, Finished, Stopped
 from . import card
 from .card import to_pil
+from .running import running_node
 from .text import for_page
 
 __all__ = [
@@ -246,6 +248,8 @@ def first_that_works(way: Callable[[], Kept], instead: Kept | None) -> Callable[
     def either() -> Kept:
         try:
             return way()
+        except comfy.model_management.InterruptProcessingException:
+            raise
         except Exception:
             if instead is None:
                 raise
@@ -305,6 +309,8 @@ def logged() -> Iterator[None]:
     """
     try:
         yield
+    except comfy.model_management.InterruptProcessingException:  # an Exception in older hosts
+        raise
     except Exception:  # noqa: BLE001 - nothing that is shown is worth a result
         _LOG.exception("of what was found something could not be written or shown")
 
@@ -334,16 +340,23 @@ def say(text: str) -> None:
 
 
 def show(output: dict[str, Any]) -> None:
-    """Tell the page that the running node has an output, as the host does after a node."""
+    """Tell the page that the running node has an output, as the host does after a node.
+
+    Nobody is told where no page has queued it: without a client every open page would be, and would
+    show it on whatever node of its own has the same id.
+
+    Args:
+        output: As a node's ui.
+    """
     from server import PromptServer  # the host's; absent parts of it while no server runs
 
     server, context = getattr(PromptServer, "instance", None), get_executing_context()
-    if server is None or context is None:
+    if server is None or context is None or server.client_id is None:
         return
-    node = context.node_id
+    running = running_node()  # which may have been made for the one that the page has
     message = {
-        "node": node,
-        "display_node": node,
+        "node": context.node_id,
+        "display_node": context.node_id if running is None else running[0],
         "output": output,
         "prompt_id": context.prompt_id,
     }

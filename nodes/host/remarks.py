@@ -8,9 +8,11 @@ from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 import comfy.model_management
+from comfy_execution.utils import get_executing_context
 
 from .card import shown
 from .progress import logged, say, show
+from .text import guard_errors
 
 __all__ = ["TOLD", "remark", "says_why", "tell"]
 
@@ -18,6 +20,9 @@ TOLD = "flowsearch_told"  # attribute of an error of which the node has spoken
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+_remarks: dict[tuple[str, str, int | None], tuple[str, ...]] = {}
+"""Of the node that runs, and of no other."""
 
 
 def remark(sentence: str) -> None:
@@ -31,19 +36,26 @@ def remark(sentence: str) -> None:
     """
     if not sentence:
         return
-    tell(sentence)
+    context = get_executing_context()
+    run = None if context is None else (context.prompt_id, context.node_id, context.list_index)
+    before = () if run is None else _remarks.get(run, ())  # what a node shows replaces what it showed
+    _remarks.clear()
+    if run is not None:
+        _remarks[run] = (*before, sentence)
+    tell(*before, sentence)
     logging.getLogger("flowsearch").info("%s", sentence)
 
 
-def tell(sentence: str) -> None:
-    """Say a sentence on the running node, and let it stay there.
+def tell(*sentences: str) -> None:
+    """Say sentences on the running node, and let them stay there.
 
     Args:
-        sentence: Any.
+        *sentences: Any.
     """
-    say(sentence)
+    text = "\n".join(sentences)
+    say(text)
     with logged():
-        show(shown([sentence], {"said": sentence}))
+        show(shown(sentences, {"said": text}))
 
 
 def says_why(function: Callable[P, T]) -> Callable[P, T]:
@@ -70,6 +82,7 @@ def says_why(function: Callable[P, T]) -> Callable[P, T]:
                 sentence = f"the search did not come to its end: {error}"
                 tell(sentence)
                 logging.getLogger("flowsearch").error("%s", sentence)
+            guard_errors(error)  # the node that runs this may be the host's or another pack's
             raise
 
     return saying

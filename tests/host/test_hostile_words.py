@@ -10,6 +10,7 @@ import pytest
 from comfy_api.latest import io
 
 from flowsearch.nodes.host.given import checked
+from flowsearch.nodes.host.remarks import says_why
 from flowsearch.nodes.host.text import (
     MOST_LINE,
     MOST_LINES,
@@ -99,6 +100,16 @@ def test_errors_reach_the_page_as_words(kind):
         checked(Fails).execute()
     assert Markup(str(caught.value)).tags == []
     assert kind is Stubborn or Markup(str(caught.value.__cause__)).tags == []
+
+
+def test_errors_of_a_search_in_another_packs_node_are_words():
+    @says_why
+    def fails():
+        raise ValueError(f"the judge said {CASES[0]}")
+
+    with pytest.raises(ValueError, match="img src=x") as caught:
+        fails()
+    assert Markup(str(caught.value)).tags == []
 
 
 def test_the_log_is_one_door(caplog):

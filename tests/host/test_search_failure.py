@@ -12,9 +12,10 @@ from comfy.model_management import InterruptProcessingException
 from comfy_execution.graph_utils import ExecutionBlocker
 from comfy_execution.utils import CurrentNodeContext
 from PIL import Image
+from server import PromptServer
 
 from flowsearch.nodes.flow_sampler import FlowSampler
-from flowsearch.nodes.host import path, search_sampler
+from flowsearch.nodes.host import path, progress, remarks, search_sampler
 from flowsearch.nodes.host.resume import FileCheckpoint, workflow_part
 from flowsearch.samplers.noise_law import noise_law
 from flowsearch.samplers.search import DecodeError, ModelError, RewardError
@@ -427,3 +428,49 @@ def test_words_that_cannot_be_said_lose_nothing(monkeypatch):
     assert latent["samples"].isfinite().all()
     assert len(image) == 1
     assert report.score > float("-inf")
+
+
+# ---- what is shown beside ----
+
+
+class OlderCancel(Exception):
+    """The host's, as it is in 0.18.2: an Exception like any."""
+
+
+def test_a_cancel_is_no_failure_of_what_is_shown_in_older_hosts_either(monkeypatch):
+    monkeypatch.setattr(comfy.model_management, "InterruptProcessingException", OlderCancel)
+
+    def cancelled():
+        raise OlderCancel
+
+    with pytest.raises(OlderCancel), progress.logged():
+        cancelled()
+    with pytest.raises(OlderCancel):
+        progress.first_that_works(cancelled, torch.zeros(2, 2, 3))()
+
+
+@pytest.mark.parametrize(("client", "told"), [(None, []), ("page", [("5", "page")])])
+def test_only_the_page_that_queued_a_workflow_is_shown_its_output(monkeypatch, client, told):
+    sent = []
+
+    class Server:
+        client_id = client
+
+        def send_sync(self, event, data, sid):
+            assert event == "executed"
+            sent.append((data["display_node"], sid))
+
+    monkeypatch.setattr(PromptServer, "instance", Server(), raising=False)
+    with CurrentNodeContext("a run", "5"):
+        progress.show({"text": ("a word",)})
+    assert sent == told
+
+
+def test_a_node_shows_all_remarks_of_its_run_and_none_of_another(monkeypatch):
+    said = []
+    monkeypatch.setattr(remarks, "say", said.append)
+    for node, sentences in (("5", ["one", "", "two"]), ("6", ["three"]), ("5", ["four"])):
+        with CurrentNodeContext("a run", node):
+            for sentence in sentences:
+                remarks.remark(sentence)
+    assert said == ["one", "one\ntwo", "three", "four"]
