@@ -16,6 +16,7 @@ from types import FunctionType, MethodType
 from typing import Any
 
 import comfy
+import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.samplers import CFGGuider
 from torch import Tensor, nn
@@ -25,6 +26,7 @@ __all__ = ["Memory", "foreign_code", "name_of"]
 _HOST = Path(str(comfy.__path__[0])).resolve().parent
 _KNOWN = (_HOST / "comfy", _HOST / "comfy_extras", _HOST / "comfy_execution", _HOST / "nodes.py")
 _OURS = Path(__file__).resolve().parents[2]
+_TORCH = Path(torch.__file__).resolve().parent
 DEEP = 6
 Undo = Callable[[], object]
 
@@ -92,7 +94,7 @@ def _file(code: Any) -> Path | None:
 
 def _is_foreign(code: Any) -> bool:
     path = _file(code)
-    if path is None or "torch" in path.parts:
+    if path is None or _TORCH in path.parents:  # a folder above the packs may be called torch
         return False
     inside = any(path == known or known in path.parents for known in _KNOWN)
     if inside:

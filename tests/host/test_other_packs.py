@@ -3,6 +3,8 @@
 docs/OTHER_PACKS.md has the table; its last column names these tests.
 """
 
+from types import FunctionType
+
 import comfy.model_management
 import graphs
 import host_models as hm
@@ -18,7 +20,7 @@ from graphs import Graph
 
 from flowsearch.nodes.demo import load_demo
 from flowsearch.nodes.flow_sampler import FlowSampler
-from flowsearch.nodes.host import conditioning, remarks
+from flowsearch.nodes.host import conditioning, patches, progress, remarks
 from flowsearch.nodes.host.search_sampler import SearchSampler
 from flowsearch.nodes.replay import Replay
 from flowsearch.nodes.rewards.shapes import ShapeCountReward
@@ -274,6 +276,17 @@ def test_a_patch_without_memory_is_searched_as_ever():
     assert {row["phase"] for row in report.trace.record["evaluated"]} > {"plain"}
 
 
+def guide(args):
+    return args["denoised"]
+
+
+def test_a_pack_below_a_folder_called_torch_is_another_packs():
+    file = "/home/a/torch/custom_nodes/ComfyUI-x/a.py"
+    theirs = FunctionType(guide.__code__.replace(co_filename=file), {})
+    (found,) = patches.foreign_code(hm.guider(hm.scene_model()), {"sampler_cfg": theirs})
+    assert patches.name_of(found) == "guide of ComfyUI-x"
+
+
 def test_nothing_is_tried_where_only_the_hosts_own_code_takes_part():
     g = graphs.GRAPHS["cfg zero"]()
     rows = s.count_rows(g.model)
@@ -293,13 +306,14 @@ def half_noised():
 
 def test_a_search_that_cannot_run_says_so_on_its_node_whoever_swallows_the_error(monkeypatch):
     said = []
-    monkeypatch.setattr(remarks, "say", said.append)
+    monkeypatch.setattr(progress, "say", said.append)
     guider, latent, sigmas = half_noised()
     search = SearchSampler(FlowSampler(ODE), s.judge(), s.budget(40), s.strategy("best_of_n"))
     assert not sample_in_pieces(guider, search, sigmas, latent).any()
-    assert len(said) == 2
-    assert "the initial noise is disabled" in said[0]
-    assert "Stochastic Flow Sampler" in said[0]
+    ends = [text for text in said if "the initial noise is disabled" in text]
+    assert len(ends) == 2
+    assert said[-1] == ends[-1], "nothing is said after it"
+    assert "Stochastic Flow Sampler" in ends[0]
 
 
 @pytest.mark.parametrize("name", ["svdd", "evolutionary", "rbf"])
