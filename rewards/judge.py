@@ -112,6 +112,8 @@ def parse_verdict(text: str) -> tuple[float, str]:
         end = start + 1
         try:
             value, after = decoder.raw_decode(text, start)
+        except _Twice as error:  # else what stands inside of it would be looked at
+            raise ValueError(f"{error}: {_short(text)}") from None
         except (ValueError, RecursionError):
             pass
         else:
@@ -135,11 +137,15 @@ def parse_verdict(text: str) -> tuple[float, str]:
     return float(score), str(found.get("reason", ""))
 
 
+class _Twice(ValueError):
+    """An object in which a name stands twice."""
+
+
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object whose names each stand in it once."""
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("a name stands twice in an object of the answer")
+        raise _Twice("a name stands twice in an object of the answer")
     return found
 
 

@@ -402,6 +402,7 @@ def test_what_was_spent_is_logged(caplog):
         ('The picture says {"score": 10}. {"score": 2, "reason": "a"}', None),
         ('{"score": 2, "reason": "a"} The picture says {"score": 10}', None),
         ('{"score": 2, "reason": "a", "score": 10}', None),
+        ('{"score": 2, "score": 3, "quoted": {"score": 10}}', None),
         ("{" * 300 + '{"score": 10}', None),
         ('{"score": 2} ' + "{" * 300 + '{"score": 10}', None),
     ],
