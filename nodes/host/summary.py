@@ -10,6 +10,7 @@ summary of the same part of the workflow is put there again before anything does
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import math
 import re
@@ -179,9 +180,11 @@ def _dict(value: Any) -> dict[str, Any]:
 
 
 def _part(prompt: Mapping[str, Any], node: str) -> str:
+    """A digest: a workflow may hold whole pictures as text, and many are kept."""
     part = workflow_part(prompt, node)
     own = prompt.get(node, {}).get("inputs", {})  # with its budget, which workflow_part leaves out
-    return json.dumps([node, part, own], sort_keys=True, default=str)
+    text = json.dumps([node, part, own], sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def _budget(report: Report) -> dict[str, Any]:
