@@ -16,7 +16,7 @@ from comfy_api.latest import io
 from tiny_language import language_model
 
 from flowsearch.nodes.extension import Extension
-from flowsearch.nodes.host.given import LONGEST_TEXT
+from flowsearch.nodes.host.given import LONGEST_TEXT, complaints
 from flowsearch.nodes.host.judges import file as judges_file
 from flowsearch.rewards.image_statistic import ImageStatistic
 
@@ -190,10 +190,13 @@ def test_time_grows_no_faster_than_the_text(nodes, key):
 
 def test_longer_texts_are_refused_by_every_node_in_a_sentence(nodes):
     text = "a" * (LONGEST_TEXT + 1)
-    for (name, path), (given, _) in TABLE.items():
-        with pytest.raises(ValueError, match=r"16,385 characters; give it a text of at most"):
+    said = "16,385 characters; give it a text of at most"
+    for (name, _), (given, _) in TABLE.items():
+        with pytest.raises(ValueError, match=said):
             nodes[name].execute(**given(text))
-        assert path
+    for name, path in FILES:
+        inputs = nodes[name].define_schema().inputs
+        assert any(said in sentence for sentence in complaints(inputs, {path: text}))
 
 
 def test_the_measure_sees_what_is_quadratic():
