@@ -38,7 +38,8 @@ def remark(sentence: str) -> None:
         return
     context = get_executing_context()
     run = None if context is None else (context.prompt_id, context.node_id, context.list_index)
-    before = () if run is None else _remarks.get(run, ())  # what a node shows replaces what it showed
+    # what a node shows replaces what it showed
+    before = () if run is None else _remarks.get(run, ())
     _remarks.clear()
     if run is not None:
         _remarks[run] = (*before, sentence)
