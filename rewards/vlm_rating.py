@@ -26,12 +26,16 @@ from torch import Tensor
 
 from .answers import LEAST, table
 from .base import Assessed, Assessment, RewardSpec, check_images
+from .long_text import shown
 from .vision_language import Ask, LanguageModel
 
 __all__ = ["ANSWER", "QUESTION", "SCORE", "UNIFIED_REWARD", "Form", "VLMRating"]
 
 SCORE = "{score}"
 """What stands for a score in an answer."""
+
+MOST = 16
+"""Scores of an answer at most: each costs two or three calls of the model a picture."""
 
 QUESTION = (
     'How well does this picture show "{prompt}", and how good does it look? Rate it from 1 (bad) '
@@ -98,8 +102,13 @@ class VLMRating(Assessed):
             )
         if not scores:
             raise ValueError(
-                f"the answer '{form.answer}' holds no {SCORE}; write it where the model's number "
-                f"stands, such as 'Quality: {SCORE}', or nothing but {SCORE}"
+                f"the answer '{shown(form.answer)}' holds no {SCORE}; write it where the model's "
+                f"number stands, such as 'Quality: {SCORE}', or nothing but {SCORE}"
+            )
+        if scores > MOST:
+            raise ValueError(
+                f"the answer holds {scores} scores, and at most {MOST} are read, each by calls of "
+                "its own for every picture; ask for fewer"
             )
         if unknown := set(re.findall(r"\{\w*\}", form.question + form.answer)) - {
             "{prompt}",

@@ -333,7 +333,8 @@ class VLMRatingReward(io.ComfyNode):
         own = {key: value for key, value in form.items() if key != "form"}
         asked = UNIFIED_REWARD if form["form"] == "unified_reward" else Form(**own)
         numbers = weights_from_text(weights, asked.answer.count(SCORE))
-        return io.NodeOutput(VLMRating(language_model(model), asked, prompt, numbers))
+        words = plain_prompt(prompt)
+        return io.NodeOutput(VLMRating(language_model(model), asked, words, numbers))
 
 
 def _own_form() -> list[io.Input]:

@@ -28,6 +28,7 @@ SIZES = tuple(1024 * n for n in (4, 8, 16, 32, 64))
 UNITS = (
     *(" ", "\t", "\n", "a", "'", '"', "')", "(", "[", "{", ":", "{prompt}", "0", "9 ", "1, ", "-"),
     *(",", ";", ".", "a, ", "a: 1\n", "a\n", "#fff ", "and ", "no ", "red circle, ", "two cats, "),
+    "{score}",
 )
 
 
@@ -88,6 +89,11 @@ def talking():
     return {"model": language_model("qwen")}
 
 
+def own_form(**text):
+    form = {"form": "question", "question": "{prompt}?", "answer": "{score}"}
+    return {**form, "lowest": 1, "highest": 5, **text}
+
+
 # (node, input) -> what else it is given, with the text's place; what is done with what comes out
 TABLE = {
     ("FlowSearchCombineRewards", "rule=weighted_sum.weights"): (
@@ -116,6 +122,18 @@ TABLE = {
     ),
     ("FlowSearchVLMCount", "question"): (
         lambda text: {**talking(), "prompt": "two cats", "question": text}, made
+    ),
+    ("FlowSearchVLMRating", "prompt"): (
+        lambda text: {**talking(), "prompt": text, "form": own_form()}, made
+    ),
+    ("FlowSearchVLMRating", "weights"): (
+        lambda text: {**talking(), "prompt": "a", "form": own_form(), "weights": text}, made
+    ),
+    ("FlowSearchVLMRating", "form=question.question"): (
+        lambda text: {**talking(), "prompt": "a", "form": own_form(question=text)}, made
+    ),
+    ("FlowSearchVLMRating", "form=question.answer"): (
+        lambda text: {**talking(), "prompt": "a", "form": own_form(answer=text)}, made
     ),
     ("FlowSearchJudge", "prompt"): (lambda text: {"judge": "mine", "prompt": text}, made),
     ("FlowSearchJudge", "instruction"): (

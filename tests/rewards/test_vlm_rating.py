@@ -87,6 +87,7 @@ def test_an_answer_of_words_is_noted():
         (Form(), "the prompt is empty"),
         (Form(question="?", answer="good"), r"holds no \{score\}"),
         (Form(question="{promt}?"), r"\{promt\} stands for nothing"),
+        (Form(question="?", answer="{score} " * 17), "holds 17 scores, and at most 16"),
         (Form(question="?", lowest=5, highest=5), "the scale is 5 to 5"),
         (Form(question="?", highest=10), "one digit"),
     ],
