@@ -9,6 +9,8 @@ points were brought to TEMPLATE in this way (Deng et al. 2019, arXiv:1801.07698,
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -41,10 +43,11 @@ def similarity(start: Tensor, end: Tensor) -> Tensor:
     a, b = start.double(), end.double()
     centre_a, centre_b = a.mean(dim=0), b.mean(dim=0)
     a, b = a - centre_a, b - centre_b
-    u, sizes, vh = torch.linalg.svd(b.T @ a)
+    linalg: Any = torch.linalg
+    u, sizes, vh = linalg.svd(b.T @ a)
     # where the best orthogonal matrix mirrors, the best rotation turns the weaker axis back
     sign = torch.ones_like(sizes)
-    sign[-1] = torch.sign(torch.linalg.det(u) * torch.linalg.det(vh))
+    sign[-1] = torch.sign(linalg.det(u) * linalg.det(vh))
     rotation = u @ torch.diag(sign) @ vh
     scale = (sizes * sign).sum() / a.square().sum().clamp(min=1e-12)
     turned = scale * rotation
@@ -63,7 +66,8 @@ def aligned(picture: Tensor, points: Tensor) -> Tensor:
     """
     forth = similarity(points, torch.tensor(TEMPLATE))
     whole = torch.cat([forth, forth.new_tensor([[0.0, 0.0, 1.0]])])
-    back = torch.linalg.pinv(whole)[:2]  # points that all coincide have no inverse
+    linalg: Any = torch.linalg
+    back: Tensor = linalg.pinv(whole)[:2]  # points that all coincide have no inverse
     steps = torch.arange(SIDE, dtype=torch.float64)
     y, x = torch.meshgrid(steps, steps, indexing="ij")
     places = torch.stack([x, y, torch.ones_like(x)], dim=-1) @ back.T

@@ -16,10 +16,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
+from scipy.optimize import linear_sum_assignment  # pyright: ignore
 from torch import Tensor
 
 from .base import Assessed, Assessment, RewardSpec, check_images
@@ -207,7 +208,8 @@ class FaceLikeness(Assessed):
         found: list[list[Box]] = []
         for image in images:
             faces, embeddings = self._seen(image)
-            best = self._cosines(embeddings).amax(dim=0).tolist() if faces else []
+            likest: Any = self._cosines(embeddings).amax(dim=0) if faces else torch.zeros(0)
+            best: list[float] = likest.tolist()
             found.append(
                 [Box(*face.box, value, "face") for face, value in zip(faces, best, strict=True)]
             )
@@ -234,7 +236,8 @@ class FaceLikeness(Assessed):
             each = cosines[:, int(cosines.mean(dim=0).argmax())]
         else:
             each = torch.full((len(cosines),), NOBODY, dtype=torch.float64)
-            people, faces = linear_sum_assignment(cosines.numpy(), maximize=True)
+            assign: Any = linear_sum_assignment
+            people, faces = assign(cosines.numpy(), maximize=True)
             each[torch.as_tensor(people)] = cosines[people, faces]
         parts = {"faces": float(count)}
         if len(each) > 1:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 __all__ = ["INTERPOLATIONS", "Curve", "Piece", "Point", "height", "slope"]
 
-MOST_POINTS = 1_000
+MOST_POINTS = 2_000
 """Points of a curve: a person draws a dozen, and reading one takes longer the more there are."""
 
 Number = TypeVar("Number", float, Tensor)
@@ -61,6 +61,11 @@ INTERPOLATIONS: dict[str, Callable[[Sequence[float]], list[Point]]] = {
     "linear": _straight,
     "monotone_cubic": _monotone_cubic,
 }
+
+
+def _length(given: object) -> int:
+    """How many points were given; 0 where that is for the reading of them to say."""
+    return len(given) if isinstance(given, Sized) and getattr(given, "ndim", 1) else 0
 
 
 @dataclass(frozen=True)
@@ -166,7 +171,7 @@ class Curve:
         if not {"points"} <= set(data) <= {"points", "interpolation"}:
             raise ValueError(f"a curve has the keys points, interpolation; got {sorted(data)}")
         given: Any = data["points"]
-        count = len(given) if isinstance(given, Sized) and getattr(given, "ndim", 1) else 0
+        count = _length(given)
         if count > MOST_POINTS:  # before any of them is looked at
             raise ValueError(
                 f"a curve takes {MOST_POINTS} points at most, got {count}; draw it with fewer"

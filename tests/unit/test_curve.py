@@ -123,7 +123,7 @@ def test_illegal_curves_are_refused(make, message):
         ([[10**400, 0]], "pairs of numbers"),
         (dict, "pairs of numbers"),
         (7, "pairs of numbers"),
-        ([[i / 200_000, 0.5] for i in range(200_000)], "1000 points at most, got 200000"),
+        ([[i / 200_000, 0.5] for i in range(200_000)], "2000 points at most, got 200000"),
     ],
 )
 def test_numbers_that_no_float_holds_and_more_points_than_a_person_draws(points, said):
