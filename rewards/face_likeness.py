@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment  # pyright: ignore
+from scipy import optimize  # pyright: ignore[reportMissingTypeStubs]
 from torch import Tensor
 
 from .base import Assessed, Assessment, RewardSpec, check_images
@@ -236,8 +236,8 @@ class FaceLikeness(Assessed):
             each = cosines[:, int(cosines.mean(dim=0).argmax())]
         else:
             each = torch.full((len(cosines),), NOBODY, dtype=torch.float64)
-            assign: Any = linear_sum_assignment
-            people, faces = assign(cosines.numpy(), maximize=True)
+            library: Any = optimize
+            people, faces = library.linear_sum_assignment(cosines.numpy(), maximize=True)
             each[torch.as_tensor(people)] = cosines[people, faces]
         parts = {"faces": float(count)}
         if len(each) > 1:
