@@ -15,7 +15,7 @@ from typing import Any
 import comfy.model_management
 import torch
 
-from ...rewards.base import Reward, assess, named
+from ...rewards.base import Reward, assess, named, spec_of
 from .seen import Rows
 
 __all__ = ["HeldOut"]
@@ -56,7 +56,8 @@ class HeldOut:
         found: list[dict[str, float | str]] = [{} for _ in range(count)]
         for name, (reward, pictures) in given.items():
             values = _values(reward, pictures)
-            if count > 1 and any(isinstance(value, str) for value in values):
+            failed = any(isinstance(value, str) for value in values)
+            if count > 1 and failed and not spec_of(reward).paid:
                 # one picture that cannot be scored does not cost the others their values
                 values = [_values(reward, pictures[i : i + 1])[0] for i in range(count)]
             for place, value in enumerate(values):

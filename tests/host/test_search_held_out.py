@@ -1,5 +1,7 @@
 """Held-out rewards in the host: any number, never used, never fatal; their fall is told."""
 
+from dataclasses import replace
+
 import comfy.model_management
 import host_models as hm
 import pytest
@@ -95,6 +97,16 @@ def test_one_that_fails_is_named_and_ends_nothing():
     assert f"broken gave no value for {count} of {count} finished" in lines
     assert "RuntimeError: no such weights" in lines
     assert "held-out reward second gave no value" not in lines
+
+
+@pytest.mark.parametrize(("paid", "asked"), [(False, [3, 1, 1, 1]), (True, [3])])
+def test_one_that_costs_money_is_not_asked_again_where_it_fails(paid, asked):
+    reward = Second(broken)
+    reward.spec = replace(reward.spec, paid=paid)
+    rows = Rows(torch.rand(3, 3, 8, 8, generator=torch.Generator()), [], Decoders(s.pixel_vae()))
+    found, _ = HeldOut([reward]).score(rows)
+    assert [each["second"] for each in found] == ["RuntimeError: no such weights"] * 3
+    assert [shape[0] for shape in reward.shapes] == asked
 
 
 def test_a_value_that_is_not_finite_is_named():
