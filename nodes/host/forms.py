@@ -139,6 +139,11 @@ def search_latent(
         denoise_mask=latent.get("noise_mask"),
         seed=noise.seed,
     )
+    if not reports:
+        raise ValueError(
+            f"the guider ({type(guider).__name__}) returned latents without running the search: it "
+            "samples in a way of its own; connect another one, such as CFGGuider"
+        )
     out = _with_rows(out, found.to(comfy.model_management.intermediate_device()))
     pictures, report = _pictures(search.judge, out["samples"]), reports[0]
     shows: dict[str, Any] | None = None

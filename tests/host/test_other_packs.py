@@ -11,6 +11,7 @@ import host_models as hm
 import pytest
 import searching as s
 import torch
+from comfy.samplers import CFGGuider
 from foreign_pack import remembering as pack
 from foreign_pack.controls import KeyframedControl
 from foreign_pack.guiders import ScheduledGuider
@@ -143,6 +144,16 @@ def scheduled():
     g.guider = ScheduledGuider(g.model, g.sigmas, 6.0, 1.0)
     g.guider.set_conds(*conds)
     return g
+
+
+def test_a_guider_that_does_not_run_its_sampler_is_named():
+    class Elsewhere(CFGGuider):
+        def sample(self, noise, latent_image, *_, **__):
+            return latent_image
+
+    guider = Elsewhere(hm.scene_model())
+    with pytest.raises(ValueError, match=r"guider \(Elsewhere\) returned latents without running"):
+        s.search(guider, s.flow())
 
 
 def test_a_guider_that_counts_steps_at_sigmas_it_does_not_know_is_run_whole():
