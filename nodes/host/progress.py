@@ -332,32 +332,34 @@ def _saved(kept: Kept) -> dict[str, list[Any]]:
 
 def say(text: str) -> None:
     """Show a line of text under the running node's title; it comes through the door (text.py)."""
-    from server import PromptServer
-
-    server, context = getattr(PromptServer, "instance", None), get_executing_context()
-    if server is not None and context is not None:
-        server.send_progress_text(for_page(text), context.node_id)
+    if asked := _asked():
+        server, _, node = asked
+        server.send_progress_text(for_page(text), node, server.client_id)
 
 
 def show(output: dict[str, Any]) -> None:
-    """Tell the page that the running node has an output, as the host does after a node.
+    """Tell the page that the running node has an output, as the host does after a node."""
+    if asked := _asked():
+        server, context, node = asked
+        message = {
+            "node": context.node_id,
+            "display_node": node,
+            "output": output,
+            "prompt_id": context.prompt_id,
+        }
+        server.send_sync("executed", message, server.client_id)
 
-    Nobody is told where no page has queued it: without a client every open page would be, and would
-    show it on whatever node of its own has the same id.
 
-    Args:
-        output: As a node's ui.
+def _asked() -> tuple[Any, Any, str] | None:
+    """The server, what it runs, and the node that the page has for it; None where no page asked.
+
+    Without a client all open pages would be told, and each would show it on whatever node of its
+    own has the same id.
     """
     from server import PromptServer  # the host's; absent parts of it while no server runs
 
     server, context = getattr(PromptServer, "instance", None), get_executing_context()
-    if server is None or context is None or server.client_id is None:
-        return
+    if server is None or context is None or getattr(server, "client_id", None) is None:
+        return None
     running = running_node()  # which may have been made for the one that the page has
-    message = {
-        "node": context.node_id,
-        "display_node": context.node_id if running is None else running[0],
-        "output": output,
-        "prompt_id": context.prompt_id,
-    }
-    server.send_sync("executed", message, server.client_id)
+    return server, context, context.node_id if running is None else running[0]

@@ -449,8 +449,8 @@ def test_a_cancel_is_no_failure_of_what_is_shown_in_older_hosts_either(monkeypat
         progress.first_that_works(cancelled, torch.zeros(2, 2, 3))()
 
 
-@pytest.mark.parametrize(("client", "told"), [(None, []), ("page", [("5", "page")])])
-def test_only_the_page_that_queued_a_workflow_is_shown_its_output(monkeypatch, client, told):
+@pytest.mark.parametrize(("client", "told"), [(None, []), ("page", [("5", "page")] * 2)])
+def test_only_the_page_that_queued_a_workflow_is_told(monkeypatch, client, told):
     sent = []
 
     class Server:
@@ -460,9 +460,14 @@ def test_only_the_page_that_queued_a_workflow_is_shown_its_output(monkeypatch, c
             assert event == "executed"
             sent.append((data["display_node"], sid))
 
+        def send_progress_text(self, text, node, sid):
+            assert text == "a word"
+            sent.append((node, sid))
+
     monkeypatch.setattr(PromptServer, "instance", Server(), raising=False)
     with CurrentNodeContext("a run", "5"):
         progress.show({"text": ("a word",)})
+        progress.say("a word")
     assert sent == told
 
 
