@@ -84,8 +84,8 @@ def test_the_best_of_some_clips_is_saved_as_a_video(server, small):
     luma = [float((f / 255.0 @ [0.2126, 0.7152, 0.0722]).mean()) for f in frames]
     told = [best["parts"][f"frame {t}"] for t in (0, 8)]
     assert [luma[0], luma[8]] == pytest.approx(told, abs=0.05)
-    with Image.open(saved(server, outputs["15"]["images"][0])) as sheet:
-        assert sheet.width == 1200
+    with Image.open(saved(server, outputs["14"]["images"][0])) as plot:
+        assert plot.width == 800
 
 
 def test_the_editor_file_names_what_it_loads():

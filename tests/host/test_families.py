@@ -7,6 +7,7 @@ made; `python scripts/dev.py models` writes both.
 import itertools
 import json
 import os
+from collections import deque
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -19,6 +20,7 @@ import host_models as hm
 import pytest
 import searching as s
 import torch
+import video_models as vm
 from comfy.taesd.taehv import TAEHV
 from comfy_execution.graph_utils import ExecutionBlocker
 from comfy_extras.nodes_custom_sampler import SamplerCustomAdvanced
@@ -205,7 +207,9 @@ def searched(family, *strategy, **of_it):
     if strategy:
         return
     as_sampler = searcher(FlowSampler(SDE), vae=None, reward=reward, **settings)
-    assert torch.equal(run(family, as_sampler, f.latent(family), cfg=1.0), found)
+    again = run(family, as_sampler, f.latent(family), cfg=1.0)
+    # some processors' products differ in a last bit from call to call (HiDream O1)
+    assert (again - found).abs().max() < 1e-5
 
 
 def by_default(family):
@@ -301,7 +305,7 @@ def readme(record):
 def test_a_model_of_one_row_a_call_is_told_the_remedy():
     need("MiniMax H3")
     family = f.BY_NAME["MiniMax H3"]
-    with pytest.raises(RuntimeError, match=r"call of \d candidates: .*batch size 1.*rows_per_call"):
+    with pytest.raises(RuntimeError, match=r"call of \d candidates.*batch size 1.*rows_per_call"):
         s.search(
             guider(family), FlowSampler(SDE), f.latent(family), vae=None,
             reward=LatentReward("mean"), strategy=s.strategy("rbf", rows_per_call=2),
@@ -349,7 +353,8 @@ def test_video_and_sound_come_back_from_a_search_as_they_went_in():
 @pytest.mark.parametrize("evaluations", [3, 2 * STEPS], ids=["thinned", "full"])
 def test_a_network_that_reads_the_sigmas_reads_those_of_its_run(evaluations):
     family = f.BY_NAME["HunyuanVideo MeanFlow"]
-    model, calls = f.model(family.name).clone(), []
+    # a list would be put back after each picture, as what a patch remembers
+    model, calls = f.model(family.name).clone(), deque()
 
     def look(apply, args):
         options = args["c"]["transformer_options"]
@@ -387,7 +392,7 @@ def test_the_parts_of_a_row_are_known_to_a_search():
 
 def test_a_video_found_by_its_latent_is_shown_by_its_frames():
     family = f.BY_NAME["Wan 2.1, 2.2 14B"]
-    vae = comfy.sd.VAE(sd=TAEHV(latent_channels=16).state_dict())
+    vae = comfy.sd.VAE(sd=vm.seeded(TAEHV(latent_channels=16)))
     _, picture, _ = s.search(
         guider(family), FlowSampler(ODE), f.latent(family, 2), vae=vae, evaluations=4,
         reward=LatentReward("mean"), sigmas=sigmas_of(f.model(family.name)),

@@ -21,7 +21,7 @@ from flowsearch.nodes.host.judges import file as judges_file
 from flowsearch.rewards.image_statistic import ImageStatistic
 
 GROWTH = 3.0
-FLOOR = 0.02
+FLOOR = 0.05
 """Seconds below which nothing is compared."""
 
 SIZES = tuple(1024 * n for n in (4, 8, 16, 32, 64))
