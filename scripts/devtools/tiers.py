@@ -91,6 +91,15 @@ TELLING = (
 )
 """What tells soonest that the pack does not fit a host: registration, sampling, search, rewards."""
 
+TELLING_PAGE = (
+    "tests/browser/test_workflows.py",
+    "tests/browser/test_nodes.py",
+    "tests/browser/test_appearance.py",
+    "tests/browser/test_first_hour.py",
+    "tests/browser/test_layout.py::test_no_two_nodes_overlap[01 Reward Search, start here]",
+)
+"""What tells soonest that another page than the host's own does not fit."""
+
 
 TIERS = (
     Tier("pure", "tests/unit"),
@@ -101,7 +110,7 @@ TIERS = (
     Tier("host_oldest", "tests/host", host=OLDEST_HOST, chosen=TELLING),
     Tier("package", "tests/package", _need_comfy_cli),
     Tier("browser", "tests/browser", _need_browser),
-    Tier("browser_newest", "tests/browser", _need_newest_page),
+    Tier("browser_newest", "tests/browser", _need_newest_page, chosen=TELLING_PAGE),
     Tier("gpu", "tests/gpu", _need_cuda, optional=True),
 )
 
