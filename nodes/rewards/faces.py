@@ -32,8 +32,8 @@ class FaceLikenessReward(io.ComfyNode):
             category=CATEGORY_REWARDS,
             description=(
                 "Whether the picture shows the person of a reference: the cosine of their faces' "
-                "embeddings, -1 to 1; the same person has about .4 and more, a picture without a "
-                "face -1. By InsightFace's networks, whose licence is non-commercial."
+                "embeddings, -1 to 1; a picture without a face has -1. By InsightFace's networks, "
+                "whose licence is non-commercial."
             ),
             search_aliases=[
                 "face similarity", "identity", "insightface", "arcface", "same person", "faceid",
