@@ -136,7 +136,7 @@ def test_in_half_precision_the_values_move_by_little(kind):
         reward = ClipScore(found.images, found.text, TEXT)
         apart.append(float((reward.score(pixels) - exact.score(pixels)).abs().max()))
     assert 0.0 < apart[0] < 0.002
-    assert apart[0] < 0.5 * apart[1]
+    assert apart[0] < apart[1]  # eight times finer in each product; of a few pictures' sums less
 
 
 def test_an_empty_prompt_is_refused():
