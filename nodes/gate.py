@@ -9,7 +9,7 @@ from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
 
 from ..rewards.base import Reward
-from .scoring import ranked, shown, taken
+from .scoring import lowest_value, ranked, shown, taken
 from .sockets import CATEGORY_REWARDS, FlowReward
 
 __all__ = ["NODES", "Gate"]
@@ -21,17 +21,9 @@ class Gate(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """See the help page."""
-        value = io.Float.Input(
-            "value",
-            default=0.0,
-            min=-1e9,
-            max=1e9,
-            step=0.01,
-            round=False,
-            tooltip=(
-                "Lowest value that is accepted, in the reward's own unit. Low accepts all, high "
-                "none; Score Images says what values are usual."
-            ),
+        value = lowest_value(
+            "Lowest value that is accepted, in the reward's own unit. Low accepts all, high none; "
+            "Score Images says what values are usual."
         )
         n = io.Int.Input(
             "n",

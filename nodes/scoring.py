@@ -24,7 +24,17 @@ from .host.progress import say
 from .plot import as_image, font
 from .sockets import CATEGORY_REWARDS, FlowReward
 
-__all__ = ["NODES", "Ranking", "ScoreImages", "labelled", "ranked", "scored", "shown", "taken"]
+__all__ = [
+    "NODES",
+    "Ranking",
+    "ScoreImages",
+    "labelled",
+    "lowest_value",
+    "ranked",
+    "scored",
+    "shown",
+    "taken",
+]
 
 CHUNK = 16  # pictures between two looks at the cancel button; networks split them further
 QUANTILES = (0, 5, 25, 50, 75, 95, 100)
@@ -256,23 +266,29 @@ def _label(lines: Sequence[str], width: int, height: int) -> Tensor:
     return as_image(picture)[0]
 
 
+def lowest_value(tooltip: str) -> io.Float.Input:
+    """Describe the input that says from which value on a picture is good.
+
+    Args:
+        tooltip: What becomes of those below.
+
+    Returns:
+        The input `value`.
+    """
+    return io.Float.Input(
+        "value", default=0.0, min=-1e9, max=1e9, step=0.01, round=False, tooltip=tooltip
+    )
+
+
 class ScoreImages(io.ComfyNode):
     """Scores, ranks and sifts pictures."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         """See the help page."""
-        value = io.Float.Input(
-            "value",
-            default=0.0,
-            min=-1e9,
-            max=1e9,
-            step=0.01,
-            round=False,
-            tooltip=(
-                "Lowest value to keep, in the reward's own unit. Low keeps all; when none reaches "
-                "it, the nodes after the image output are not run."
-            ),
+        value = lowest_value(
+            "Lowest value to keep, in the reward's own unit. Low keeps all; when none reaches "
+            "it, the nodes after the image output are not run."
         )
         return io.Schema(
             node_id="FlowSearchScoreImages",
