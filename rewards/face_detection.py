@@ -18,7 +18,14 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.ops import nms  # pyright: ignore[reportMissingTypeStubs]
 
-from .onnx_session import PictureInput, Session, open_session, picture_input, run
+from .onnx_session import (
+    PictureInput,
+    Session,
+    leading_floats,
+    open_session,
+    picture_input,
+    run,
+)
 
 __all__ = ["PACKAGE", "Face", "FaceDetector", "open_face_detector"]
 
@@ -103,7 +110,8 @@ class FaceDetector:
     def _detect(self, picture: Tensor, height: int, width: int) -> list[Face]:
         x, scale = fitted(picture, height, width)
         batch = x.expand(self.entry.batch or 1, -1, -1, -1).contiguous()
-        outputs = run(self.session, {self.entry.name: batch.numpy()}, self.before, self.file)
+        feed, count = {self.entry.name: batch.numpy()}, len(STRIDES) * len(WIDTHS)
+        outputs = run(self.session, feed, self.before, self.file, count)
         shapes = [tuple(output.shape) for output in outputs]
         flat = [torch.as_tensor(output) for output in outputs]
         # a batch of one may have its axis or not
@@ -198,7 +206,8 @@ def open_face_detector(path: Path, before: Callable[[], object] = lambda: None) 
     entry = picture_input(session, path, UNKNOWN)
     outputs = session.get_outputs()
     sides = [side for side in (entry.height, entry.width) if side is not None]
-    if len(outputs) != len(STRIDES) * len(WIDTHS) or any(s % 32 or s > LARGEST for s in sides):
+    floats = leading_floats(session)
+    if floats != len(STRIDES) * len(WIDTHS) or any(s % 32 or s > LARGEST for s in sides):
         raise ValueError(
             f"{path.name} takes {(entry.batch, 3, entry.height, entry.width)} and has "
             f"{len(outputs)} outputs; that is {UNKNOWN}"

@@ -27,7 +27,14 @@ from .base import Assessed, Assessment, RewardSpec, check_images
 from .detection import Box, draw_boxes
 from .face_alignment import SIDE, aligned
 from .face_detection import PACKAGE, Face, FaceDetector
-from .onnx_session import PictureInput, Session, open_session, picture_input, run
+from .onnx_session import (
+    PictureInput,
+    Session,
+    leading_floats,
+    open_session,
+    picture_input,
+    run,
+)
 
 __all__ = ["LICENCE", "RULES", "FaceLikeness", "FaceRecogniser", "open_face_recogniser"]
 
@@ -106,7 +113,7 @@ def open_face_recogniser(path: Path, before: Callable[[], object] = lambda: None
     entry = picture_input(session, path, UNKNOWN)
     outputs = session.get_outputs()
     sides = {side for side in (entry.height, entry.width) if side is not None}
-    if len(outputs) != 1 or len(outputs[0].shape) != 2 or sides - {SIDE}:
+    if leading_floats(session) != 1 or len(outputs[0].shape) != 2 or sides - {SIDE}:
         raise ValueError(
             f"{path.name} takes {(entry.batch, 3, entry.height, entry.width)} and gives "
             f"{[(o.name, o.shape) for o in outputs[:20]]}; that is {UNKNOWN}"
@@ -208,8 +215,8 @@ class FaceLikeness(Assessed):
         found: list[list[Box]] = []
         for image in images:
             faces, embeddings = self._seen(image)
-            likest: Any = self._cosines(embeddings).amax(dim=0) if faces else torch.zeros(0)
-            best: list[float] = likest.tolist()
+            each: Any = self._of_faces(embeddings) if faces else torch.zeros(0)
+            best: list[float] = each.tolist()
             found.append(
                 [Box(*face.box, value, "face") for face, value in zip(faces, best, strict=True)]
             )
@@ -226,6 +233,23 @@ class FaceLikeness(Assessed):
         """Shape (people, faces)."""
         return (self.people @ embeddings.T).clamp(-1.0, 1.0)
 
+    def _pairs(self, cosines: Tensor) -> tuple[Tensor, Tensor]:
+        """Whose face of the picture is taken for which person, so that the sum is greatest."""
+        library: Any = optimize
+        people, faces = library.linear_sum_assignment(cosines.double().numpy(), maximize=True)
+        return torch.as_tensor(people), torch.as_tensor(faces)
+
+    def _of_faces(self, embeddings: Tensor) -> Tensor:
+        """What each face of a picture counts with; the likeness to the likest for a face that is
+        nobody's."""
+        cosines = self._cosines(embeddings)
+        if self.rule == "largest":
+            return cosines.mean(dim=0)
+        likest = cosines.amax(dim=0)
+        people, faces = self._pairs(cosines)
+        likest[faces] = cosines[people, faces]
+        return likest
+
     def _compared(self, embeddings: Tensor) -> tuple[float, dict[str, float], str]:
         """Value, parts and note of a picture."""
         count = len(embeddings)
@@ -236,9 +260,8 @@ class FaceLikeness(Assessed):
             each = cosines[:, int(cosines.mean(dim=0).argmax())]
         else:
             each = torch.full((len(cosines),), NOBODY, dtype=torch.float64)
-            library: Any = optimize
-            people, faces = library.linear_sum_assignment(cosines.numpy(), maximize=True)
-            each[torch.as_tensor(people)] = cosines[people, faces]
+            people, faces = self._pairs(cosines)
+            each[people] = cosines[people, faces]
         parts = {"faces": float(count)}
         if len(each) > 1:
             parts |= {f"person {i}": float(value) for i, value in enumerate(each, start=1)}

@@ -101,8 +101,7 @@ def parse_verdict(text: str) -> tuple[float, str]:
     """
     if len(text) > LONGEST:
         raise ValueError(f"the answer is {len(text)} characters long, {LONGEST} is the most")
-    if text.lstrip().startswith("<think>"):  # what a model says to itself is not its answer
-        text = text.partition("</think>")[2]
+    text = _said(text)
     decoder = json.JSONDecoder(parse_constant=_strict, object_pairs_hook=_once)
     all_: list[dict[str, Any]] = []
     start = text.find("{")
@@ -135,6 +134,19 @@ def parse_verdict(text: str) -> tuple[float, str]:
     if not 0 <= score <= HIGH:
         raise ValueError(f"the score is outside 0 to 10: {_short(text)}")
     return float(score), str(found.get("reason", ""))
+
+
+def _said(text: str) -> str:
+    """An answer without what the model said to itself before it.
+
+    Some servers leave out the tag that opens a thought, since it stands in the prompt. A text that
+    begins with the answer has no thought: there the tag is a word of the reason.
+    """
+    begun = text.lstrip()
+    if begun.startswith(("{", "```")):
+        return text
+    thought, tag, after = text.partition("</think>")
+    return after if tag or begun.startswith("<think>") else thought
 
 
 class _Twice(ValueError):

@@ -45,7 +45,8 @@ class Endpoint:
         price_output: Price of a million tokens received.
         calls_per_day: Most requests a day, over all runs; 0 for no limit.
         cost_per_day: What a day may cost by the prices above, in the same currency; 0 for no
-            limit. Requests that are open when it is reached may pass it.
+            limit. Without prices it limits nothing. Requests that are open when it is reached may
+            pass it.
         max_tokens: Most tokens of an answer; 0 leaves it to the server.
         size: Longer side of the pictures that are sent, pixels, 32 to 8192.
         format: "jpeg" (quality 95) or "png".
@@ -206,4 +207,12 @@ def _endpoint(name: str, row: object) -> Endpoint:
         raise ValueError(
             f"the judge '{name}' lacks {' and '.join(missing)}; an example:\n{EXAMPLE}"
         )
-    return Endpoint(name=name, **given)
+    found = Endpoint(name=name, **given)
+    if given.get("cost_per_day") and not (found.price_input or found.price_output):
+        raise ValueError(
+            f"the judge '{name}' has a cost_per_day of {found.cost_per_day:g} and no prices, so "
+            "its cost is not known and nothing would be limited. Write the prices of a million "
+            "tokens into price_input and price_output, or take cost_per_day out; calls_per_day "
+            "limits a judge without prices."
+        )
+    return found

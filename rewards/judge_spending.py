@@ -2,8 +2,10 @@
 
 A workflow that somebody shares spends the user's key, and so may a search that is queued again and
 again. A day's calls are a file that grows by one byte each, its costs one that grows by a number
-each. Appending is atomic, and where a byte came to lie is the call's number: so several servers
-with one folder never pass the ceiling together, and nothing has to be locked.
+each. Where a byte came to lie is the call's number. Inside one server a lock makes that exact. Of
+several servers with one folder on a local disk, those of Linux and macOS append one after the other
+and never pass the ceiling together; on Windows and on network disks two that ask in the same moment
+may write the same byte, and a ceiling may then be passed by a call for each other server.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import hashlib
 import math
 import os
 import struct
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +25,7 @@ from .judge_config import Endpoint
 __all__ = ["Spending"]
 
 COST = struct.Struct("<d")
+_LOCK = threading.Lock()  # of all files: clients of one judge may be several
 
 
 def _today() -> str:
@@ -100,7 +104,7 @@ class Spending:
             if not file.exists():
                 self._folder.mkdir(parents=True, exist_ok=True)
                 self._forget()
-            with open(file, "ab", buffering=0) as opened:
+            with _LOCK, open(file, "ab", buffering=0) as opened:
                 opened.write(written)
                 return opened.tell() // len(written)
         except OSError as error:

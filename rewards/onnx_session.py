@@ -18,7 +18,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-__all__ = ["PictureInput", "Session", "obeying", "open_session", "picture_input", "run"]
+__all__ = [
+    "PictureInput",
+    "Session",
+    "leading_floats",
+    "obeying",
+    "open_session",
+    "picture_input",
+    "run",
+]
 
 T = TypeVar("T")
 
@@ -47,8 +55,10 @@ class Session(Protocol):
         """What the file says of itself."""
         ...
 
-    def run(self, names: None, feed: Mapping[str, Any], options: object, /) -> list[object]:
-        """All outputs."""
+    def run(
+        self, names: Sequence[str], feed: Mapping[str, Any], options: object, /
+    ) -> list[object]:
+        """The outputs of these names."""
         ...
 
 
@@ -165,11 +175,25 @@ def picture_input(session: Session, path: Path, kind: str) -> PictureInput:
     return PictureInput(inputs[0].name, batch, height, width)
 
 
+def leading_floats(session: Session) -> int:
+    """Count the outputs of float32 before the first of another type.
+
+    Args:
+        session: onnxruntime's.
+
+    Returns:
+        How many; what follows them may be anything.
+    """
+    kinds = [output.type == "tensor(float)" for output in session.get_outputs()]
+    return (*kinds, False).index(False)
+
+
 def run(
     session: Session,
     feed: Mapping[str, NDArray[np.float32]],
     checkpoint: Callable[[], object] = _nothing,
     name: str = "an ONNX file",
+    outputs: int = 1,
 ) -> list[NDArray[np.float32]]:
     """Run a network.
 
@@ -178,6 +202,8 @@ def run(
         feed: Input to values.
         checkpoint: Called many times a second while it runs; it may raise, which ends the run.
         name: Of the file, for messages.
+        outputs: How many of its outputs are used, the first ones; others are not asked for, and
+            may be of any type.
 
     Returns:
         What it gives, in its order.
@@ -191,10 +217,11 @@ def run(
     runtime: Any = onnxruntime
     options = runtime.RunOptions()
     options.log_severity_level = 4  # what fails is raised, and a cancel is no failure
+    names = [str(output.name) for output in session.get_outputs()[:outputs]]
 
     def ran() -> list[object]:
         try:
-            return session.run(None, feed, options)
+            return session.run(names, feed, options)
         except Exception as cause:
             raise RuntimeError(
                 f"the network of {name} failed for inputs of "
@@ -206,14 +233,14 @@ def run(
     def stop() -> None:
         options.terminate = True
 
-    outputs = obeying(ran, checkpoint, stop)
-    kinds = [str(getattr(output, "dtype", type(output).__name__)) for output in outputs]
+    found = obeying(ran, checkpoint, stop)
+    kinds = [str(getattr(output, "dtype", type(output).__name__)) for output in found]
     if set(kinds) != {"float32"}:
         raise ValueError(
             f"{name} gives {', '.join(kinds[:20])}, and arrays of float32 are needed. Export it "
             "without half=True."
         )
-    return cast("list[NDArray[np.float32]]", outputs)
+    return cast("list[NDArray[np.float32]]", found)
 
 
 def obeying(

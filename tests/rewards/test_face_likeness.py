@@ -8,7 +8,7 @@ import pytest
 import skimage.transform
 import torch
 
-from flowsearch.rewards import face_alignment
+from flowsearch.rewards import face_alignment, face_likeness
 from flowsearch.rewards.face_alignment import SIDE, TEMPLATE, aligned, similarity
 from flowsearch.rewards.face_detection import fitted, open_face_detector
 from flowsearch.rewards.face_likeness import FaceLikeness, open_face_recogniser
@@ -141,6 +141,8 @@ class TestDetection:
         seen = []
 
         class Spy:
+            get_outputs = found.session.get_outputs
+
             def run(self, names, feed, options):
                 seen.append(feed["input.1"].shape)
                 return found.session.run(names, feed, options)
@@ -264,6 +266,25 @@ class TestLikeness:
         assert drawn.shape == (2, 64, 64, 3)
         assert not torch.equal(drawn[0], image[0])
         assert torch.allclose(drawn[1], picture([]), atol=1 / 255)
+
+    @pytest.mark.parametrize("rule", ["largest", "every"])
+    def test_what_is_drawn_is_what_the_score_counts(self, monkeypatch, detector, recogniser, rule):
+        references = [picture([(3, 3)], colours=[colour])[None] for colour in (RED, BLUE)]
+        reward = FaceLikeness(detector, recogniser, references, rule)
+        drawn = []
+        monkeypatch.setattr(
+            face_likeness, "draw_boxes", lambda images, boxes: drawn.extend(boxes) or images
+        )
+        crowd = picture([(1, 1), (5, 5)], colours=[RED, GREEN])[None]
+        reward.draw(crowd)
+        found, boxes = reward.assess(crowd), drawn[0]
+        shown = sorted(box.score for box in boxes)
+        people = [found.parts[0][f"person {i}"] for i in (1, 2)]
+        if rule == "largest":
+            assert shown[-1] == pytest.approx(found.values.item(), abs=1e-6)
+            assert shown[-1] == pytest.approx(sum(people) / 2, abs=1e-6)
+        else:
+            assert shown == pytest.approx(sorted(people), abs=1e-6)
 
     def test_what_cannot_be_compared_is_told(self, detector, recogniser):
         with pytest.raises(ValueError, match="no face was found in reference picture 2"):

@@ -175,6 +175,22 @@ def test_types_other_than_float_are_told(tmp_path):
         run(session, {"images": np.zeros((1, 3, 8, 8), np.float32)})
 
 
+def test_an_output_that_is_not_used_may_be_of_any_type(tmp_path):
+    """As exports that also give the picture's own size; it is not even computed."""
+    rows = np.zeros((1, 2, 6), np.float32)
+    rows[0, 0] = [0, 0, 4, 4, 0.9, 1]
+    nodes = [
+        onnx_files.node("Identity", "same", "boxes"),
+        onnx_files.node("Shape", "images", "size"),
+    ]
+    body = onnx_files.graph(
+        nodes, {"images": [1, 3, 32, 32]}, {"boxes": [1, 2, 6], "size": ([4], 7)}, {"same": rows}
+    )
+    path = written(tmp_path, onnx_files.model(body, {"names": "['cat', 'dog']"}))
+    found = OnnxDetector(open_onnx(path)).detect(torch.zeros(1, 32, 32, 3), ("cat", "dog"))
+    assert [box.name for box in found[0]] == ["dog"]
+
+
 def test_a_cancel_before_a_run_starts_nothing():
     begun = []
 
