@@ -8,14 +8,17 @@ that each picture that is run whole begins as the host's one run does.
 from __future__ import annotations
 
 import inspect
+import sysconfig
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from types import FunctionType, MethodType
+from types import FunctionType, MemberDescriptorType, MethodType
 from typing import Any
 
 import comfy
+import folder_paths
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.samplers import CFGGuider
@@ -24,9 +27,10 @@ from torch import Tensor, nn
 __all__ = ["Memory", "foreign_code", "name_of"]
 
 _HOST = Path(str(comfy.__path__[0])).resolve().parent
-_KNOWN = (_HOST / "comfy", _HOST / "comfy_extras", _HOST / "comfy_execution", _HOST / "nodes.py")
 _OURS = Path(__file__).resolve().parents[2]
 _TORCH = Path(torch.__file__).resolve().parent
+_STANDARD = Path(sysconfig.get_path("stdlib")).resolve()
+_INSTALLED = ("site-packages", "dist-packages")
 DEEP = 6
 Undo = Callable[[], object]
 
@@ -59,9 +63,9 @@ def name_of(code: Any) -> str:
     made = _function(code)
     own = getattr(made, "__qualname__", type(code).__name__).replace(".<locals>", "")
     path = _file(code)
-    parts = [] if path is None else [*path.parts]
-    packs = [after for name, after in pairwise(parts) if name == "custom_nodes"]
-    return f"{own} of {packs[-1] if packs else (path.stem if path else 'another pack')}"
+    if path is None:
+        return f"{own} of another pack"
+    return f"{own} of {_below(path, ('custom_nodes', *_INSTALLED)) or path.stem}"
 
 
 def _callables(value: Any) -> Iterator[Any]:
@@ -96,10 +100,27 @@ def _is_foreign(code: Any) -> bool:
     path = _file(code)
     if path is None or _TORCH in path.parents:  # a folder above the packs may be called torch
         return False
-    inside = any(path == known or known in path.parents for known in _KNOWN)
-    if inside:
-        return False
-    return not (_OURS / "nodes" in path.parents or _OURS / "samplers" in path.parents)
+    if _OURS in path.parents:
+        return not (_OURS / "nodes" in path.parents or _OURS / "samplers" in path.parents)
+    packs = map(Path, folder_paths.get_folder_paths("custom_nodes"))
+    if any(pack.resolve() in path.parents for pack in packs):
+        return True
+    library = _below(path, _INSTALLED)
+    if library or _STANDARD in path.parents:
+        # the host installs some of its own (comfy_kitchen, comfy_aimdo)
+        return not library.startswith("comfy") and not _is_plain_function(code)
+    return _HOST not in path.parents
+
+
+def _below(path: Path, folders: Sequence[str]) -> str:
+    """What stands below the last of such folders in a path; "" for none."""
+    found = [after for name, after in pairwise(path.parts) if name in folders]
+    return found[-1].removesuffix(".py") if found else ""
+
+
+def _is_plain_function(code: Any) -> bool:
+    """Whether this is a function of a module, as libraries have: it keeps nothing of its own."""
+    return isinstance(code, FunctionType) and not (code.__closure__ or vars(code))
 
 
 def _is_plain(name: Any) -> bool:
@@ -148,10 +169,15 @@ class Memory:
         elif isinstance(held, list):
             self._undo.append(partial(held.__setitem__, slice(None), [*held]))
             inside = [*held]
-        elif isinstance(held, tuple):
+        elif isinstance(held, set | deque):
+            self._undo.append(partial(_refill, held, [*held]))
             inside = [*held]
+        elif isinstance(held, tuple | frozenset):
+            inside = [*held]
+        elif isinstance(held, torch.Generator):
+            self._undo.append(partial(held.set_state, held.get_state()))
         elif _is_foreign(held) and not isinstance(held, type | Tensor | nn.Module | ModelPatcher):
-            inside = self._note_dict(getattr(held, "__dict__", {}))
+            inside = [*self._note_dict(getattr(held, "__dict__", {})), *self._note_slots(held)]
         for one in inside:
             self._note(one, depth - 1)
 
@@ -169,15 +195,36 @@ class Memory:
             inside.append(value)
         return [*inside, *self._note_dict(vars(function))]
 
+    def _note_slots(self, held: Any) -> list[Any]:
+        """Attributes that stand in no __dict__."""
+        inside: list[Any] = []
+        for kind in type(held).__mro__:
+            for slot in vars(kind).values() if "__slots__" in vars(kind) else ():
+                if isinstance(slot, MemberDescriptorType):
+                    try:
+                        value = slot.__get__(held)
+                    except AttributeError:  # nothing yet
+                        continue
+                    self._undo.append(partial(slot.__set__, held, value))
+                    inside.append(value)
+        return inside
+
     def _note_dict(
         self, held: dict[Any, Any], which: Callable[[Any], bool] = lambda _: True
     ) -> list[Any]:
         then = {key: value for key, value in held.items() if which(key)}
 
         def undo() -> None:
-            for key in [key for key in held if which(key) and key not in then]:
+            for key in [key for key in held if which(key)]:  # all, for an order may mean something
                 del held[key]
             held.update(then)
 
         self._undo.append(undo)
         return [*then.values()]
+
+
+def _refill(held: Any, then: Sequence[Any]) -> None:
+    """Put back what a set or deque held."""
+    held.clear()
+    for one in then:
+        (held.add if isinstance(held, set) else held.append)(one)

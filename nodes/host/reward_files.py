@@ -49,11 +49,22 @@ def register() -> None:
     """Tell the host of the folder for rewards, models/flowsearch_rewards."""
     folder_paths.add_model_folder_path(FOLDER, str(Path(folder_paths.models_dir) / FOLDER))
     folder_paths.folder_names_and_paths[FOLDER][1].update({*TENSORS, ".onnx", ".json", ".txt"})
-    # where packs for faces look; a name of ours, since theirs may have other suffixes
-    paths, _ = folder_paths.folder_names_and_paths.get("insightface", ([], set()))
-    for path in dict.fromkeys([str(Path(folder_paths.models_dir) / "insightface"), *paths]):
-        folder_paths.add_model_folder_path(FACES, path)
+    folder_paths.add_model_folder_path(FACES, str(Path(folder_paths.models_dir) / "insightface"))
     folder_paths.folder_names_and_paths[FACES][1].add(".onnx")
+
+
+def _follow(where: str) -> str:
+    """Look where packs for faces look, before a list is made or a file is found.
+
+    The name is ours, since theirs may have other suffixes; they may be loaded after us.
+    """
+    if where == FACES:
+        paths, _ = folder_paths.folder_names_and_paths.get("insightface", ([], set()))
+        for path in paths:
+            if path not in folder_paths.get_folder_paths(FACES):
+                folder_paths.add_model_folder_path(FACES, path)
+                folder_paths.filename_list_cache.pop(FACES, None)
+    return where
 
 
 def clip_vocabulary() -> Path:
@@ -81,7 +92,7 @@ def choices(
     Returns:
         Names, forward slashes.
     """
-    names = [name.replace("\\", "/") for name in folder_paths.get_filename_list(where)]
+    names = [name.replace("\\", "/") for name in folder_paths.get_filename_list(_follow(where))]
     inside = {name.removesuffix("/config.json") for name in names if name.endswith("/config.json")}
     if folders:
         return sorted(inside)
@@ -126,7 +137,7 @@ def locate(name: str, known: Sequence[Weights] = (), where: str = FOLDER) -> Pat
         ValueError: It is not there; the message says where to get it.
     """
     row = next((row for row in known if row.name == name), None)
-    there = {found.replace("\\", "/"): found for found in folder_paths.get_filename_list(where)}
+    there = {found.replace("\\", "/"): found for found in folder_paths.get_filename_list(_follow(where))}
     for wanted, is_folder in ((name, False), (f"{name}/config.json", True)):
         path = folder_paths.get_full_path(where, there[wanted]) if wanted in there else None
         if path is not None:

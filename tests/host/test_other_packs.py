@@ -3,9 +3,12 @@
 docs/OTHER_PACKS.md has the table; its last column names these tests.
 """
 
+from pathlib import Path
 from types import FunctionType
 
+import comfy
 import comfy.model_management
+import folder_paths
 import graphs
 import host_models as hm
 import pytest
@@ -296,6 +299,48 @@ def test_a_pack_below_a_folder_called_torch_is_another_packs():
     theirs = FunctionType(guide.__code__.replace(co_filename=file), {})
     (found,) = patches.foreign_code(hm.guider(hm.scene_model()), {"sampler_cfg": theirs})
     assert patches.name_of(found) == "guide of ComfyUI-x"
+
+
+HOST = Path(str(comfy.__path__[0])).parent
+OWNERS = {
+    "a pack": ("/x/custom_nodes/a-pack/a.py", True),
+    "the host's api": (str(HOST / "comfy_api/latest/a.py"), False),
+    "the host's server": (str(HOST / "app/a.py"), False),
+    "a pack of the host's": (str(HOST / "custom_nodes/b-pack/a.py"), True),
+    "a library": ("/x/lib/python3.12/site-packages/sageattention/core.py", False),
+    "a library in the host's folder": (str(HOST / "venv/site-packages/a/core.py"), False),
+    "a module": ("/x/lib/python3.12/dist-packages/a.py", False),
+}
+
+
+@pytest.mark.parametrize("owner", OWNERS)
+def test_whose_code_it_is(monkeypatch, owner):
+    file, foreign = OWNERS[owner]
+    known = folder_paths.folder_names_and_paths
+    monkeypatch.setitem(known, "custom_nodes", ([str(HOST / "custom_nodes")], set()))
+    function = FunctionType(guide.__code__.replace(co_filename=file), {})
+    found = patches.foreign_code(hm.guider(hm.scene_model()), {"sampler_cfg": function})
+    assert bool(found) == foreign
+
+
+def test_a_library_that_can_remember_is_tried_and_named_as_what_it_is():
+    function = FunctionType(
+        guide.__code__.replace(co_filename="/x/site-packages/cache_of/a.py"), {}
+    )
+    function.calls = 3
+    (found,) = patches.foreign_code(hm.guider(hm.scene_model()), {"sampler_cfg": function})
+    assert patches.name_of(found) == "guide of cache_of"
+
+
+def test_what_code_keeps_is_put_back_wherever_it_keeps_it():
+    keeper = pack.Keeper()
+    kept = patches.Memory([keeper])
+    then = keeper.told()
+    keeper(1)
+    keeper(2)
+    assert keeper.told() != then
+    kept.restore()
+    assert keeper.told() == then
 
 
 def test_nothing_is_tried_where_only_the_hosts_own_code_takes_part():

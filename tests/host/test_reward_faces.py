@@ -11,7 +11,7 @@ import onnx_files
 import pytest
 import torch
 
-from flowsearch.nodes.host.reward_files import FACES, register
+from flowsearch.nodes.host.reward_files import FACES, choices, locate, register
 from flowsearch.nodes.rewards.faces import FaceLikenessReward
 
 PACK = "models/buffalo_l"
@@ -48,6 +48,17 @@ def test_the_lists_hold_the_networks_of_face_adapters(files):
     said = FaceLikenessReward.validate_inputs(FILES[0], "models/antelopev2/glintr100.onnx")
     assert "antelopev2.zip (non-commercial" in said
     assert str(files) in said
+
+
+def test_folders_that_a_pack_for_faces_registers_later_are_looked_in(files, monkeypatch, tmp_path):
+    (tmp_path / "glintr100.onnx").write_bytes(face_files.recogniser())
+    known = folder_paths.folder_names_and_paths
+    monkeypatch.setitem(known, FACES, ([str(files)], {".onnx"}))
+    monkeypatch.setitem(known, "insightface", ([str(files), str(tmp_path)], {""}))
+    assert "glintr100.onnx" in choices(ends=(".onnx",), where=FACES)
+    assert locate("glintr100.onnx", where=FACES) == tmp_path / "glintr100.onnx"
+    assert known[FACES][0] == [str(files), str(tmp_path)]
+    folder_paths.filename_list_cache.clear()
 
 
 def test_names_do_not_lead_out_of_the_folders(files):
