@@ -248,7 +248,7 @@ def run_soak(options: argparse.Namespace, rest: list[str]) -> int:  # noqa: ARG0
     os.environ["FLOWSEARCH_SOAK"] = "1"
     worst = max(worst, run_tests(prepare(host_pin(DEFAULT_HOST)), ["pure"], [RESUME_TEST]))
     del os.environ["FLOWSEARCH_SOAK"]
-    say("### 1000 workflows that are wrong; 500 searches in a queue; memory over 200 ###")
+    say("### 1000 workflows that are wrong; 500 searches in a queue; memory over 500 ###")
     os.environ.update(SOAK)
     tests = [GRAPHS_TEST, QUEUE_TEST]
     worst = max(worst, run_tests(prepare(host_pin(DEFAULT_HOST)), ["host"], tests))

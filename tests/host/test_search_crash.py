@@ -1,16 +1,18 @@
 """A server that is killed loses nothing: the same workflow goes on to the same bits.
 
-The kills are at seeded moments of one run, so each resumes what the one before left. `dev.py soak`
-asks for more of them.
+The kills are at seeded moments of one run, so each resumes what the one before left; every second
+one waits for a checkpoint to be half written. `dev.py soak` asks for more of them.
 """
 
 import asyncio
 import json
+import logging
 import os
 import random
 import sys
 import time
 import uuid
+from pathlib import Path
 
 import aiohttp
 from client import Client
@@ -80,8 +82,25 @@ def outcome(client: Client, prompt: dict) -> tuple:
     return load_file(file)["latent_tensor"], tried, report
 
 
-async def killed(client: Client, prompt: dict, after: int, delay: float) -> None:
-    """Queue a workflow and kill -9 the server after some evaluations."""
+def half_written(folder: Path) -> list[str]:
+    """Files of a checkpoint that is being written: ours, and the one safetensors writes first."""
+    there = os.listdir(folder) if folder.is_dir() else []
+    return [name for name in there if not name.endswith(".safetensors")]
+
+
+def wait_for_a_save(folder: Path) -> bool:
+    """Wait until a file appears that was not there; False where none did."""
+    before, end = {*half_written(folder)}, time.monotonic() + 3.0
+    while time.monotonic() < end:
+        if {*half_written(folder)} - before:
+            return True
+    return False
+
+
+async def killed(
+    client: Client, prompt: dict, after: int, delay: float, saving: Path | None
+) -> bool:
+    """Queue a workflow and kill -9 the server after some evaluations; True: in a save."""
     name = uuid.uuid4().hex
     async with (
         aiohttp.ClientSession(client.url) as session,
@@ -96,15 +115,16 @@ async def killed(client: Client, prompt: dict, after: int, delay: float) -> None
             assert kind not in ("execution_error", "execution_success"), data
             if kind == "progress" and data["node"] == NODE and data["value"] >= after:
                 time.sleep(delay)
+                inside = saving is not None and wait_for_a_save(saving)
                 client.server.process.kill()
                 client.server.process.wait()
-                return
+                return inside
 
 
 def test_a_killed_server_goes_on_to_the_same_bits(comfyui, tmp_path):
     rng = random.Random(20261121)
     moments = sorted(rng.randrange(1, EVALUATIONS - 8) for _ in range(KILLS))
-    expected = None
+    expected, inside = None, 0
     for number, moment in enumerate([*moments, None]):
         with running_host(sys.executable, comfyui, base=tmp_path) as running:
             client = Client(running)
@@ -114,10 +134,17 @@ def test_a_killed_server_goes_on_to_the_same_bits(comfyui, tmp_path):
                 assert not folder.exists()
             if moment is not None:
                 prompt = workflow(checkpoint_seconds=0.1)
-                asyncio.run(killed(client, prompt, moment, rng.random() * 0.1))
+                saving = folder if number % 2 else None
+                inside += asyncio.run(killed(client, prompt, moment, rng.random() * 0.1, saving))
                 continue
             assert [*folder.glob(f"{NODE}-*.safetensors")]
+            left = len(half_written(folder))
             latents, tried, report = outcome(client, workflow(checkpoint_seconds=0.1))
+    logging.getLogger(__name__).info(
+        "%d kills, %d in a save, %d files half written", KILLS, inside, left
+    )
+    assert inside or KILLS < 2, "no kill met a save"
+    assert left <= KILLS
     assert latents.equal(expected[0])
     assert tried == expected[1]
     assert report["calls"] < expected[2]["calls"], "what was done is not done again"
