@@ -16,11 +16,11 @@ from torch import Tensor
 from flowsearch.demo.network import CHECKPOINTS, SceneNet
 from flowsearch.demo.prompt import Group, encode
 from flowsearch.demo.weights import read_weights
-from flowsearch.rewards.shape_count import ShapeCount
-from flowsearch.samplers.noise import digest, keyed_normal
+from flowsearch.rewards.pixels.shape_count import ShapeCount
 from flowsearch.samplers.search import Scores, State, Whole
-from flowsearch.samplers.search.memory import moved
-from flowsearch.samplers.transition import Transition
+from flowsearch.samplers.search.engine.memory import moved
+from flowsearch.samplers.stepping.noise import digest, keyed_normal
+from flowsearch.samplers.stepping.transition import Transition
 
 __all__ = ["DemoProblem", "load_net"]
 

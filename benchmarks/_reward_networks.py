@@ -69,7 +69,7 @@ def pictures(count: int, size: int = SIZE) -> Tensor:
 
 def local(network: Any) -> Any:
     """A holder of a network, on the device, in its type."""
-    from flowsearch.rewards.holder import Local
+    from flowsearch.rewards.weights.holder import Local
 
     return Local(network.to(*device_and_type()), batch=32)
 
@@ -110,11 +110,11 @@ def encoded(name: str, kind: Callable[[], tuple[Any, Any]], rows: int) -> Bench:
     """CLIP Score, Aesthetic or Image Match."""
     import encoders
 
-    from flowsearch.rewards.aesthetic import Aesthetic, head_from
-    from flowsearch.rewards.clip_score import ClipScore
-    from flowsearch.rewards.holder import Local
-    from flowsearch.rewards.image_match import ImageMatch
-    from flowsearch.rewards.transformers_encoder import encoder
+    from flowsearch.rewards.embedding.aesthetic import Aesthetic, head_from
+    from flowsearch.rewards.embedding.clip_score import ClipScore
+    from flowsearch.rewards.embedding.image_match import ImageMatch
+    from flowsearch.rewards.embedding.transformers_encoder import encoder
+    from flowsearch.rewards.weights.holder import Local
 
     network, processor = kind()
     holder = local(network)
@@ -135,9 +135,17 @@ def encoded(name: str, kind: Callable[[], tuple[Any, Any]], rows: int) -> Bench:
 
 def preference(name: str, rows: int) -> Bench:
     """PickScore, HPS or ImageReward."""
-    from flowsearch.rewards.clip_preference import LETTERBOX_224, ClipPreference, towers_from
-    from flowsearch.rewards.image_reward import PREPROCESS, ImageReward, judged_from
-    from flowsearch.rewards.preprocess import CLIP_224
+    from flowsearch.rewards.preference.clip_preference import (
+        LETTERBOX_224,
+        ClipPreference,
+        towers_from,
+    )
+    from flowsearch.rewards.preference.image_reward import (
+        PREPROCESS,
+        ImageReward,
+        judged_from,
+    )
+    from flowsearch.rewards.weights.preprocess import CLIP_224
 
     _, dtype = device_and_type()
     if name == "image_reward":
@@ -159,7 +167,7 @@ def smol() -> Any:
     import transformers
     from transformers import Idefics3Config, LlamaConfig
 
-    from flowsearch.rewards.vision_language import FolderModel
+    from flowsearch.rewards.language.vision_language import FolderModel
 
     special = ["<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>"]
     tokens = tiny_language.tokenizer(special, starts=True)
@@ -188,10 +196,10 @@ def smol() -> Any:
 
 def asked(name: str, rows: int) -> Bench:
     """VQA Score, or VLM Count of one thing; bare is one forward a question."""
-    from flowsearch.rewards.counting import parse_targets
-    from flowsearch.rewards.vision_language import Ask
-    from flowsearch.rewards.vlm_count import VLMCount
-    from flowsearch.rewards.vqa_score import PAPER, VQAScore
+    from flowsearch.rewards.language.vision_language import Ask
+    from flowsearch.rewards.language.vlm_count import VLMCount
+    from flowsearch.rewards.language.vqa_score import PAPER, VQAScore
+    from flowsearch.rewards.prompts.counting import parse_targets
 
     model = smol()
     network, question = model.holder.network, PAPER.replace("{prompt}", "three red apples")
@@ -215,10 +223,10 @@ def grounded(rows: int) -> Bench:
         GroundingDinoProcessor,
     )
 
-    from flowsearch.rewards import zero_shot
-    from flowsearch.rewards.counting import parse_targets
-    from flowsearch.rewards.detector_count import DetectorCount
-    from flowsearch.rewards.holder import Local
+    from flowsearch.rewards.detection import zero_shot
+    from flowsearch.rewards.detection.detector_count import DetectorCount
+    from flowsearch.rewards.prompts.counting import parse_targets
+    from flowsearch.rewards.weights.holder import Local
 
     config = GroundingDinoConfig(disable_custom_kernels=True)
     network = GroundingDinoForObjectDetection(config).to(device_and_type()[0])
@@ -233,9 +241,9 @@ def grounded(rows: int) -> Bench:
 
 def onnx(file: Callable[[], Path], rows: int) -> Bench:
     """A detector of COCO's classes in a file."""
-    from flowsearch.rewards.counting import parse_targets
-    from flowsearch.rewards.detector_count import DetectorCount
-    from flowsearch.rewards.onnx_detector import OnnxDetector, open_onnx
+    from flowsearch.rewards.detection.detector_count import DetectorCount
+    from flowsearch.rewards.detection.onnx_detector import OnnxDetector, open_onnx
+    from flowsearch.rewards.prompts.counting import parse_targets
 
     model = open_onnx(file())
     ready, _, _ = model.kind.prepare(pictures(rows).cpu().movedim(-1, 1), model.height, model.width)
@@ -263,7 +271,7 @@ def fastest() -> Path:
 
 def read(rows: int) -> Bench:
     """Text in Image."""
-    from flowsearch.rewards.text_in_image import TextInImage, lacking, rapid_reader
+    from flowsearch.rewards.reading.text_in_image import TextInImage, lacking, rapid_reader
 
     if missing := lacking():
         raise Absent(missing)
@@ -282,9 +290,9 @@ def read(rows: int) -> Bench:
 
 def plain(name: str, rows: int) -> Bench:
     """Rewards without a network."""
-    from flowsearch.rewards.image_statistic import ImageStatistic, parse_palette
-    from flowsearch.rewards.shape_count import ShapeCount
-    from flowsearch.rewards.shape_fidelity import ShapeFidelity
+    from flowsearch.rewards.pixels.image_statistic import ImageStatistic, parse_palette
+    from flowsearch.rewards.pixels.shape_count import ShapeCount
+    from flowsearch.rewards.pixels.shape_fidelity import ShapeFidelity
 
     if name == "shape_count":
         return ShapeCount({("red", "circle"): 3}), {}

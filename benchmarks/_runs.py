@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flowsearch.samplers.search import Budget, Scores, Search, Trace
-from flowsearch.samplers.transition import ODE, Transition
+from flowsearch.samplers.stepping.transition import ODE, Transition
 
 __all__ = ["Measured", "Method", "Parts", "Result", "measured", "run"]
 

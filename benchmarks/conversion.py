@@ -30,8 +30,8 @@ from _report import Report  # noqa: E402
 # isort: split
 import comfy.samplers  # noqa: E402
 
-from flowsearch.nodes.conversion import convert  # noqa: E402
-from flowsearch.nodes.converted_sampling import SCHEDULES  # noqa: E402
+from flowsearch.nodes.host.model.converted_sampling import SCHEDULES  # noqa: E402
+from flowsearch.nodes.sampling.conversion import convert  # noqa: E402
 
 REFERENCE = "euler_ancestral"
 CHURN = {"s_churn": 10.0}

@@ -34,9 +34,9 @@ from _runs import Method, Parts, Result, measured, run  # noqa: E402
 
 from flowsearch.demo.network import CHECKPOINTS  # noqa: E402
 from flowsearch.demo.prompt import parse  # noqa: E402
-from flowsearch.rewards.shape_fidelity import ShapeFidelity  # noqa: E402
-from flowsearch.samplers import sigmas  # noqa: E402
-from flowsearch.samplers.noise_law import noise_law  # noqa: E402
+from flowsearch.rewards.pixels.shape_fidelity import ShapeFidelity  # noqa: E402
+from flowsearch.samplers.paths import sigmas  # noqa: E402
+from flowsearch.samplers.paths.noise_law import noise_law  # noqa: E402
 from flowsearch.samplers.search import (  # noqa: E402
     SVDD,
     BestOfN,
@@ -47,7 +47,7 @@ from flowsearch.samplers.search import (  # noqa: E402
     SequentialMonteCarlo,
     ZeroOrderSearch,
 )
-from flowsearch.samplers.transition import Transition, fixed_q  # noqa: E402
+from flowsearch.samplers.stepping.transition import Transition, fixed_q  # noqa: E402
 
 PROMPTS = Path(__file__).with_name("prompts.json")
 BUDGETS = (50, 100, 125, 300, 500)

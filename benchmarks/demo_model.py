@@ -25,9 +25,9 @@ from _report import Report  # noqa: E402
 
 from flowsearch.demo.network import CHECKPOINTS  # noqa: E402
 from flowsearch.demo.prompt import parse  # noqa: E402
-from flowsearch.samplers.noise import keyed_normal  # noqa: E402
-from flowsearch.samplers.sigmas import uniform  # noqa: E402
-from flowsearch.samplers.transition import ODE, step  # noqa: E402
+from flowsearch.samplers.paths.sigmas import uniform  # noqa: E402
+from flowsearch.samplers.stepping.noise import keyed_normal  # noqa: E402
+from flowsearch.samplers.stepping.transition import ODE, step  # noqa: E402
 
 PROMPTS = Path(__file__).with_name("prompts.json")
 LEVELS = {

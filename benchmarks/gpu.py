@@ -47,21 +47,21 @@ from _large_models import LARGE, SMALL, Size, conditioning, flow_model, vae  # n
 from _report import Report  # noqa: E402
 from comfy.patcher_extension import WrappersMP  # noqa: E402
 
-from flowsearch.nodes.flow_sampler import FlowSampler  # noqa: E402
-from flowsearch.nodes.host.forms import (  # noqa: E402
+from flowsearch.nodes.host.model.flow_sampler import FlowSampler  # noqa: E402
+from flowsearch.nodes.host.model.measure import call_memory  # noqa: E402
+from flowsearch.nodes.host.search.forms import (  # noqa: E402
     SeededNoise,
     cfg_guider,
     ksampler_sigmas,
     search_latent,
 )
-from flowsearch.nodes.host.measure import call_memory  # noqa: E402
-from flowsearch.nodes.host.search_sampler import StrategyChoice  # noqa: E402
+from flowsearch.nodes.host.search.search_sampler import StrategyChoice  # noqa: E402
 from flowsearch.nodes.search import searcher  # noqa: E402
-from flowsearch.rewards.image_statistic import ImageStatistic  # noqa: E402
 from flowsearch.rewards.latent import LatentReward  # noqa: E402
-from flowsearch.samplers.noise import keyed_normal  # noqa: E402
+from flowsearch.rewards.pixels.image_statistic import ImageStatistic  # noqa: E402
 from flowsearch.samplers.search import STRATEGIES  # noqa: E402
-from flowsearch.samplers.transition import ODE  # noqa: E402
+from flowsearch.samplers.stepping.noise import keyed_normal  # noqa: E402
+from flowsearch.samplers.stepping.transition import ODE  # noqa: E402
 
 STEPS = 8
 EVALUATIONS = 40

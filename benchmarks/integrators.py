@@ -44,12 +44,12 @@ import comfy.samplers  # noqa: E402
 from comfy_extras.nodes_custom_sampler import BasicGuider  # noqa: E402
 
 from flowsearch.demo.prompt import encode, parse  # noqa: E402
-from flowsearch.nodes.demo import load_demo  # noqa: E402
-from flowsearch.nodes.field import Field  # noqa: E402
-from flowsearch.nodes.flow_sampler import FlowSampler  # noqa: E402
-from flowsearch.samplers.noise_law import NoiseLaw, noise_law  # noqa: E402
-from flowsearch.samplers.sigmas import uniform  # noqa: E402
-from flowsearch.samplers.transition import Transition  # noqa: E402
+from flowsearch.nodes.host.model.field import Field  # noqa: E402
+from flowsearch.nodes.host.model.flow_sampler import FlowSampler  # noqa: E402
+from flowsearch.nodes.sampling.demo_model import load_demo  # noqa: E402
+from flowsearch.samplers.paths.noise_law import NoiseLaw, noise_law  # noqa: E402
+from flowsearch.samplers.paths.sigmas import uniform  # noqa: E402
+from flowsearch.samplers.stepping.transition import Transition  # noqa: E402
 
 PROMPTS = Path(__file__).with_name("prompts.json")
 MEAN, STDS = 0.5, (0.1, 0.3, 1.0, 2.0)

@@ -35,14 +35,14 @@ from comfy_extras.nodes_custom_sampler import (  # noqa: E402
 
 from flowsearch.demo.prompt import encode  # noqa: E402
 from flowsearch.demo.scene import MAX_TOTAL, Scene, draw, held_out  # noqa: E402
-from flowsearch.nodes.demo import load_demo  # noqa: E402
-from flowsearch.nodes.flow_sampler import FlowSampler  # noqa: E402
-from flowsearch.nodes.inversion import Invert, Variation  # noqa: E402
-from flowsearch.rewards.shape_count import COLOURS, SHAPES  # noqa: E402
-from flowsearch.samplers.inversion import rising  # noqa: E402
-from flowsearch.samplers.noise_law import noise_law  # noqa: E402
-from flowsearch.samplers.sigmas import uniform  # noqa: E402
-from flowsearch.samplers.transition import Transition  # noqa: E402
+from flowsearch.nodes.host.model.flow_sampler import FlowSampler  # noqa: E402
+from flowsearch.nodes.sampling.demo_model import load_demo  # noqa: E402
+from flowsearch.nodes.study.inversion import Invert, Variation  # noqa: E402
+from flowsearch.rewards.pixels.shape_count import COLOURS, SHAPES  # noqa: E402
+from flowsearch.samplers.paths.noise_law import noise_law  # noqa: E402
+from flowsearch.samplers.paths.sigmas import uniform  # noqa: E402
+from flowsearch.samplers.stepping.transition import Transition  # noqa: E402
+from flowsearch.samplers.study.inversion import rising  # noqa: E402
 
 BOUND = 0.05
 STEPS = 50

@@ -29,8 +29,8 @@ from _report import Report  # noqa: E402
 
 from flowsearch.demo.prompt import MAX_COUNT, Group, encode  # noqa: E402
 from flowsearch.demo.scene import MAX_TOTAL, Scene, draw, held_out, random_scene  # noqa: E402
-from flowsearch.samplers import likelihood  # noqa: E402
-from flowsearch.samplers.noise import keyed_normal  # noqa: E402
+from flowsearch.samplers.stepping.noise import keyed_normal  # noqa: E402
+from flowsearch.samplers.study import likelihood  # noqa: E402
 
 BIN = 2.0 / 255.0
 LOW, COMPOSITION, HIGH = -6.0, 4.0, 14.0

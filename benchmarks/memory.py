@@ -49,11 +49,11 @@ def search(name: str, evaluations: int) -> dict[str, float]:
     import torch
 
     from flowsearch.demo.prompt import parse
-    from flowsearch.nodes.demo import load_demo
-    from flowsearch.nodes.host import search_sampler
-    from flowsearch.nodes.host.resume import FileCheckpoint
-    from flowsearch.nodes.search import RewardSearch
-    from flowsearch.rewards.shape_count import ShapeCount
+    from flowsearch.nodes.host.search import search_sampler
+    from flowsearch.nodes.host.search.resume import FileCheckpoint
+    from flowsearch.nodes.sampling.demo_model import load_demo
+    from flowsearch.nodes.search.reward_search import RewardSearch
+    from flowsearch.rewards.pixels.shape_count import ShapeCount
     from flowsearch.samplers.search import STRATEGIES
 
     with tempfile.TemporaryDirectory() as folder:

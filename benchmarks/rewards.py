@@ -89,8 +89,8 @@ def share_of_search(reward: Any) -> float:
     """Share of a search on the embedded model that the reward takes."""
     import _exact_models  # noqa: F401 - puts the host on the path
 
-    from flowsearch.nodes.demo import load_demo
-    from flowsearch.nodes.search import RewardSearch
+    from flowsearch.nodes.sampling.demo_model import load_demo
+    from flowsearch.nodes.search.reward_search import RewardSearch
 
     model, clip, vae = load_demo()
     conds = [clip.encode_from_tokens_scheduled(clip.tokenize(t)) for t in ("one red circle", "")]

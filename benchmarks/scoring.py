@@ -134,8 +134,8 @@ def search(size: int, evaluations: int, reward: Any, vae: Any, **cheap: Any) -> 
     """
     import families
 
-    from flowsearch.nodes.host.search_sampler import StrategyChoice
-    from flowsearch.nodes.search import RewardSearch
+    from flowsearch.nodes.host.search.search_sampler import StrategyChoice
+    from flowsearch.nodes.search.reward_search import RewardSearch
     from flowsearch.samplers.search import STRATEGIES
 
     family = families.BY_NAME["Flux 2"]
@@ -201,7 +201,7 @@ def pictures_on_the_way(count: int, size: int) -> Tensor:
 
 def ranks(options: argparse.Namespace, cheap: Any, report: Report) -> None:
     """Fill the second table."""
-    from flowsearch.nodes.host.seen import shown, shrink
+    from flowsearch.nodes.host.search.seen import shown, shrink
 
     seen = pictures_on_the_way(options.pictures, options.size)
     decoded = torch.cat([shown(cheap, cheap.encode(one[None])) for one in seen])

@@ -45,16 +45,12 @@ from _runs import HeldOut, Measured, Method, Parts, Result, measured, run  # noq
 
 from flowsearch.demo.network import CHECKPOINTS  # noqa: E402
 from flowsearch.demo.prompt import parse  # noqa: E402
-from flowsearch.rewards.shape_fidelity import ShapeFidelity  # noqa: E402
-from flowsearch.samplers import sigmas  # noqa: E402
-from flowsearch.samplers.noise_law import NoiseLaw, noise_law  # noqa: E402
-from flowsearch.samplers.search import (  # noqa: E402
-    STRATEGIES,
-    BestOfN,
-    ZeroOrderSearch,
-)
-from flowsearch.samplers.search.published import VP_SDE, published  # noqa: E402
-from flowsearch.samplers.transition import ODE, Transition  # noqa: E402
+from flowsearch.rewards.pixels.shape_fidelity import ShapeFidelity  # noqa: E402
+from flowsearch.samplers.paths import sigmas  # noqa: E402
+from flowsearch.samplers.paths.noise_law import NoiseLaw, noise_law  # noqa: E402
+from flowsearch.samplers.search import STRATEGIES, BestOfN, ZeroOrderSearch  # noqa: E402
+from flowsearch.samplers.search.strategies.published import VP_SDE, published  # noqa: E402
+from flowsearch.samplers.stepping.transition import ODE, Transition  # noqa: E402
 
 PROMPTS = Path(__file__).with_name("prompts.json")
 BUDGETS = (50, 100, 300, 500, 1000)

@@ -1,10 +1,10 @@
 """The embedded model's language: "three red circles and two blue squares".
 
-The grammar is the one of the shape counter (rewards/shape_count.py), with at most GROUPS groups of
-one to MAX_COUNT shapes. An empty prompt means anything. What is not understood is refused by naming
-it and listing what is known. Prompts in the network's form: see ``encode``. "no blue squares" is of
-the language, for rewards to count, and the network is told nothing of it: it learned from what
-scenes show, and what a prompt does not name it draws seldom.
+The grammar is the one of the shape counter (rewards/pixels/shape_count.py), with at most GROUPS
+groups of one to MAX_COUNT shapes. An empty prompt means anything. What is not understood is refused
+by naming it and listing what is known. Prompts in the network's form: see ``encode``. "no blue
+squares" is of the language, for rewards to count, and the network is told nothing of it: it learned
+from what scenes show, and what a prompt does not name it draws seldom.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..rewards.shape_count import COLOURS, NUMBERS, SHAPES, Group, parse_groups
+from ..rewards.pixels.shape_count import COLOURS, NUMBERS, SHAPES, Group, parse_groups
 
 __all__ = ["GROUPS", "MAX_COUNT", "Group", "describe", "encode", "parse"]
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..rewards.shape_count import COLOURS, SHAPES, Counts
-from ..rewards.shape_fidelity import cover
+from ..rewards.pixels.shape_count import COLOURS, SHAPES, Counts
+from ..rewards.pixels.shape_fidelity import cover
 from .prompt import MAX_COUNT, Group
 
 __all__ = ["SIZE", "Scene", "draw", "held_out", "random_scene"]

@@ -17,10 +17,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..samplers.integrate import integrate
-from ..samplers.noise_law import noise_law
-from ..samplers.sigmas import uniform
-from ..samplers.transition import Transition
+from ..samplers.paths.noise_law import noise_law
+from ..samplers.paths.sigmas import uniform
+from ..samplers.stepping.integrate import integrate
+from ..samplers.stepping.transition import Transition
 from .network import SceneNet
 from .prompt import encode
 from .scene import random_scene

@@ -2,33 +2,23 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import (
-    conversion,
-    demo,
-    gate,
-    inspection,
-    inversion,
-    likelihood,
-    replay,
-    report,
-    rewards,
-    sampling,
-    scoring,
-    search,
-    strategy,
-)
-from .host import reward_files
-from .host.given import checked
-from .host.text import guard_log
+from . import rewards
+from .host.page.text import guard_log
+from .host.rewards import reward_files
+from .input_checks import checked
+from .rewards import gate, scoring
+from .sampling import conversion, demo_model, sampler
+from .search import replay, report, reward_search, strategy
+from .study import inspection, inversion, likelihood
 
 __all__ = ["Extension"]
 
 MODULES = (
-    search,
+    reward_search,
     strategy,
     replay,
     report,
-    sampling,
+    sampler,
     inversion,
     conversion,
     likelihood,
@@ -36,7 +26,7 @@ MODULES = (
     rewards,
     scoring,
     gate,
-    demo,
+    demo_model,
 )
 
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from .sources import (
+from .weights.files import Weights
+from .weights.sources import (
     AESTHETIC,
     BERT_VOCABULARY,
     CLAP,
@@ -23,7 +24,6 @@ from .sources import (
     LANGUAGE_MODELS,
     PICK_SCORE,
 )
-from .weights import Weights
 
 __all__ = ["REWARDS", "Entry"]
 
@@ -33,7 +33,7 @@ class Entry:
     """A row.
 
     Attributes:
-        module: File of this folder, without .py.
+        module: Module of this package, with its room.
         cls: Name of its class.
         node: Id of the node that makes it.
         weights: Published files it can read, the usual one first.
@@ -56,27 +56,29 @@ class Entry:
 _PREFERENCE = "FlowSearchPreference"
 
 REWARDS: Mapping[str, Entry] = {
-    "clip_score": Entry("clip_score", "ClipScore", "FlowSearchClipScore", FOLDERS),
-    "aesthetic": Entry("aesthetic", "Aesthetic", "FlowSearchAesthetic", AESTHETIC),
-    "image_match": Entry("image_match", "ImageMatch", "FlowSearchImageMatch", FOLDERS),
-    "face_likeness": Entry("face_likeness", "FaceLikeness", "FlowSearchFaceLikeness", FACES),
-    "pick_score": Entry("clip_preference", "ClipPreference", _PREFERENCE, (PICK_SCORE,)),
-    "hps": Entry("clip_preference", "ClipPreference", _PREFERENCE, (HPS,)),
+    "clip_score": Entry("embedding.clip_score", "ClipScore", "FlowSearchClipScore", FOLDERS),
+    "aesthetic": Entry("embedding.aesthetic", "Aesthetic", "FlowSearchAesthetic", AESTHETIC),
+    "image_match": Entry("embedding.image_match", "ImageMatch", "FlowSearchImageMatch", FOLDERS),
+    "face_likeness": Entry("faces.likeness", "FaceLikeness", "FlowSearchFaceLikeness", FACES),
+    "pick_score": Entry("preference.clip_preference", "ClipPreference", _PREFERENCE, (PICK_SCORE,)),
+    "hps": Entry("preference.clip_preference", "ClipPreference", _PREFERENCE, (HPS,)),
     "image_reward": Entry(
-        "image_reward", "ImageReward", _PREFERENCE, (IMAGE_REWARD, BERT_VOCABULARY)
+        "preference.image_reward", "ImageReward", _PREFERENCE, (IMAGE_REWARD, BERT_VOCABULARY)
     ),
-    "vqa_score": Entry("vqa_score", "VQAScore", "FlowSearchVQAScore", LANGUAGE_MODELS),
-    "vlm_rating": Entry("vlm_rating", "VLMRating", "FlowSearchVLMRating", LANGUAGE_MODELS),
-    "vlm_count": Entry("vlm_count", "VLMCount", "FlowSearchVLMCount", LANGUAGE_MODELS),
+    "vqa_score": Entry("language.vqa_score", "VQAScore", "FlowSearchVQAScore", LANGUAGE_MODELS),
+    "vlm_rating": Entry("language.vlm_rating", "VLMRating", "FlowSearchVLMRating", LANGUAGE_MODELS),
+    "vlm_count": Entry("language.vlm_count", "VLMCount", "FlowSearchVLMCount", LANGUAGE_MODELS),
     "detector_count": Entry(
-        "detector_count", "DetectorCount", "FlowSearchDetectorCount", DETECTORS
+        "detection.detector_count", "DetectorCount", "FlowSearchDetectorCount", DETECTORS
     ),
-    "text_in_image": Entry("text_in_image", "TextInImage", "FlowSearchTextInImage"),
-    "judge": Entry("judge", "Judge", "FlowSearchJudge"),
-    "image_statistic": Entry("image_statistic", "ImageStatistic", "FlowSearchImageStatistic"),
-    "shape_count": Entry("shape_count", "ShapeCount", "FlowSearchShapeCount"),
-    "shape_fidelity": Entry("shape_fidelity", "ShapeFidelity", "FlowSearchShapeFidelity"),
-    "clap_score": Entry("clap_score", "ClapScore", "FlowSearchClapScore", CLAP),
+    "text_in_image": Entry("reading.text_in_image", "TextInImage", "FlowSearchTextInImage"),
+    "judge": Entry("judge.judge", "Judge", "FlowSearchJudge"),
+    "image_statistic": Entry(
+        "pixels.image_statistic", "ImageStatistic", "FlowSearchImageStatistic"
+    ),
+    "shape_count": Entry("pixels.shape_count", "ShapeCount", "FlowSearchShapeCount"),
+    "shape_fidelity": Entry("pixels.shape_fidelity", "ShapeFidelity", "FlowSearchShapeFidelity"),
+    "clap_score": Entry("embedding.clap_score", "ClapScore", "FlowSearchClapScore", CLAP),
     "latent": Entry("latent", "LatentReward", "FlowSearchLatentReward"),
     "frames": Entry("frames", "FrameReward", "FlowSearchFrameReward"),
     "combination": Entry("combination", "Combination", "FlowSearchCombineRewards"),

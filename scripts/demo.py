@@ -36,7 +36,7 @@ from devtools.pack import ROOT, load_pack
 
 load_pack()
 
-from flowsearch.rewards.shape_count import ShapeCount, parse_groups  # noqa: E402
+from flowsearch.rewards.pixels.shape_count import ShapeCount, parse_groups  # noqa: E402
 
 WORKFLOW = ROOT / "example_workflows" / "api" / "01 Reward Search, start here.json"
 CARD = ROOT / "demo" / "model_card.json"

@@ -6,12 +6,12 @@ from typing import Any, Literal
 
 from comfy_api.latest import io
 
-from ...rewards.counting import parse_targets
-from ...rewards.detector_count import OTHERS, RULES, DetectorCount
+from ...rewards.detection.detector_count import OTHERS, RULES, DetectorCount
+from ...rewards.prompts.counting import parse_targets
 from ...rewards.registry import REWARDS
-from ..host.detectors import file_detector, host_detector
-from ..host.remarks import remark
-from ..host.reward_files import choices, complaint, digest, locate
+from ..host.page.remarks import remark
+from ..host.rewards.detectors import file_detector, host_detector
+from ..host.rewards.reward_files import choices, complaint, digest, locate
 from ..sockets import CATEGORY_REWARDS, FlowReward
 
 __all__ = ["NODES", "DetectorCountReward"]

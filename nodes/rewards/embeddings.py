@@ -6,14 +6,14 @@ from typing import Any, Literal
 
 from comfy_api.latest import io
 
-from ...rewards.aesthetic import Aesthetic
-from ...rewards.clip_score import ClipScore
-from ...rewards.image_match import RULES, ImageMatch
+from ...rewards.embedding.aesthetic import Aesthetic
+from ...rewards.embedding.clip_score import ClipScore
+from ...rewards.embedding.image_match import RULES, ImageMatch
 from ...rewards.registry import REWARDS
-from ..host.encoder import encoder_of, folder_encoder, head_of
-from ..host.prompt import plain_prompt
-from ..host.remarks import remark
-from ..host.reward_files import choices, complaint, locate
+from ..host.page.remarks import remark
+from ..host.rewards.encoder import encoder_of, folder_encoder, head_of
+from ..host.rewards.prompt import plain_prompt
+from ..host.rewards.reward_files import choices, complaint, locate
 from ..sockets import CATEGORY_REWARDS, FlowEncoder, FlowReward
 
 __all__ = ["NODES", "AestheticReward", "ClipScoreReward", "ImageMatchReward", "LoadEncoder"]

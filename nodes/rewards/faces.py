@@ -7,10 +7,10 @@ from typing import Literal
 from comfy_api.latest import io
 from torch import Tensor
 
-from ...rewards.face_likeness import RULES, FaceLikeness
+from ...rewards.faces.likeness import RULES, FaceLikeness
 from ...rewards.registry import REWARDS
-from ..host.detectors import face_networks
-from ..host.reward_files import FACES, choices, complaint, locate
+from ..host.rewards.detectors import face_networks
+from ..host.rewards.reward_files import FACES, choices, complaint, locate
 from ..sockets import CATEGORY_REWARDS, FlowReward
 
 __all__ = ["NODES", "FaceLikenessReward"]

@@ -6,9 +6,9 @@ from typing import Literal
 
 from comfy_api.latest import io
 
-from ...rewards.judge import INSTRUCTION, Judge
-from ..host import judges
-from ..host.prompt import plain_prompt
+from ...rewards.judge.judge import INSTRUCTION, Judge
+from ..host.rewards import judges
+from ..host.rewards.prompt import plain_prompt
 from ..sockets import CATEGORY_REWARDS, FlowReward
 
 __all__ = ["NODES", "JudgeReward"]

@@ -6,17 +6,23 @@ from typing import Any, Literal
 
 from comfy_api.latest import io
 
-from ...rewards.counting import parse_targets
+from ...rewards.language.vision_language import FolderModel, load_network, load_processor
+from ...rewards.language.vlm_count import METHODS, QUESTION, VLMCount
+from ...rewards.language.vlm_rating import ANSWER, SCORE, UNIFIED_REWARD, Form, VLMRating
+from ...rewards.language.vlm_rating import QUESTION as RATING
+from ...rewards.language.vqa_score import (
+    COMBINE,
+    PAPER,
+    VQAScore,
+    questions_from_text,
+    weights_from_text,
+)
+from ...rewards.prompts.counting import parse_targets
 from ...rewards.registry import REWARDS
-from ...rewards.vision_language import FolderModel, load_network, load_processor
-from ...rewards.vlm_count import METHODS, QUESTION, VLMCount
-from ...rewards.vlm_rating import ANSWER, SCORE, UNIFIED_REWARD, Form, VLMRating
-from ...rewards.vlm_rating import QUESTION as RATING
-from ...rewards.vqa_score import COMBINE, PAPER, VQAScore, questions_from_text, weights_from_text
-from ..host.language_model import language_model
-from ..host.prompt import plain_prompt
-from ..host.reward_files import choices, complaint, locate, stamp
-from ..host.reward_model import Managed, kept, weights_type
+from ..host.rewards.language_model import language_model
+from ..host.rewards.prompt import plain_prompt
+from ..host.rewards.reward_files import choices, complaint, locate, stamp
+from ..host.rewards.reward_model import Managed, kept, weights_type
 from ..sockets import CATEGORY_REWARDS, FlowLanguageModel, FlowReward
 
 __all__ = ["NODES", "LoadLanguageModel", "VLMCountReward", "VLMRatingReward", "VQAScoreReward"]

@@ -8,14 +8,14 @@ from typing import Any, Literal
 from comfy_api.latest import io
 
 from ...rewards.base import Reward
-from ...rewards.clip_preference import ClipPreference, clip_ids, unread
-from ...rewards.image_reward import ImageReward, Judged, bert_ids, bert_unread
-from ...rewards.preference import network_from
-from ...rewards.sources import BERT_VOCABULARY, HPS, IMAGE_REWARD, PICK_SCORE
-from ..host.prompt import plain_prompt
-from ..host.remarks import remark
-from ..host.reward_files import choices, clip_vocabulary, complaint, locate, read, stamp
-from ..host.reward_model import Managed, fine_type, kept
+from ...rewards.preference.clip_preference import ClipPreference, clip_ids, unread
+from ...rewards.preference.image_reward import ImageReward, Judged, bert_ids, bert_unread
+from ...rewards.preference.kinds import network_from
+from ...rewards.weights.sources import BERT_VOCABULARY, HPS, IMAGE_REWARD, PICK_SCORE
+from ..host.page.remarks import remark
+from ..host.rewards.prompt import plain_prompt
+from ..host.rewards.reward_files import choices, clip_vocabulary, complaint, locate, read, stamp
+from ..host.rewards.reward_model import Managed, fine_type, kept
 from ..sockets import CATEGORY_REWARDS, FlowReward
 
 __all__ = ["NODES", "PreferenceReward"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ...rewards.shape_count import ShapeCount, parse_groups
-from ...rewards.shape_fidelity import ShapeFidelity
-from ..host.prompt import plain_prompt
+from ...rewards.pixels.shape_count import ShapeCount, parse_groups
+from ...rewards.pixels.shape_fidelity import ShapeFidelity
+from ..host.rewards.prompt import plain_prompt
 from ..sockets import CATEGORY_REWARDS, FlowReward
 
 __all__ = ["NODES", "ShapeCountReward", "ShapeFidelityReward"]

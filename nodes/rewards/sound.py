@@ -6,11 +6,11 @@ from typing import Literal
 
 from comfy_api.latest import io
 
-from ...rewards import clap_score
+from ...rewards.embedding import clap_score
 from ...rewards.registry import REWARDS
-from ..host.prompt import plain_prompt
-from ..host.reward_files import choices, complaint, locate, stamp
-from ..host.reward_model import Managed, fine_type, kept
+from ..host.rewards.prompt import plain_prompt
+from ..host.rewards.reward_files import choices, complaint, locate, stamp
+from ..host.rewards.reward_model import Managed, fine_type, kept
 from ..sockets import CATEGORY_REWARDS, FlowReward
 
 __all__ = ["NODES", "ClapScoreReward"]

@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ...rewards.image_statistic import STATISTICS, ImageStatistic, palette_of, parse_palette
+from ...rewards.pixels.image_statistic import STATISTICS, ImageStatistic, palette_of, parse_palette
 from ..sockets import CATEGORY_REWARDS, FlowReward
 
 __all__ = ["NODES", "ImageStatisticReward"]

@@ -7,7 +7,7 @@ from typing import Literal
 import comfy.model_management
 from comfy_api.latest import io
 
-from ...rewards.text_in_image import IGNORE, TextInImage, lacking
+from ...rewards.reading.text_in_image import IGNORE, TextInImage, lacking
 from ..sockets import CATEGORY_REWARDS, FlowReward
 
 __all__ = ["NODES", "TextInImageReward"]

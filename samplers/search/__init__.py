@@ -8,11 +8,10 @@ execution.py); a problem is the model and the reward. A new strategy is one row 
 from collections.abc import Mapping
 from typing import Any
 
-from .engine import ItemOutcome, Outcome, Search, Winner
-from .evolutionary import EvolutionarySearch
-from .greedy import SVDD, BestOfN, CoDe
-from .kept import Unreadable
-from .ledger import Budget, Ledger
+from .account.trace import Trace
+from .engine.checkpoint import Unreadable
+from .engine.ledger import Budget, Ledger
+from .engine.search import ItemOutcome, Outcome, Search, Winner
 from .protocol import (
     DecodeError,
     ModelError,
@@ -28,11 +27,12 @@ from .protocol import (
     Whole,
 )
 from .recombination import Mix
-from .rollover import RolloverBudgetForcing
-from .search_over_paths import SearchOverPaths
-from .smc import SequentialMonteCarlo
-from .trace import Trace
-from .zero_order import ZeroOrderSearch
+from .strategies.evolutionary import EvolutionarySearch
+from .strategies.greedy import SVDD, BestOfN, CoDe
+from .strategies.rollover import RolloverBudgetForcing
+from .strategies.search_over_paths import SearchOverPaths
+from .strategies.smc import SequentialMonteCarlo
+from .strategies.zero_order import ZeroOrderSearch
 
 __all__ = [
     "STRATEGIES",

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
-from ..transition import Transition
+from ..stepping.transition import Transition
 from .recombination import Mix
 
 __all__ = [

@@ -23,13 +23,13 @@ from devtools.tiers import TIERS, child_environment, lint, run_tests
 from devtools.upstream import compare
 
 TIER_NAMES = ("lint", *(tier.name for tier in TIERS))
-SCHEMA_TEST = "tests/host/test_registration.py"
-MODELS_TEST = "tests/host/test_families.py"
-CRASH_TEST = "tests/host/test_search_crash.py"
-GRAPHS_TEST = "tests/host/test_invalid_inputs.py"
-QUEUE_TEST = "tests/host/test_queueing.py"
+SCHEMA_TEST = "tests/host/project/test_registration.py"
+MODELS_TEST = "tests/host/models/test_families.py"
+CRASH_TEST = "tests/host/search/test_crash.py"
+GRAPHS_TEST = "tests/host/project/test_invalid_inputs.py"
+QUEUE_TEST = "tests/host/project/test_queueing.py"
 SOAK = {"FLOWSEARCH_GRAPHS": "1000", "FLOWSEARCH_SEARCHES": "500"}
-RESUME_TEST = "tests/unit/test_search_resume.py"
+RESUME_TEST = "tests/unit/samplers/search/engine/test_resume.py"
 SOAK_KILLS = 50
 WORKFLOW_TEST = "tests/browser/test_workflows.py"
 LAYOUT_TEST = "tests/browser/test_layout.py"

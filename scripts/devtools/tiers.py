@@ -82,12 +82,12 @@ class Tier:
 
 
 TELLING = (
-    "tests/host/test_registration.py",
-    "tests/host/test_imports.py",
-    "tests/host/test_sampler_workflow.py",
-    "tests/host/test_search_plain.py",
-    "tests/host/test_reward_models.py",
-    "tests/host/test_examples.py::test_the_first_example_finds_three_red_circles_and_two_blue_squares",
+    "tests/host/project/test_registration.py",
+    "tests/host/project/test_imports.py",
+    "tests/host/sampling/test_sampler_workflow.py",
+    "tests/host/search/test_plain.py",
+    "tests/host/rewards/test_models.py",
+    "tests/host/project/test_examples.py::test_the_first_example_finds_three_red_circles_and_two_blue_squares",
 )
 """What tells soonest that the pack does not fit a host: registration, sampling, search, rewards."""
 

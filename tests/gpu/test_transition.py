@@ -5,8 +5,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from flowsearch.samplers.sigmas import in_interpolant, uniform
-from flowsearch.samplers.transition import ODE, fixed_q, step
+from flowsearch.samplers.paths.sigmas import in_interpolant, uniform
+from flowsearch.samplers.stepping.transition import ODE, fixed_q, step
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 

@@ -12,9 +12,9 @@ import torch
 from flowsearch.demo.network import CHECKPOINTS, SceneNet
 from flowsearch.demo.prompt import encode, parse
 from flowsearch.demo.weights import read_weights
-from flowsearch.rewards.shape_count import ShapeCount
-from flowsearch.samplers.noise import keyed_normal
-from flowsearch.samplers.transition import ODE, step
+from flowsearch.rewards.pixels.shape_count import ShapeCount
+from flowsearch.samplers.stepping.noise import keyed_normal
+from flowsearch.samplers.stepping.transition import ODE, step
 
 PROMPTS = Path(__file__).resolve().parents[2] / "benchmarks" / "prompts.json"
 SIGMAS = (1.0, 0.95, 0.9, 0.75, 0.6, 0.4, 0.2, 0.0)

@@ -5,7 +5,7 @@ import math
 import torch
 from fields import FLOAT64, ks_distance
 
-from flowsearch.samplers.noise import keyed_normal
+from flowsearch.samplers.stepping.noise import keyed_normal
 
 # rows: keys that differ in their last integer, as candidates of one request do
 DRAWS = torch.stack([keyed_normal((4, 16), 12345, 0, 1, i) for i in range(5000)]).to(FLOAT64)

@@ -1,8 +1,8 @@
 """Every stochastic transition carries the data's law: mean, std and distribution.
 
 Exact fields, samples from the exact marginal of the first sigma, 200 steps. A run may miss by the
-discretisation's error, which is first order in the steps (tests/unit/test_integrators.py), plus 5
-standard errors. Transitions with a fixed q are the limit of no SDE and keep no marginal.
+discretisation's error, which is first order in the steps (test_integrators.py of the unit tests),
+plus 5 standard errors. Transitions with a fixed q are the limit of no SDE and keep no marginal.
 """
 
 import math
@@ -13,10 +13,10 @@ import torch
 from fields import FLOAT64, Mixture, gaussian, ks_distance
 from propagation import MUTANTS, Broken, propagate
 
-from flowsearch.samplers.integrate import integrate
-from flowsearch.samplers.noise_law import NOISE_LAWS, noise_law
-from flowsearch.samplers.sigmas import in_interpolant
-from flowsearch.samplers.transition import Transition
+from flowsearch.samplers.paths.noise_law import NOISE_LAWS, noise_law
+from flowsearch.samplers.paths.sigmas import in_interpolant
+from flowsearch.samplers.stepping.integrate import integrate
+from flowsearch.samplers.stepping.transition import Transition
 
 COUNT, STEPS = 20_000, 200
 MIXTURE = Mixture((0.3, 0.5, 0.2), (-1.5, 0.5, 2.0), (0.25, 0.3, 0.2))

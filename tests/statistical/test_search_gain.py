@@ -17,7 +17,7 @@ from flowsearch.samplers.search import (
     Search,
     Trace,
 )
-from flowsearch.samplers.transition import ODE
+from flowsearch.samplers.stepping.transition import ODE
 
 ITEMS = range(200)
 
@@ -106,9 +106,9 @@ def test_early_scores_rank_finished_pictures_better_at_lower_sigma():
 
 def test_the_reference_improves_on_its_pool():
     """Reference mode on the published sigmas: the output's score is above the pool's best."""
-    from flowsearch.samplers.noise_law import noise_law
-    from flowsearch.samplers.sigmas import rbf_reference
-    from flowsearch.samplers.transition import Transition
+    from flowsearch.samplers.paths.noise_law import noise_law
+    from flowsearch.samplers.paths.sigmas import rbf_reference
+    from flowsearch.samplers.stepping.transition import Transition
 
     trace = Trace()
     outcome = Search(

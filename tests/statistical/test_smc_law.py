@@ -14,11 +14,11 @@ import torch
 from toy import SIGMAS, Toy, rare_mode
 
 from flowsearch.samplers.search import BestOfN, Budget, Search, SequentialMonteCarlo, Trace
-from flowsearch.samplers.search import smc as module
 from flowsearch.samplers.search.protocol import Node
-from flowsearch.samplers.search.resampling import SCHEMES
-from flowsearch.samplers.search.smc import POTENTIALS, RESAMPLE, TEMPERING, Population
-from flowsearch.samplers.transition import fixed_q
+from flowsearch.samplers.search.strategies import smc as module
+from flowsearch.samplers.search.strategies.resampling import SCHEMES
+from flowsearch.samplers.search.strategies.smc import POTENTIALS, RESAMPLE, TEMPERING, Population
+from flowsearch.samplers.stepping.transition import fixed_q
 
 LAM = 0.8
 KEPT = 0.7

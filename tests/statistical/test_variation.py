@@ -12,10 +12,10 @@ import pytest
 import torch
 from fields import FLOAT64, gaussian
 
-from flowsearch.samplers.integrate import integrate
-from flowsearch.samplers.inversion import mirror
-from flowsearch.samplers.noise_law import noise_law
-from flowsearch.samplers.transition import Transition
+from flowsearch.samplers.paths.noise_law import noise_law
+from flowsearch.samplers.stepping.integrate import integrate
+from flowsearch.samplers.stepping.transition import Transition
+from flowsearch.samplers.study.inversion import mirror
 
 COUNT, STEPS, MEAN = 40_000, 60, 0.3
 CASES = [

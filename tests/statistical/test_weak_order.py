@@ -6,10 +6,10 @@ import pytest
 import torch
 from fields import FLOAT64, Mixture
 
-from flowsearch.samplers.integrate import integrate
-from flowsearch.samplers.noise_law import noise_law
-from flowsearch.samplers.sigmas import uniform
-from flowsearch.samplers.transition import METHODS, Transition
+from flowsearch.samplers.paths.noise_law import noise_law
+from flowsearch.samplers.paths.sigmas import uniform
+from flowsearch.samplers.stepping.integrate import integrate
+from flowsearch.samplers.stepping.transition import METHODS, Transition
 
 COUNT = 60_000
 MIXTURE = Mixture((0.3, 0.5, 0.2), (-1.5, 0.5, 2.0), (0.2, 0.3, 0.1))

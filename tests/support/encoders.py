@@ -24,9 +24,9 @@ from transformers import (
     SiglipModel,
 )
 
-from flowsearch.rewards import transformers_encoder
-from flowsearch.rewards.encoder import Encoder
-from flowsearch.rewards.holder import Local
+from flowsearch.rewards.embedding import transformers_encoder
+from flowsearch.rewards.embedding.encoder import Encoder
+from flowsearch.rewards.weights.holder import Local
 
 _BASE = tempfile.TemporaryDirectory(prefix="flowsearch-encoders-", ignore_cleanup_errors=True)
 atexit.register(_BASE.cleanup)

@@ -1,7 +1,7 @@
 """What else stands in a workflow: guiders, ControlNets, LoRAs, masks, areas, patches; one row each.
 
 A row is a function that returns a Graph, made afresh with the host's own nodes. Which laws hold for
-which rows is said in tests/host/test_graph_sampler.py and test_graph_search.py.
+which rows is said in tests/host/graphs/test_graph_sampler.py and test_graph_search.py.
 """
 
 import inspect

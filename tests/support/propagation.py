@@ -14,17 +14,11 @@ from pathlib import Path
 import torch
 from fields import FLOAT64, Mixture
 
-from flowsearch.samplers.integrate import integrate
-from flowsearch.samplers.interpolant import VP, scale
-from flowsearch.samplers.noise_law import noise_law
-from flowsearch.samplers.sigmas import in_interpolant
-from flowsearch.samplers.transition import (
-    ODE,
-    RENOISE,
-    Coefficients,
-    Transition,
-    fixed_q,
-)
+from flowsearch.samplers.paths.interpolant import VP, scale
+from flowsearch.samplers.paths.noise_law import noise_law
+from flowsearch.samplers.paths.sigmas import in_interpolant
+from flowsearch.samplers.stepping.integrate import integrate
+from flowsearch.samplers.stepping.transition import ODE, RENOISE, Coefficients, Transition, fixed_q
 
 COMMAND = (
     "PYTHONPATH=scripts:tests/support python -P -c "

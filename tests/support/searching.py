@@ -6,14 +6,14 @@ import host_models as hm
 import torch
 from comfy_extras.nodes_custom_sampler import RandomNoise
 
-from flowsearch.nodes.flow_sampler import FlowSampler
-from flowsearch.nodes.host.judge import Judge
-from flowsearch.nodes.search import RewardSearch, Search
-from flowsearch.nodes.strategy import Strategy
+from flowsearch.nodes.host.model.flow_sampler import FlowSampler
+from flowsearch.nodes.host.search.judge import Judge
+from flowsearch.nodes.search.reward_search import RewardSearch, Search
+from flowsearch.nodes.search.strategy import Strategy
 from flowsearch.rewards.base import RewardSpec
-from flowsearch.samplers.noise_law import noise_law
+from flowsearch.samplers.paths.noise_law import noise_law
 from flowsearch.samplers.search import Budget
-from flowsearch.samplers.transition import Transition
+from flowsearch.samplers.stepping.transition import Transition
 
 NEVER = {"target": "never"}
 SIGMAS = torch.tensor([1.0, 0.93, 0.81, 0.62, 0.4, 0.17, 0.0])

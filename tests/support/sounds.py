@@ -10,8 +10,8 @@ import torch
 from encoders import SMALL, scattered, text, tokenizer
 from transformers import ClapConfig, ClapFeatureExtractor, ClapModel
 
-from flowsearch.rewards.clap_score import ClapScore, clap_score, load
-from flowsearch.rewards.holder import Local
+from flowsearch.rewards.embedding.clap_score import ClapScore, clap_score, load
+from flowsearch.rewards.weights.holder import Local
 
 _BASE = tempfile.TemporaryDirectory(prefix="flowsearch-clap-", ignore_cleanup_errors=True)
 atexit.register(_BASE.cleanup)

@@ -9,8 +9,8 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from flowsearch.rewards.holder import Local
-from flowsearch.rewards.vision_language import FolderModel, load_network, load_processor
+from flowsearch.rewards.language.vision_language import FolderModel, load_network, load_processor
+from flowsearch.rewards.weights.holder import Local
 
 TEMPLATE = (
     "{% for message in messages %}<|user|>{% for part in message['content'] %}"

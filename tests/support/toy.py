@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from flowsearch.samplers.noise import digest, keyed_normal
-from flowsearch.samplers.search.memory import moved
+from flowsearch.samplers.search.engine.memory import moved
 from flowsearch.samplers.search.protocol import Scores, Whole
-from flowsearch.samplers.transition import ODE, step
+from flowsearch.samplers.stepping.noise import digest, keyed_normal
+from flowsearch.samplers.stepping.transition import ODE, step
 
 MEANS = torch.tensor([[2.0, 0.0, 0.0, 0.0], [-1.0, 1.5, 0.0, 0.0], [-1.0, -1.5, 1.0, 0.0]])
 WEIGHTS = torch.tensor([0.60, 0.35, 0.05])

@@ -6,8 +6,8 @@ from flowsearch.rewards.base import RewardSpec
 from flowsearch.rewards.combination import combine
 from flowsearch.rewards.frames import FrameReward
 from flowsearch.rewards.latent import LatentReward
-from flowsearch.rewards.shape_count import ShapeCount
-from flowsearch.rewards.shape_fidelity import ShapeFidelity
+from flowsearch.rewards.pixels.shape_count import ShapeCount
+from flowsearch.rewards.pixels.shape_fidelity import ShapeFidelity
 
 
 def counted():

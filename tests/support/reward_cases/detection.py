@@ -7,11 +7,11 @@ from pathlib import Path
 
 import detectors
 
-from flowsearch.rewards.counting import parse_targets
-from flowsearch.rewards.detector_count import DetectorCount
-from flowsearch.rewards.holder import Local
-from flowsearch.rewards.onnx_detector import OnnxDetector, open_onnx
-from flowsearch.rewards.zero_shot import ZeroShotDetector
+from flowsearch.rewards.detection.detector_count import DetectorCount
+from flowsearch.rewards.detection.onnx_detector import OnnxDetector, open_onnx
+from flowsearch.rewards.detection.zero_shot import ZeroShotDetector
+from flowsearch.rewards.prompts.counting import parse_targets
+from flowsearch.rewards.weights.holder import Local
 
 
 @cache

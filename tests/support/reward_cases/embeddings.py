@@ -5,11 +5,11 @@ import functools
 import encoders
 import torch
 
-from flowsearch.rewards.aesthetic import KINDS, Aesthetic, head_from
-from flowsearch.rewards.clip_score import ClipScore
+from flowsearch.rewards.embedding.aesthetic import KINDS, Aesthetic, head_from
+from flowsearch.rewards.embedding.clip_score import ClipScore
+from flowsearch.rewards.embedding.image_match import ImageMatch
 from flowsearch.rewards.frames import FrameReward
-from flowsearch.rewards.holder import Local
-from flowsearch.rewards.image_match import ImageMatch
+from flowsearch.rewards.weights.holder import Local
 
 
 @functools.cache

@@ -7,8 +7,8 @@ from tempfile import TemporaryDirectory
 
 import face_files
 
-from flowsearch.rewards.face_detection import open_face_detector
-from flowsearch.rewards.face_likeness import FaceLikeness, open_face_recogniser
+from flowsearch.rewards.faces.detection import open_face_detector
+from flowsearch.rewards.faces.likeness import FaceLikeness, open_face_recogniser
 from reward_cases.given import pictures
 
 

@@ -2,10 +2,10 @@
 
 from tiny_language import language_model
 
-from flowsearch.rewards.counting import parse_targets
-from flowsearch.rewards.vlm_count import VLMCount
-from flowsearch.rewards.vlm_rating import UNIFIED_REWARD, Form, VLMRating
-from flowsearch.rewards.vqa_score import VQAScore
+from flowsearch.rewards.language.vlm_count import VLMCount
+from flowsearch.rewards.language.vlm_rating import UNIFIED_REWARD, Form, VLMRating
+from flowsearch.rewards.language.vqa_score import VQAScore
+from flowsearch.rewards.prompts.counting import parse_targets
 
 QUESTIONS = ("Does this figure show a cat? Please answer yes or no.", "Is it red?")
 

@@ -3,11 +3,11 @@
 import pytest
 from judge_server import shared
 
-from flowsearch.rewards.image_statistic import ImageStatistic, parse_palette
-from flowsearch.rewards.judge import Judge
-from flowsearch.rewards.judge_client import JudgeClient
-from flowsearch.rewards.judge_config import Endpoint
-from flowsearch.rewards.text_in_image import TextInImage, lacking
+from flowsearch.rewards.judge.client import JudgeClient
+from flowsearch.rewards.judge.config import Endpoint
+from flowsearch.rewards.judge.judge import Judge
+from flowsearch.rewards.pixels.image_statistic import ImageStatistic, parse_palette
+from flowsearch.rewards.reading.text_in_image import TextInImage, lacking
 
 
 def text_in_image():

@@ -1,7 +1,7 @@
 """Rewards without a network."""
 
-from flowsearch.rewards.shape_count import ShapeCount
-from flowsearch.rewards.shape_fidelity import ShapeFidelity
+from flowsearch.rewards.pixels.shape_count import ShapeCount
+from flowsearch.rewards.pixels.shape_fidelity import ShapeFidelity
 
 CASES = {
     "shape_count": lambda: ShapeCount({("red", "circle"): 2}),

@@ -5,10 +5,10 @@ import functools
 import torch
 from preference_weights import seeded, small
 
-from flowsearch.rewards.clip_preference import ClipPreference
-from flowsearch.rewards.holder import Local
-from flowsearch.rewards.image_reward import ImageReward
-from flowsearch.rewards.preference import network_from
+from flowsearch.rewards.preference.clip_preference import ClipPreference
+from flowsearch.rewards.preference.image_reward import ImageReward
+from flowsearch.rewards.preference.kinds import network_from
+from flowsearch.rewards.weights.holder import Local
 
 
 @functools.cache

@@ -1,0 +1,1 @@
+"""The host's models, conditioning and patches as the mathematics sees them."""

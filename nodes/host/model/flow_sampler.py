@@ -1,0 +1,89 @@
+"""How does a transition become a SAMPLER of the host?
+
+FlowSampler scales the noise as the host's own samplers do, runs samplers.integrate in the model's
+coordinates (field.py) and hands over as they do; with the ODE it is the host's Euler to the bit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+from torch import Tensor
+
+from ....samplers.paths.interpolant import LINEAR
+from ....samplers.stepping.integrate import integrate
+from ....samplers.stepping.method import METHODS
+from ....samplers.stepping.transition import Transition
+from .field import Field, FieldSampler, reads_sigmas
+
+__all__ = ["STEP", "FlowSampler"]
+
+STEP = 1  # purpose of a draw, the last integer of its key: the noise of a sampler's step
+
+
+@dataclass(frozen=True, eq=False)
+class FlowSampler(FieldSampler):
+    """A SAMPLER that draws every step from one transition.
+
+    Attributes:
+        transition: How to step; also what a search takes as its neighbourhood.
+    """
+
+    transition: Transition
+
+    def noise(self, field: Field, step: int) -> Tensor:
+        """Draw a step's fresh noise: a function of each row's own key.
+
+        Args:
+            field: The run.
+            step: Which step, from 0.
+
+        Returns:
+            Noise like field.noise, in the model's scale.
+        """
+        return field.draw(step, STEP)
+
+    def run(self, field: Field) -> Tensor:
+        """Sample.
+
+        Args:
+            field: The run; with fewer than two sigmas there is nothing to do.
+
+        Returns:
+            The samples; between stages (last sigma above 0) as the host's samplers hand over.
+
+        Raises:
+            ValueError: A model or sigmas it cannot serve.
+        """
+        path, sigmas = field.coordinates, field.sigmas
+        if len(sigmas) < 2:
+            return field.latent
+        if path is LINEAR and float(sigmas[-1]) >= 1.0:
+            raise ValueError(
+                "the sigmas end at 1 (pure noise), where the host's hand-over x / (1 - sigma) is "
+                "infinite; end at 0.9999 or below, and start the next stage there"
+            )
+        _require_point_velocities(field, self.transition)
+        noise = partial(self.noise, field)
+        with field.watched(len(sigmas) - 1) as tell:
+            x = field.start(self.max_denoise(field.guider, sigmas))
+            x = integrate(field.predict, x, sigmas, self.transition, noise, tell, path)
+        return field.finish(x)
+
+
+def _require_point_velocities(field: Field, transition: Transition) -> None:
+    """Refuse methods that need velocities at a point, where the network predicts means over steps.
+
+    A step that is one prediction from a sigma of the list to the next is what such a network is
+    for: x - sigma u lands there exactly, and its noise is kept and drawn like any model's.
+    """
+    if not reads_sigmas(field.guider.inner_model.diffusion_model):
+        return
+    method = METHODS[transition.method]
+    if method.calls > 1 or method.memory:
+        raise ValueError(
+            "this is a MeanFlow model, which predicts the mean velocity of a step, and the method "
+            f"{transition.method} predicts within steps or takes earlier predictions for "
+            "velocities at a point; use the exact transition"
+        )

@@ -1,0 +1,1 @@
+"""The host's files and memory manager as rewards see them."""

@@ -1,0 +1,1 @@
+"""Nodes that sample, convert and shape paths."""

@@ -1,0 +1,1 @@
+"""Nodes that look into a model: inversion, likelihood, inspection."""

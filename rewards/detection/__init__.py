@@ -1,0 +1,1 @@
+"""Rewards by boxes that a detector finds."""

@@ -1,0 +1,1 @@
+"""Rewards by the features of an encoder of pictures, texts or sounds."""

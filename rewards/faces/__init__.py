@@ -1,0 +1,1 @@
+"""Rewards by faces: found, aligned, compared."""

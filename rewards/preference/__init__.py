@@ -1,0 +1,1 @@
+"""Rewards that learnt from people's choices."""

@@ -1,0 +1,1 @@
+"""What a prompt says: its counts, forms of words, syntax and length."""

@@ -1,0 +1,1 @@
+"""Rewards by words that are read in a picture."""

@@ -1,0 +1,1 @@
+"""Published files and the networks in them: listed, checked, loaded, held, fed."""

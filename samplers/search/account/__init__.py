@@ -1,0 +1,1 @@
+"""What is told of a search: its trace, events, evidence and families."""

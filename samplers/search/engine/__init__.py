@@ -1,0 +1,1 @@
+"""Who runs a search: items, chains, chunks, the ledger, checkpoints."""

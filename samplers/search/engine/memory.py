@@ -1,0 +1,125 @@
+"""How does a candidate step with a method that remembers earlier predictions?
+
+Candidates branch, go back up and change their transition, so each carries what its next step may
+use: the predictions it came from, their sigmas, and which transition stepped from them. A step by
+another transition, or in another direction, starts without memory.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from ...paths.interpolant import LINEAR, Interpolant
+from ...stepping.integrate import advance, row
+from ...stepping.transition import METHODS, Transition
+from ..protocol import State
+
+__all__ = ["moved"]
+
+_SIGMAS, _BY, _PAST = "past_sigmas", "past_by", "past_{}"
+
+
+def moved(
+    state: State,
+    fr: float,
+    to: float,
+    transition: Transition,
+    noise: Callable[[], Tensor],
+    predict: Callable[[list[int], Tensor, float], Tensor],
+    coordinates: Interpolant = LINEAR,
+    own_sigma: Callable[[float], float] = float,
+) -> State:
+    """Carry states from one sigma to another.
+
+    Args:
+        state: x, denoised, and what an earlier call left in it.
+        fr: Linear sigma of the states.
+        to: Linear sigma wanted.
+        transition: How to step.
+        noise: Draws standard normal noise like x; called only when the step needs it.
+        predict: predict(rows, x, sigma) predicts states of the given rows; sigma in the model's
+            coordinates.
+        coordinates: Those of x: LINEAR or VE.
+        own_sigma: Turns a linear sigma into the model's.
+
+    Returns:
+        state with x at `to`, and with "evaluations" where a step called the model less often than
+        transition.calls() says.
+    """
+    memory = METHODS[transition.method].memory
+    x, denoised = state["x"], state["denoised"]
+    kept = [state[key] for j in range(memory) if (key := _PAST.format(j)) in state]
+    groups = _groups(state, _identity(transition), len(kept))
+    out = {key: value for key, value in state.items() if not key.startswith("past_")}
+    z: Tensor | None = None
+    parts: list[Tensor] = []
+    calls = [0] * x.shape[0]
+    for sigmas, rows in groups.items():
+        places = [own_sigma(s) for s in (fr, to, *sigmas)]
+        coefficients = row(transition, places[0], places[1], places[2:], coordinates)
+        if coefficients.needs_noise and z is None:
+            z = noise()
+        pick = slice(None) if len(groups) == 1 else rows
+
+        def model(at: Tensor, sigma: float, rows: list[int] = rows) -> Tensor:
+            for index in rows:
+                calls[index] += 1
+            return predict(rows, at, sigma)
+
+        past = [tensor[pick] for tensor in kept[: len(sigmas)]]
+        drawn = None if z is None else z[pick]
+        parts.append(advance(model, x[pick], denoised[pick], coefficients, drawn, past))
+    if any(count != transition.calls(to) for count in calls):  # glass where the law adds no noise
+        out["evaluations"] = torch.tensor([count + (to > 0.0) for count in calls])
+    order = torch.tensor([index for rows in groups.values() for index in rows])
+    out["x"] = parts[0] if len(parts) == 1 else torch.cat(parts)[order.argsort().to(x.device)]
+    if memory and to > 0.0:
+        _remember(out, state, fr, denoised, kept, transition)
+    return out
+
+
+def _remember(
+    out: State,
+    state: State,
+    fr: float,
+    denoised: Tensor,
+    kept: Sequence[Tensor],
+    transition: Transition,
+) -> None:
+    count, memory = denoised.shape[0], METHODS[transition.method].memory
+    for j, tensor in enumerate([denoised, *kept][:memory]):
+        out[_PAST.format(j)] = tensor
+    identity = _identity(transition)
+    sigmas = torch.full((count, memory), math.nan, dtype=torch.float64)
+    sigmas[:, 0] = fr
+    if _BY in state:
+        own = state[_BY].cpu() == identity
+        before = state[_SIGMAS].cpu()[:, : memory - 1]
+        sigmas[own, 1 : 1 + before.shape[1]] = before[own]
+    out[_SIGMAS] = sigmas
+    out[_BY] = torch.full((count,), identity, dtype=torch.int64)
+
+
+def _groups(state: State, identity: int, kept: int) -> dict[tuple[float, ...], list[int]]:
+    """Gather the rows that have the same past, by the sigmas of what they remember."""
+    count = state["x"].shape[0]
+    if not kept or _BY not in state:
+        return {(): list(range(count))}
+    groups: dict[tuple[float, ...], list[int]] = {}
+    by, sigmas = state[_BY].cpu(), state[_SIGMAS].cpu()
+    for index in range(count):
+        own = [float(s) for s in sigmas[index, :kept]] if int(by[index]) == identity else []
+        known = [s for s in own if not math.isnan(s)]
+        groups.setdefault(tuple(known), []).append(index)
+    return groups
+
+
+@lru_cache(maxsize=256)
+def _identity(transition: Transition) -> int:
+    text = json.dumps(transition.to_json(), sort_keys=True).encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=7).digest(), "little")

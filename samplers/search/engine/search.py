@@ -1,0 +1,408 @@
+"""How does a search run? Rounds over all items, until each is over; checkpoints on the way.
+
+    search = Search(problem, RolloverBudgetForcing(), sigmas, transition, Budget(500), seed=7)
+    outcome = search.run()
+    picture = outcome.items[0].winners[0].state["x"]
+
+A cancel passes at once and unchanged. An error ends the search of its item only: the others go on
+to their end, then it is raised. Either leaves the best finished pictures and the checkpoint behind.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...stepping.transition import Transition
+from ..account.events import Event, Started
+from ..protocol import Checkpoint, Move, Problem, Request, State, Strategy, Whole
+from .checkpoint import Kept, Unreadable, kept_of
+from .execution import Executor, Faults, Job, Result, clean_of
+from .item import ItemSearch
+from .ledger import Budget, Ledger
+from .plan import Plan
+from .record import Diverged, Winner
+
+__all__ = ["ItemOutcome", "Outcome", "Search", "Winner"]
+
+CONTINUED = (
+    "a search with another budget or target is continued, which is not the same as having started "
+    "with this one"
+)
+
+_LOG = logging.getLogger("flowsearch")
+
+
+@dataclass(frozen=True)
+class ItemOutcome:
+    """What came of one item.
+
+    Attributes:
+        item: Batch item.
+        winners: Finished pictures, best first.
+        plain: The plain sample's finished picture, the baseline; None if it was not taken.
+        ledger: What was spent.
+        why: Why it ended; "" if it was interrupted.
+    """
+
+    item: int
+    winners: list[Winner]
+    plain: Winner | None
+    ledger: Ledger
+    why: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a run.
+
+    Attributes:
+        items: One outcome an item, in the order given.
+        calls: Calls of the model, this process's.
+        chunks: (calls made, rows_per_call) whenever it was set.
+        notes: Sentences for the report: what was continued, or why it started afresh.
+    """
+
+    items: list[ItemOutcome]
+    calls: int
+    chunks: list[tuple[int, int]]
+    notes: list[str]
+
+
+class Search:
+    """A run of a strategy on a problem."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        strategy: Strategy,
+        sigmas: Sequence[float],
+        transition: Transition | Whole,
+        budget: Budget,
+        items: Sequence[int] = (0,),
+        seed: int = 0,
+        rows_per_call: int = 16,
+        chains: int = 1,
+        top_k: int = 1,
+        on_event: Callable[[Event], None] | None = None,
+        checkpoint: Checkpoint | None = None,
+        checkpoint_seconds: float = 30.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Check the settings; nothing is computed before run().
+
+        Args:
+            problem: Model and reward.
+            strategy: Settings of the search.
+            sigmas: N + 1 falling sigmas, the last one 0.
+            transition: The connected sampler's transition, or Whole for a stock sampler.
+            budget: What may be spent.
+            items: Batch rows.
+            seed: Seed of everything random.
+            rows_per_call: Rows in one call of the model; halved when memory runs out.
+            chains: Independent chains an item.
+            top_k: Finished pictures kept an item.
+            on_event: Called with each event, at request boundaries.
+            checkpoint: Where the run is kept and taken up again.
+            checkpoint_seconds: Time between two checkpoints.
+            clock: Seconds, for the budget and the checkpoints.
+
+        Raises:
+            ValueError: Settings that cannot run or cannot help, with the reason.
+        """
+        self.plan = Plan(problem, strategy, sigmas, transition, seed, items, chains, top_k)
+        self.budget = budget
+        self.notes: list[str] = []
+        self._executor = Executor(problem, seed, rows_per_call)
+        self._on_event = on_event
+        self._checkpoint = checkpoint
+        self._checkpoint_seconds = checkpoint_seconds
+        self._clock = clock
+        self._elapsed_before = 0.0
+        self._begun = self._saved_at = 0.0
+        self._why: str | None = None
+        self._faults: Faults = {}
+        self._at_boundary = False
+        self._rows_per_call = rows_per_call
+        self._told = True  # whether no log of an earlier process is being followed
+        self._unsaved: set[str] = set()
+        self._items: list[ItemSearch] = self._fresh_items()
+
+    def stop(self, why: str = "keep the best now") -> None:
+        """End the search at the next boundary; what is finished comes out.
+
+        Args:
+            why: The reason, for the report.
+        """
+        self._why = why
+
+    def best(self, item: int) -> Winner | None:
+        """Return an item's best finished picture so far; also after an interrupt."""
+        winners = self._items[self.plan.items.index(item)].winners
+        return winners[0] if winners else None
+
+    @property
+    def elapsed_before(self) -> float:
+        """Seconds of the earlier runs that this one went on from; 0 for none."""
+        return self._elapsed_before
+
+    def outcome(self) -> Outcome:
+        """Return what there is so far; run() returns the same when it is over."""
+        items = [
+            ItemOutcome(item.index, [*item.winners], item.plain, item.ledger, item.why)
+            for item in self._items
+        ]
+        notes = [*self.notes]
+        for item in self._items:
+            of = f"item {item.index}: " if len(self._items) > 1 else ""
+            notes += [of + sentence for sentence in item.baseline.notes.values()]
+        return Outcome(items, self._executor.calls, [*self._executor.plan], notes)
+
+    def run(self) -> Outcome:
+        """Search until every item is over.
+
+        Returns:
+            The finished pictures, best first, and what they took.
+
+        Raises:
+            RewardError: A reward raised or was not finite; the best so far is kept.
+            ModelError: A prediction was not finite; likewise.
+            DecodeError: A picture could not be decoded; likewise.
+        """
+        self._begun = self._saved_at = self._clock()
+        try:
+            with torch.no_grad():
+                self._run()
+        except BaseException:
+            self._save_after_failure()
+            raise
+        self._try_to_save()
+        return self.outcome()
+
+    # ---- rounds ----
+
+    def _run(self) -> None:
+        try:
+            self._load()
+            self._rounds()
+        except Diverged as reason:
+            self._start_afresh(str(reason))
+            self._rounds()
+        except self.plan.problem.interrupts:
+            raise
+        except Exception as error:
+            if self._told:
+                raise
+            # nothing but the log was read so far
+            why = f"the checkpoint's log cannot be followed ({type(error).__name__}: {error})"
+            self._start_afresh(why)
+            self._rounds()
+
+    def _rounds(self) -> None:
+        self._emit([Started(self.plan.to_json(), self.budget.to_json(), " ".join(self.notes))])
+        open_ = [(item, item.rounds()) for item in self._items]
+        waiting: list[tuple[ItemSearch, Any, list[Request]]] = []
+        for item, rounds in open_:
+            requests = next(rounds, None)
+            if requests is not None:
+                waiting.append((item, rounds, requests))
+        while True:
+            self._boundary()
+            if not waiting:
+                break
+            self._told = True
+            waiting, results = self._compute(waiting)
+            waiting = self._advance(waiting, results)
+        for fault in self._faults.values():
+            raise fault
+
+    def _compute(
+        self, waiting: Sequence[tuple[ItemSearch, Any, list[Request]]]
+    ) -> tuple[list[tuple[ItemSearch, Any, list[Request]]], list[list[list[Result]]]]:
+        """Compute all requests; return the items without a fault and [item][request][move]."""
+        jobs = [
+            job
+            for item, _, requests in waiting
+            for request in requests
+            for job in self._jobs(item, request)
+        ]
+        found, faults = self._executor.run(jobs)
+        for item in self._items:
+            item.ledger.reward_calls += self._executor.repeated.pop(item.index, 0)
+        for item, fault in faults.items():
+            self._faults[item] = fault
+            self.notes.append(f"item {item} ended with an error: {fault}")
+            _LOG.error("search: %s", self.notes[-1])
+        left = [entry for entry in waiting if entry[0].index not in faults]
+        results = iter(
+            result
+            for job, result in zip(jobs, found, strict=True)
+            if job.item not in faults and result is not None
+        )
+        return left, [
+            [[next(results) for _ in request.moves] for request in requests]
+            for _, _, requests in left
+        ]
+
+    def _jobs(self, item: ItemSearch, request: Request) -> list[Job]:
+        first = self.plan.sigmas[0]
+        return [
+            Job(
+                item=item.index,
+                fr=_from(move),
+                to=move.to,
+                at=first if isinstance(move.transition, Whole) else move.to,
+                transition=move.transition,
+                key=key,
+                state=_given(item, move),
+                score=move.score,
+                cost=self.plan.move_cost(move),
+            )
+            for move, key in zip(request.moves, request.keys, strict=True)
+        ]
+
+    def _advance(
+        self,
+        waiting: list[tuple[ItemSearch, Any, list[Request]]],
+        results: list[list[list[Result]]],
+    ) -> list[tuple[ItemSearch, Any, list[Request]]]:
+        """Send each item its results; return those that ask again."""
+        self._at_boundary = False
+        seconds = self.budget.seconds
+        late = seconds is not None and self._elapsed() >= seconds
+        again: list[tuple[ItemSearch, Any, list[Request]]] = []
+        waiting.reverse()
+        results.reverse()
+        while waiting:
+            item, rounds, _ = waiting.pop()
+            item.stop_now = self._why or ("seconds" if late else None)
+            try:
+                again.append((item, rounds, rounds.send(results.pop())))
+            except StopIteration:
+                continue
+        return again
+
+    def _boundary(self) -> None:
+        """Between requests: everything is consistent. Tell what happened; save now and then."""
+        self._at_boundary = True
+        for item in self._items:
+            told, item.outbox = item.outbox, []
+            self._emit(told)
+        if self._checkpoint and self._clock() - self._saved_at >= self._checkpoint_seconds:
+            self._try_to_save()
+
+    def _emit(self, events: Sequence[Event]) -> None:
+        if self._on_event is not None:
+            for event in events:
+                self._on_event(event)
+
+    def _elapsed(self) -> float:
+        return self._elapsed_before + self._clock() - self._begun
+
+    # ---- checkpoint ----
+
+    def _fresh_items(self) -> list[ItemSearch]:
+        keep = self._checkpoint is not None
+        return [ItemSearch(self.plan, item, self.budget, keep) for item in self.plan.items]
+
+    def _start_afresh(self, why: str) -> None:
+        self.notes = [note for note in self.notes if note != CONTINUED]
+        self.notes.append(f"{why}; the search starts afresh")
+        _LOG.warning("search: %s", self.notes[-1])
+        self._faults = {}
+        self._items = self._fresh_items()
+        self._elapsed_before = 0.0
+        self._executor = Executor(self.plan.problem, self.plan.seed, self._rows_per_call)
+        self._told = True
+
+    def _load(self) -> None:
+        """Take up a run that was kept, if it is whole and its settings are this run's."""
+        try:
+            found = self._checkpoint.load() if self._checkpoint is not None else None
+            kept = None if found is None else kept_of(*found, self.plan.items)
+        except Unreadable as reason:
+            self._start_afresh(f"the checkpoint is not used, because {reason}")
+            return
+        if kept is None:
+            return
+        mine = self.plan.to_json()
+        changed = sorted(key for key in mine if mine[key] != kept.settings.get(key))
+        if changed:
+            self._start_afresh(f"the checkpoint was made with another {', '.join(changed)}")
+            return
+        if kept.budget != self.budget:
+            self.notes.append(CONTINUED)
+        self._take_up(kept)
+
+    def _take_up(self, kept: Kept) -> None:
+        self._elapsed_before = kept.elapsed
+        self._executor.rows_per_call = kept.rows_per_call
+        self._executor.scores_per_call = kept.scores_per_call
+        self._executor.plan = [(0, kept.rows_per_call)]
+        self._told = False
+        for place, item in enumerate(self._items):
+            item.lineages.load(item.index, kept.tensors, kept.lineages[place])
+            item.replay(kept.logs[place], kept.states[place])
+
+    def _save(self) -> None:
+        if self._checkpoint is None:
+            return
+        tensors: dict[str, Tensor] = {}
+        for item in self._items:
+            for node, state in item.tensors.items():
+                for key, value in state.items():
+                    tensors[f"{item.index}/{node.id}/{key}"] = value.detach().clone()
+        data = {
+            "settings": self.plan.to_json(),
+            "budget": self.budget.to_json(),
+            "elapsed": self._elapsed(),
+            "rows_per_call": self._executor.rows_per_call,
+            "scores_per_call": self._executor.scores_per_call,
+            "logs": [item.script.log for item in self._items],
+            "lineages": [item.lineages.save(item.index, tensors) for item in self._items],
+        }
+        self._checkpoint.save(tensors, data)
+        self._saved_at = self._clock()
+
+    def _save_after_failure(self) -> None:
+        """Save if the last boundary is intact; never hide what went wrong."""
+        if self._at_boundary:
+            self._try_to_save()
+
+    def _try_to_save(self) -> None:
+        """Save; a full disk neither ends a search nor hides why it did. Each kind is said once."""
+        try:
+            self._save()
+        except Exception as error:  # noqa: BLE001 - the search is worth more than its checkpoint
+            self._saved_at = self._clock()
+            kind = f"{type(error).__name__} {getattr(error, 'errno', None) or ''}".strip()
+            if kind not in self._unsaved:
+                self._unsaved.add(kind)
+                _LOG.warning(
+                    "search: the checkpoint could not be written (%s: %s); the search goes on, and "
+                    "should it be interrupted it goes on from an earlier state or from its start",
+                    type(error).__name__,
+                    " ".join(str(error).split())[:300],
+                )
+
+
+def _from(move: Move) -> float | None:
+    """Return the sigma a move steps from; a mix steps from the clean latents."""
+    if move.parent is None:
+        return None
+    return 0.0 if move.donor is not None else move.parent.sigma
+
+
+def _given(item: ItemSearch, move: Move) -> State | None:
+    """Return the tensors a move starts from."""
+    if move.parent is None:
+        return None
+    state = item.state_of(move.parent)
+    if move.donor is None:
+        return state
+    donor = clean_of(item.state_of(move.donor), move.donor.sigma)
+    return {"x": clean_of(state, move.parent.sigma), "donor": donor}
