@@ -21,6 +21,9 @@ COLOURS = """types => types.map(type => {
 PALETTE = """async name => {
     await window.app.extensionManager.setting.set("Comfy.ColorPalette", name);
 }"""
+LOADED = (
+    "is_dark => (document.querySelector('html.dark-theme, body.dark-theme') !== null) === is_dark"
+)
 TITLES = """() => {
     const context = document.createElement("canvas").getContext("2d");
     const ours = Object.keys(LiteGraph.registered_node_types).filter(id => /^FlowSearch/.test(id));
@@ -36,7 +39,8 @@ TITLES = """() => {
 @pytest.mark.parametrize("palette", ["dark", "light"])
 def test_sockets_have_colours_of_their_own_in_both_ways_of_drawing(frontend, palette):
     frontend.page.evaluate(PALETTE, palette)
-    frontend.page.wait_for_timeout(300)
+    frontend.page.wait_for_function(LOADED, arg=palette == "dark")
+    frontend.draw_frames()
     rows = frontend.page.evaluate(COLOURS, list(SOCKETS))
     assert [len(set(row)) for row in rows] == [1] * len(SOCKETS), rows
     assert len({row[0] for row in rows} - {"", None}) == len(SOCKETS)

@@ -9,14 +9,13 @@ from pathlib import Path
 import foreign_pack
 import pytest
 from client import Client
+from editor import opened
 
 from devtools.server import running_host
 
 CASES = json.loads(
     (Path(__file__).parents[1] / "data" / "hostile_words.json").read_text(encoding="utf-8")
 )["cases"]
-SETTINGS = {"Comfy.TutorialCompleted": True}
-READY = "() => window.app?.vueAppReady && window.app.rootGraph !== undefined"
 MARKUP = [case for case in CASES if case.startswith("<")]
 FOUND = """() => ({
     title: document.title,
@@ -36,15 +35,11 @@ def oldest(tmp_path_factory, chromium):
     shutil.copytree(pack, base / "custom_nodes" / "foreign_pack")
     comfyui, page = Path(os.environ["COMFYUI_PATH"]), os.environ["FLOWSEARCH_OLDEST_FRONT_END"]
     options = ["--front-end-root", page]
-    with running_host(Path(sys.executable), comfyui, base=base, options=options) as running:
-        client = Client(running)
-        client.post("/settings", SETTINGS)
-        context = chromium.new_context(viewport={"width": 1600, "height": 1000})
-        shown = context.new_page()
-        shown.goto(client.url)
-        shown.wait_for_function(READY, timeout=120_000)
-        yield shown
-        context.close()
+    with (
+        running_host(Path(sys.executable), comfyui, base=base, options=options) as running,
+        opened(Client(running), chromium, "canvas") as shown,
+    ):
+        yield shown.page
 
 
 def test_hostile_words_do_not_run_in_the_oldest_page(oldest):

@@ -25,7 +25,7 @@ def test_every_node_can_be_added(frontend, node_ids):
     for name in node_ids:
         widgets = frontend.page.evaluate(ADD, name)
         assert [widget for widget, is_empty in widgets if is_empty] == []
-    frontend.page.wait_for_timeout(500)
+    frontend.settle()
     assert frontend.problems == []
     assert frontend.page.evaluate("() => window.app.rootGraph.nodes.length") == len(node_ids)
 

@@ -113,6 +113,6 @@ def test_a_missing_node_is_noticed(frontend):
 
 
 def test_a_console_error_is_noticed(frontend):
-    frontend.page.evaluate("() => console.error('planted')")
-    frontend.page.wait_for_timeout(100)
+    with frontend.page.expect_console_message():
+        frontend.page.evaluate("() => console.error('planted')")
     assert [line for line in frontend.problems if "planted" in line]
