@@ -1,7 +1,7 @@
 """What does a model that looks at the picture say of it? A score from 0 to 10, asked for as JSON.
 
 The judge is a client: any callable that is given an instruction and pictures and hands back
-verdicts. The client of an OpenAI-compatible server is judge_client.py, where all network code is.
+verdicts. The client of an OpenAI-compatible server is client.py, where all network code is.
 A picture is asked about once: verdicts are kept by the picture's bytes.
 """
 

@@ -1,8 +1,9 @@
 """Search at sampling time: strategies over handles, one engine, one ledger.
 
-A strategy decides which candidates live and never sees a tensor (protocol.py); the engine owns
-tensors, model calls, budget, finishing and checkpoints (engine.py, item.py, chain.py,
-execution.py); a problem is the model and the reward. A new strategy is one row of STRATEGIES.
+A strategy (strategies/) decides which candidates live and never sees a tensor; protocol.py is what
+it says and hears. The engine (engine/) owns tensors, model calls, budget, finishing and
+checkpoints, and account/ is what it tells of a search. A problem is the model and the reward. A new
+strategy is one file and one row of STRATEGIES.
 """
 
 from collections.abc import Mapping

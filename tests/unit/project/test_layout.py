@@ -4,6 +4,7 @@ import ast
 import graphlib
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -230,6 +231,21 @@ def test_our_nodes_cannot_hide_the_hosts(tmp_path, monkeypatch):
     load_pack(tmp_path)
     after = importlib.util.find_spec("nodes")
     assert after is None or not str(after.origin).startswith(str(tmp_path))
+
+
+def test_every_file_that_a_page_names_is_there():
+    files = ["/" + file.relative_to(ROOT).as_posix() for file in sources()]
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "web").rglob("*.md")]
+    named = {
+        (page.name, name)
+        for page in pages
+        for name in re.findall(r"(?<![\w/])[a-z][\w/]*\.py\b", page.read_text(encoding="utf-8"))
+    }
+    assert len(named) > 50
+    lost = {
+        (page, name) for page, name in named if not any(file.endswith(f"/{name}") for file in files)
+    }
+    assert lost == set()
 
 
 def test_the_scripts_need_only_the_standard_library():
