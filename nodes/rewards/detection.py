@@ -12,6 +12,7 @@ from ...rewards.registry import REWARDS
 from ..host.page.remarks import remark
 from ..host.rewards.detectors import file_detector, host_detector
 from ..host.rewards.reward_files import choices, complaint, digest, locate
+from ..inputs import choice_input, text_input
 from ..sockets import CATEGORY_REWARDS, FlowReward
 
 __all__ = ["NODES", "DetectorCountReward"]
@@ -41,11 +42,9 @@ class DetectorCountReward(io.ComfyNode):
                 "rt-detr", "sam 3", "object detection",
             ],
             inputs=[
-                io.String.Input(
+                text_input(
                     "targets",
                     default="cat: 2\ndog: 1",
-                    multiline=True,
-                    dynamic_prompts=False,
                     tooltip=(
                         "What should be counted: a table, one a line ('cat: 2', 0 for none), or a "
                         "prompt ('two cats and a dog'). Things that are not named are not counted."
@@ -126,23 +125,17 @@ def _require_one(weights: str, model: Any) -> None:
 def _advanced(folders: list[str]) -> list[io.Input]:
     """Inputs that are rarely changed."""
     return [
-        io.Combo.Input(
+        choice_input(
             "rule",
-            options=list(RULES),
-            default=RULES[0],
-            optional=True,
-            advanced=True,
+            RULES,
             tooltip=(
                 "absolute (the default): each missing or extra object costs 1. squared: a class "
                 "that is off by n costs n squared, as in the RBF paper."
             ),
         ),
-        io.Combo.Input(
+        choice_input(
             "others",
-            options=list(OTHERS),
-            default=OTHERS[0],
-            optional=True,
-            advanced=True,
+            OTHERS,
             tooltip=(
                 "ignore (the default): objects of classes that no target names cost nothing. "
                 "wrong: each costs 1 (squared: their number squared); for detectors with a fixed "

@@ -14,6 +14,7 @@ from ..host.page.remarks import remark
 from ..host.rewards.encoder import encoder_of, folder_encoder, head_of
 from ..host.rewards.prompt import plain_prompt
 from ..host.rewards.reward_files import choices, complaint, locate
+from ..inputs import text_input
 from ..sockets import CATEGORY_REWARDS, FlowEncoder, FlowReward
 
 __all__ = ["NODES", "AestheticReward", "ClipScoreReward", "ImageMatchReward", "LoadEncoder"]
@@ -100,11 +101,8 @@ class ClipScoreReward(io.ComfyNode):
                         "for ViT-bigG). Before any LoRA."
                     ),
                 ),
-                io.String.Input(
+                text_input(
                     "prompt",
-                    default="",
-                    multiline=True,
-                    dynamic_prompts=False,
                     tooltip=(
                         "What the picture should show, in plain words: weights such as (word:1.2) "
                         "and other marks are taken out. CLIP reads the first 77 tokens, about 60 "

@@ -9,6 +9,7 @@ from comfy_api.latest import io
 from ...rewards.judge.judge import INSTRUCTION, Judge
 from ..host.rewards import judges
 from ..host.rewards.prompt import plain_prompt
+from ..inputs import text_input
 from ..sockets import CATEGORY_REWARDS, FlowReward
 
 __all__ = ["NODES", "JudgeReward"]
@@ -42,22 +43,16 @@ class JudgeReward(io.ComfyNode):
                         "The help page shows how to write it. Pictures are sent to that server."
                     ),
                 ),
-                io.String.Input(
+                text_input(
                     "prompt",
-                    default="",
-                    multiline=True,
-                    dynamic_prompts=False,
                     tooltip=(
                         "What the picture should show; usually the prompt it is made from. Stands "
                         "for {prompt} in the instruction."
                     ),
                 ),
-                io.String.Input(
+                text_input(
                     "instruction",
                     default=INSTRUCTION,
-                    multiline=True,
-                    dynamic_prompts=False,
-                    optional=True,
                     advanced=True,
                     tooltip=(
                         "What the judge is asked, in any words; {prompt} stands for the prompt. It "

@@ -23,6 +23,7 @@ from ..host.rewards.language_model import language_model
 from ..host.rewards.prompt import plain_prompt
 from ..host.rewards.reward_files import choices, complaint, locate, stamp
 from ..host.rewards.reward_model import Managed, kept, weights_type
+from ..inputs import choice_input, switch_input, text_input
 from ..sockets import CATEGORY_REWARDS, FlowLanguageModel, FlowReward
 
 __all__ = ["NODES", "LoadLanguageModel", "VLMCountReward", "VLMRatingReward", "VQAScoreReward"]
@@ -113,56 +114,41 @@ class VQAScoreReward(io.ComfyNode):
             search_aliases=["vlm", "alignment", "prompt adherence", "question", "yes"],
             inputs=[
                 _model_input(),
-                io.String.Input(
+                text_input(
                     "prompt",
-                    default="",
-                    multiline=True,
-                    dynamic_prompts=False,
                     tooltip=(
                         "What the picture should show. Put where a question says {prompt}; may be "
                         "empty where none does."
                     ),
                 ),
-                io.String.Input(
+                text_input(
                     "questions",
                     default=PAPER,
-                    multiline=True,
-                    dynamic_prompts=False,
                     tooltip=(
                         "Questions whose right answer is yes, one a line. The default is that of "
                         "the VQAScore paper. Several simple ones tell more than one long one; each "
                         "costs a call of the model."
                     ),
                 ),
-                io.String.Input(
+                text_input(
                     "weights",
-                    default="",
-                    multiline=True,
-                    dynamic_prompts=False,
-                    optional=True,
                     advanced=True,
                     tooltip=(
                         "How much each question counts: one positive number a line, in the order "
                         "of the questions. Empty: all the same."
                     ),
                 ),
-                io.Combo.Input(
+                choice_input(
                     "combine",
-                    options=list(COMBINE),
-                    default=COMBINE[0],
-                    optional=True,
-                    advanced=True,
+                    COMBINE,
                     tooltip=(
                         "How several probabilities become one. mean (the default): a wrong part "
                         "costs its share. geometric_mean: one part that is surely wrong makes the "
                         "whole near 0."
                     ),
                 ),
-                io.Boolean.Input(
+                switch_input(
                     "against_no",
-                    default=False,
-                    optional=True,
-                    advanced=True,
                     tooltip=(
                         "Off (the default): probability of Yes among all words, as in the paper. "
                         "On: among Yes and No only, for models that like to begin with other words."
@@ -207,34 +193,25 @@ class VLMCountReward(io.ComfyNode):
             search_aliases=["vlm", "count", "counting reward", "number of objects"],
             inputs=[
                 _model_input(),
-                io.String.Input(
+                text_input(
                     "prompt",
                     default="three apples, two dogs and a cat",
-                    multiline=True,
-                    dynamic_prompts=False,
                     tooltip=(
                         "What should be counted, as in the prompt: counts up to 20 in words or "
                         "digits, each before its thing. What can be read in two ways is refused."
                     ),
                 ),
-                io.String.Input(
+                text_input(
                     "targets",
-                    default="",
-                    multiline=True,
-                    dynamic_prompts=False,
-                    optional=True,
                     advanced=True,
                     tooltip=(
                         "Explicit targets, one a line, such as 'red apple: 3'. When not empty, "
                         "they are counted instead of the prompt."
                     ),
                 ),
-                io.Combo.Input(
+                choice_input(
                     "method",
-                    options=list(METHODS),
-                    default=METHODS[0],
-                    optional=True,
-                    advanced=True,
+                    METHODS,
                     tooltip=(
                         "log_probability (the default): log of the probability of the right "
                         "number, 0 is best, strict. expected_error: minus how far off the answer "
@@ -291,11 +268,8 @@ class VLMRatingReward(io.ComfyNode):
             ],
             inputs=[
                 _model_input(),
-                io.String.Input(
+                text_input(
                     "prompt",
-                    default="",
-                    multiline=True,
-                    dynamic_prompts=False,
                     tooltip=(
                         "What the picture should show. Put where the question says {prompt}; may "
                         "be empty where it does not."
@@ -313,12 +287,8 @@ class VLMRatingReward(io.ComfyNode):
                         "and style, 1 to 5; of little use with other models."
                     ),
                 ),
-                io.String.Input(
+                text_input(
                     "weights",
-                    default="",
-                    multiline=True,
-                    dynamic_prompts=False,
-                    optional=True,
                     advanced=True,
                     tooltip=(
                         "How much each score of an answer counts: one positive number a line, in "
@@ -346,21 +316,17 @@ class VLMRatingReward(io.ComfyNode):
 def _own_form() -> list[io.Input]:
     """What a question of one's own needs, named as Form's fields."""
     return [
-        io.String.Input(
+        text_input(
             "question",
             default=RATING,
-            multiline=True,
-            dynamic_prompts=False,
             tooltip=(
                 "What is asked; {prompt} becomes the prompt. Say the scale and that nothing but "
                 "the number is to be written."
             ),
         ),
-        io.String.Input(
+        text_input(
             "answer",
             default=ANSWER,
-            multiline=True,
-            dynamic_prompts=False,
             tooltip=(
                 "How the model's answer begins, {score} where a number stands: 'Quality: {score}'. "
                 "Several, one a line, are read one after another, each behind those before it."

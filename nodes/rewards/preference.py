@@ -16,6 +16,7 @@ from ..host.page.remarks import remark
 from ..host.rewards.prompt import plain_prompt
 from ..host.rewards.reward_files import choices, clip_vocabulary, complaint, locate, read, stamp
 from ..host.rewards.reward_model import Managed, fine_type, kept
+from ..inputs import text_input
 from ..sockets import CATEGORY_REWARDS, FlowReward
 
 __all__ = ["NODES", "PreferenceReward"]
@@ -74,11 +75,8 @@ class PreferenceReward(io.ComfyNode):
                         "is. The default is PickScore v1."
                     ),
                 ),
-                io.String.Input(
+                text_input(
                     "prompt",
-                    default="",
-                    multiline=True,
-                    dynamic_prompts=False,
                     tooltip=(
                         "What the picture should show, usually the prompt it is made from, without "
                         "weights in brackets. PickScore and HPS read 75 tokens of it, ImageReward "

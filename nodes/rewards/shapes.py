@@ -7,6 +7,7 @@ from comfy_api.latest import io
 from ...rewards.pixels.shape_count import ShapeCount, parse_groups
 from ...rewards.pixels.shape_fidelity import ShapeFidelity
 from ..host.rewards.prompt import plain_prompt
+from ..inputs import text_input
 from ..sockets import CATEGORY_REWARDS, FlowReward
 
 __all__ = ["NODES", "ShapeCountReward", "ShapeFidelityReward"]
@@ -29,23 +30,17 @@ class ShapeCountReward(io.ComfyNode):
             ),
             search_aliases=["count", "counting reward", "number of objects", "shapes"],
             inputs=[
-                io.String.Input(
+                text_input(
                     "prompt",
                     default="three red circles and two blue squares",
-                    multiline=True,
-                    dynamic_prompts=False,
                     tooltip=(
                         "What should be counted, in the words of the demo model's prompt: counts, "
                         "colours and shapes, 'no blue squares' too. Anything that is not named "
                         "should not be there. Empty wants an empty picture."
                     ),
                 ),
-                io.String.Input(
+                text_input(
                     "targets",
-                    default="",
-                    multiline=True,
-                    dynamic_prompts=False,
-                    optional=True,
                     advanced=True,
                     tooltip=(
                         "Explicit targets, one a line, such as 'red circle: 3'. When not empty, "

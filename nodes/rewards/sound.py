@@ -11,6 +11,7 @@ from ...rewards.registry import REWARDS
 from ..host.rewards.prompt import plain_prompt
 from ..host.rewards.reward_files import choices, complaint, locate, stamp
 from ..host.rewards.reward_model import Managed, fine_type, kept
+from ..inputs import text_input
 from ..sockets import CATEGORY_REWARDS, FlowReward
 
 __all__ = ["NODES", "ClapScoreReward"]
@@ -46,11 +47,8 @@ class ClapScoreReward(io.ComfyNode):
                         "larger_clap_general for both and speech."
                     ),
                 ),
-                io.String.Input(
+                text_input(
                     "prompt",
-                    default="",
-                    multiline=True,
-                    dynamic_prompts=False,
                     tooltip=(
                         "What should be heard, in plain words, such as 'a dog barks' or 'slow jazz "
                         "with a saxophone'. Short: what is asked for counts most; long: each part "

@@ -7,6 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ...rewards.pixels.image_statistic import STATISTICS, ImageStatistic, palette_of, parse_palette
+from ..inputs import text_input
 from ..sockets import CATEGORY_REWARDS, FlowReward
 
 __all__ = ["NODES", "ImageStatisticReward"]
@@ -61,11 +62,9 @@ class ImageStatisticReward(io.ComfyNode):
 
 def _statistic() -> io.DynamicCombo.Input:
     palette: list[io.Input] = [
-        io.String.Input(
+        text_input(
             "colours",
             default="#1d3557 #457b9d #a8dadc #f1faee #e63946",
-            multiline=True,
-            dynamic_prompts=False,
             tooltip=(
                 "Colours as hexadecimal red, green, blue, separated by spaces, commas or lines. "
                 "Few: a picture of few colours; many: nearly any picture fits."

@@ -8,6 +8,7 @@ import comfy.model_management
 from comfy_api.latest import io
 
 from ...rewards.reading.text_in_image import IGNORE, TextInImage, lacking
+from ..inputs import switch_input, text_input
 from ..sockets import CATEGORY_REWARDS, FlowReward
 
 __all__ = ["NODES", "TextInImageReward"]
@@ -30,11 +31,8 @@ class TextInImageReward(io.ComfyNode):
             ),
             search_aliases=["ocr", "spelling", "typography", "legible text", "sign", "lettering"],
             inputs=[
-                io.String.Input(
+                text_input(
                     "text",
-                    default="",
-                    multiline=True,
-                    dynamic_prompts=False,
                     tooltip=(
                         "What should be read, without quotation marks. Each line is looked for by "
                         "itself, anywhere in the picture and in any order. English, Chinese, "
@@ -52,11 +50,8 @@ class TextInImageReward(io.ComfyNode):
                         "spaces_and_punctuation: letters and digits only. nothing: every character."
                     ),
                 ),
-                io.Boolean.Input(
+                switch_input(
                     "match_case",
-                    default=False,
-                    optional=True,
-                    advanced=True,
                     tooltip=(
                         "Whether capital letters differ from small ones. Off (the default): EXIT "
                         "is exit; on: each wrong case counts as a wrong letter."

@@ -6,6 +6,7 @@ import comfy.samplers
 from comfy_api.latest import io
 
 from ..host.search.search_sampler import TOP_PERCENT
+from ..inputs import seed_input
 from ..sockets import FlowReport, FlowReward, FlowStrategy
 
 __all__ = [
@@ -80,12 +81,7 @@ def ksampler_inputs() -> list[io.Input]:
             tooltip="Where to start; each row of the batch is searched by itself.",
         ),
         *reward_inputs(),
-        io.Int.Input(
-            "seed",
-            default=0,
-            min=0,
-            max=0xFFFFFFFFFFFFFFFF,
-            control_after_generate=True,
+        seed_input(
             tooltip=(
                 "Seed of everything random; the plain sample is KSampler's euler with the "
                 "same seed. Fix it to continue a search that was cancelled."

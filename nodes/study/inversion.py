@@ -12,18 +12,14 @@ from torch import Tensor
 from ...samplers.paths.noise_law import noise_law
 from ...samplers.stepping.transition import Transition
 from ..host.model.inverted_run import invert, undo, vary
+from ..inputs import seed_input
 from ..sockets import CATEGORY_SAMPLING
 
 __all__ = ["NODES", "Invert", "Variation"]
 
 
 def _seed() -> io.Int.Input:
-    return io.Int.Input(
-        "seed",
-        default=0,
-        min=0,
-        max=0xFFFFFFFFFFFFFFFF,
-        control_after_generate=True,
+    return seed_input(
         tooltip=(
             "Seed of the noise, 0 to 2^64 - 1; each row of a batch gets its own. Another seed: "
             "another draw of equal worth."

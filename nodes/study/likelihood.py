@@ -8,6 +8,7 @@ import comfy.samplers
 from comfy_api.latest import io
 
 from ..host.model.estimation import METHODS, Question, colours, estimate
+from ..inputs import seed_input
 from ..sockets import CATEGORY_ANALYSIS
 
 __all__ = ["NODES", "FlowLikelihood"]
@@ -124,12 +125,8 @@ def _inputs() -> list[io.Input]:
                 "falls as 1 / sqrt. 2: enough for pictures; more: to tell close calls apart."
             ),
         ),
-        io.Int.Input(
-            "seed",
-            default=0,
-            min=0,
-            max=0xFFFFFFFFFFFFFFFF,
-            control_after_generate=io.ControlAfterGenerate.fixed,
+        seed_input(
+            after=io.ControlAfterGenerate.fixed,
             tooltip=(
                 "Of the noises, which are the same for every picture, prompt and model: leave it "
                 "alone to compare."
