@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["LARGEST", "settings_kept", "values_of"]
+__all__ = ["LARGEST", "settings", "settings_kept", "values_of"]
 
 LARGEST = torch.finfo(torch.float32).max
 """Rewards are numbers of float32: sums and squares of those are safe in float64."""
@@ -35,6 +35,11 @@ _SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], object]], ...] = (
 )
 
 
+def settings() -> list[Any]:
+    """Return what is set of torch for the whole process."""
+    return [read() for read, _ in _SETTINGS]
+
+
 @contextmanager
 def settings_kept() -> Generator[None]:
     """Put back what code of others sets of torch for the whole process.
@@ -42,7 +47,7 @@ def settings_kept() -> Generator[None]:
     Yields:
         Nothing.
     """
-    before = [read() for read, _ in _SETTINGS]
+    before = settings()
     try:
         yield
     finally:

@@ -12,6 +12,7 @@ from typing import Any
 from .account.trace import Trace
 from .engine.checkpoint import Unreadable
 from .engine.ledger import Budget, Ledger
+from .engine.memory import moved
 from .engine.search import ItemOutcome, Outcome, Search, Winner
 from .protocol import (
     DecodeError,
@@ -66,6 +67,7 @@ __all__ = [
     "Whole",
     "Winner",
     "ZeroOrderSearch",
+    "moved",
     "strategy_from_json",
 ]
 

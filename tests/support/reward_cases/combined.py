@@ -10,8 +10,8 @@ from flowsearch.rewards.pixels.shape_count import ShapeCount
 from flowsearch.rewards.pixels.shape_fidelity import ShapeFidelity
 
 
-def counted():
-    return ShapeCount({("red", "circle"): 2})
+def counted(count=2):
+    return ShapeCount({("red", "circle"): count})
 
 
 def reference():
@@ -54,4 +54,10 @@ CASES = {
     "combination:latents": lambda: combine(
         [LatentReward("mean"), LatentReward("std")], "weighted_sum"
     ),
+}
+OTHER = {
+    "combination:counts": lambda: combine([counted(5), counted(5)], "weighted_sum", (1.0, 0.5)),
+    "combination:order": lambda: combine([counted(5), Brightness()], "lexicographic"),
+    "frames:min": lambda: FrameReward(counted(5), count=2, aggregate="min"),
+    "frames:mean": lambda: FrameReward(counted(5), count=4),
 }

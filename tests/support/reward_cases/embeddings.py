@@ -20,10 +20,10 @@ def head(index: int):
     return head_from({key: torch.randn(s, generator=generator) / s[-1] ** 0.5 for key, s in shapes})
 
 
-def clip_score(kind: str) -> ClipScore:
+def clip_score(kind: str, prompt: str = "a photo of three red circles") -> ClipScore:
     encoder = encoders.encoder(kind)
     assert encoder.text is not None
-    return ClipScore(encoder.images, encoder.text, "a photo of three red circles")
+    return ClipScore(encoder.images, encoder.text, prompt)
 
 
 def image_match(kind: str, rule: str) -> ImageMatch:
@@ -47,4 +47,10 @@ CASES = {
     "aesthetic": lambda: aesthetic(0),
     "aesthetic:v1": lambda: aesthetic(1),
     "aesthetic:v2_5": lambda: aesthetic(2),
+}
+OTHER = {
+    "clip_score": lambda: clip_score("clip", "two cats"),
+    "clip_score:siglip": lambda: clip_score("siglip", "two cats"),
+    "clip_score:naflex": lambda: clip_score("naflex", "two cats"),
+    "frames:clip_score": lambda: FrameReward(clip_score("clip", "two cats"), count=2),
 }

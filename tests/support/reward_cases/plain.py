@@ -7,3 +7,4 @@ CASES = {
     "shape_count": lambda: ShapeCount({("red", "circle"): 2}),
     "shape_fidelity": ShapeFidelity,
 }
+OTHER = {"shape_count": lambda: ShapeCount({("red", "circle"): 5})}

@@ -6,3 +6,7 @@ CASES = {
     "clap_score": sounds.clap,
     "clap_score:fused": lambda: sounds.clap("fused"),
 }
+OTHER = {
+    "clap_score": lambda: sounds.clap(prompt="rain"),
+    "clap_score:fused": lambda: sounds.clap("fused", "rain"),
+}

@@ -42,6 +42,7 @@ MAY_IMPORT = {  # the longest matching prefix is the owner; "a.*" is all below a
         "samplers.search",
         "samplers.search.account",
     },
+    "samplers.search.testing": {"samplers.stepping", "samplers.search"},
     "samplers.search.__init__": {"samplers.search", "samplers.search.*"},
     "rewards": {"rewards.weights"},
     "rewards.weights": set(),
@@ -219,6 +220,20 @@ def test_the_mathematics_never_loads_the_host():
         cwd=ROOT.parent,
     )
     assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
+
+
+def test_tests_to_inherit_are_imported_by_nothing_and_alone_need_pytest():
+    """A user has no pytest: what runs in the host works without it."""
+    found = []
+    for file in sorted(file for top in TOP for file in (ROOT / top).rglob("*.py")):
+        where = file.relative_to(ROOT)
+        if "testing" in where.with_suffix("").parts:
+            continue
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            for _, parts in imports(node, where.parent.parts):
+                if parts[0] == "pytest" or "testing" in parts:
+                    found.append(f"{where}: {'.'.join(parts)}")
+    assert found == []
 
 
 def test_our_nodes_cannot_hide_the_hosts(tmp_path, monkeypatch):

@@ -3,51 +3,22 @@
 import dataclasses
 
 import pytest
+from strategy_cases import CASES
 from toy import SIGMAS, Toy
 
 from flowsearch.samplers.paths.noise_law import noise_law
 from flowsearch.samplers.paths.sigmas import rbf_reference
 from flowsearch.samplers.search import (
-    SVDD,
     BestOfN,
     Budget,
-    CoDe,
-    EvolutionarySearch,
     RolloverBudgetForcing,
     Search,
-    SearchOverPaths,
-    SequentialMonteCarlo,
     Trace,
     Whole,
-    ZeroOrderSearch,
 )
 from flowsearch.samplers.stepping.transition import ODE, Transition, fixed_q
 
 RBF = RolloverBudgetForcing
-STRATEGIES = {
-    "best_of_n": BestOfN(),
-    "best_of_5": BestOfN(candidates=5, plain=False),
-    "evolutionary": EvolutionarySearch(),
-    "evolutionary_wide": EvolutionarySearch(
-        width=3, levels=1, steps=3, mixes=3, fresh=False, plain=False, finish_steps=2
-    ),
-    "rbf": RBF(),
-    "rbf_many_passes": RBF(draws=3, finalists=2),
-    "rbf_never": RBF(draws=4, accept="never"),
-    "rbf_threshold": RBF(draws=6, accept="threshold", threshold=-1.0, exhausted="restart"),
-    "rbf_pool": RBF(pool=7, width=3, passes=2, plain=False, finish_steps=5),
-    "svdd": SVDD(),
-    "svdd_shared_out": SVDD(candidates=0, finalists=3, finish_steps=2),
-    "code": CoDe(),
-    "code_to_the_end": CoDe(block=3, candidates=0, sigma_low=0.0, plain=False),
-    "the_whole_way": CoDe(block=0, candidates=0),
-    "smc": SequentialMonteCarlo(),
-    "smc_few": SequentialMonteCarlo(particles=3, plain=False, resample="always"),
-    "search_over_paths": SearchOverPaths(),
-    "search_over_paths_legs": SearchOverPaths(leg=4, starts=3, keep=3, finish_steps=1),
-    "zero_order": ZeroOrderSearch(),
-    "zero_order_wider": ZeroOrderSearch(candidates=2, widen=1.7, plain=False),
-}
 TRANSITIONS = [
     ODE,
     fixed_q(0.8),
@@ -75,32 +46,30 @@ def with_width(strategy, width):
     return dataclasses.replace(strategy, width=width) if "width" in names else strategy
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
-@pytest.mark.parametrize(("chains", "shares"), [(1, True), (2, False), (3, True)])
-def test_ledger_is_the_models_counter(name, chains, shares):
-    for evaluations, rows_per_call, width in ((30, 1, 4), (97, 5, 1), (97, 64, 4), (150, 5, 4)):
-        toy, trace, budget = Toy(shares_calls=shares), Trace(), Budget(evaluations)
-        strategy = with_width(STRATEGIES[name], width)
-        outcome = Search(
-            toy, strategy, SIGMAS, ODE, budget, items=[0, 3], chains=chains,
-            rows_per_call=rows_per_call, on_event=trace,
-        ).run()  # fmt: skip
-        check(toy, outcome, trace, budget)
-        assert outcome.calls == len(toy.calls)
-        assert max(toy.calls) <= rows_per_call
+@pytest.mark.parametrize("name", CASES)
+def test_ledger_is_the_models_counter(name):
+    place = [*CASES].index(name)
+    rows_per_call, width = ((1, 4), (5, 1), (64, 4))[place % 3]
+    toy, trace, budget = Toy(shares_calls=place % 2 > 0), Trace(), Budget(97)
+    outcome = Search(
+        toy, with_width(CASES[name].strategy, width), SIGMAS, ODE, budget, items=[0, 3],
+        chains=1 + place % 3, rows_per_call=rows_per_call, on_event=trace,
+    ).run()  # fmt: skip
+    check(toy, outcome, trace, budget)
+    assert outcome.calls == len(toy.calls)
+    assert max(toy.calls) <= rows_per_call
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
-def test_every_budget_and_transition(name):
-    """Any budget gives a picture, is not exceeded, and is told as the model counted it."""
-    for number, evaluations in enumerate((*range(1, 31), *range(31, 61, 4), 100, 237)):
-        transition = TRANSITIONS[number % len(TRANSITIONS)]
-        strategy, chains = STRATEGIES[name], 1 + number % 3
+@pytest.mark.parametrize("name", CASES)
+def test_every_transition(name):
+    """Inner calls, steps without memory and those that a law spares are told as they were made."""
+    for number, transition in enumerate(TRANSITIONS):
+        strategy = CASES[name].strategy
         if transition != ODE and getattr(strategy, "q", None) and name[:4] not in ("zero", "rbf_"):
             strategy = dataclasses.replace(strategy, q=None)  # the connected one's
-        toy, trace, budget = Toy(), Trace(), Budget(evaluations)
+        toy, trace, budget = Toy(), Trace(), Budget((29, 60, 100)[number % 3])
         outcome = Search(
-            toy, strategy, SIGMAS, transition, budget, chains=chains, on_event=trace
+            toy, strategy, SIGMAS, transition, budget, chains=1 + number % 3, on_event=trace
         ).run()  # fmt: skip
         check(toy, outcome, trace, budget)
 

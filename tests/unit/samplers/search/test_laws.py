@@ -1,0 +1,42 @@
+"""Every strategy of ours, and the toy problem, obey the laws that other packs inherit too."""
+
+import os
+
+import pytest
+from strategy_cases import CASES
+
+from flowsearch.samplers.search import STRATEGIES
+from flowsearch.samplers.search.testing import MixtureProblem, ProblemLaws, StrategyLaws
+
+
+def test_every_strategy_has_a_case():
+    assert {type(case.strategy) for case in CASES.values()} == {*STRATEGIES.values()}
+
+
+@pytest.fixture(scope="module", params=CASES)
+def case(request):
+    return CASES[request.param]
+
+
+class TestStrategy(StrategyLaws):
+    interrupts = 10**6 if "FLOWSEARCH_SOAK" in os.environ else 3
+
+    @pytest.fixture
+    def strategy(self, case):
+        return case.strategy
+
+    @pytest.fixture
+    def budget(self, case):
+        return case.budget
+
+    @pytest.fixture
+    def chains(self, case):
+        return case.chains
+
+
+class TestMixtureProblem(ProblemLaws):
+    tolerance = 1e-12
+
+    @pytest.fixture(params=[True, False])
+    def problem(self, request):
+        return MixtureProblem(shares_calls=request.param)
