@@ -3,10 +3,13 @@
 import json
 import os
 import re
+import shutil
+import subprocess
 import sys
 import xml.etree.ElementTree as xml
 from pathlib import Path
 
+import foreign_pack
 import pytest
 import tomlkit
 from client import Client
@@ -79,6 +82,26 @@ def test_the_archive_works_in_the_host(unpacked):
         assert ours == set(json.loads(SNAPSHOT.read_text(encoding="utf-8")))
         for checkpoint in ("base", "few_step"):
             assert client.run(picture(checkpoint))["7"]["images"]
+
+
+def test_another_pack_inherits_the_laws_from_the_archive(unpacked, tmp_path):
+    """A pack beside ours in custom_nodes, tested as docs/REWARDS.md says, without the host."""
+    nodes = tmp_path / "custom_nodes"
+    shutil.copytree(unpacked, nodes / "flowsearch")
+    shutil.copytree(Path(foreign_pack.__file__).parent, nodes / "foreign_pack")
+    (nodes / "foreign_pack" / "pytest.ini").write_text(
+        "[pytest]\npythonpath = ..\naddopts = --import-mode=importlib\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-n", "0", "test_laws.py"],
+        cwd=nodes / "foreign_pack",
+        env={**os.environ, "PYTHONPATH": ""},
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " passed" in done.stdout
 
 
 def test_the_projects_addresses_are_one_repositorys(project):

@@ -1,9 +1,9 @@
 """A node pack of somebody else: a node whose output fits every socket and holds what its name says,
 and one that looks at the host's memory."""
 
-import sys
-
 import torch
+
+from .brightness import Brightness
 
 THINGS = {
     "none": lambda: None,
@@ -94,15 +94,7 @@ class ForeignReward:
 
     def make(self, name):
         """Make it."""
-        base = next(m for n, m in sys.modules.items() if n.endswith(".rewards.base"))
-
-        class Brightness:
-            spec = base.RewardSpec(name, "mean of all pixels", 0.0, 1.0)
-
-            def score(self, images):
-                return images.mean(dim=(1, 2, 3))
-
-        return (Brightness(),)
+        return (Brightness(name),)
 
 
 NODE_CLASS_MAPPINGS = {

@@ -1,0 +1,5 @@
+"""The tests of the pack of somebody else, which inherits our laws."""
+
+from foreign_pack.test_laws import TestBrightness, TestFewOfMany, TestShifted
+
+__all__ = ["TestBrightness", "TestFewOfMany", "TestShifted"]
