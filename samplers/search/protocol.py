@@ -9,7 +9,7 @@ transition.
 """
 
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any, ClassVar, Protocol
 
@@ -117,6 +117,25 @@ class Scores:
     thumbnail: object = None
     note: str = ""
 
+    def kept(self) -> "Scores":
+        """Return what outlives the event: all but the thumbnail."""
+        return replace(self, parts=dict(self.parts), held_out=dict(self.held_out), thumbnail=None)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the rewards as JSON types, without the thumbnail."""
+        return {
+            "value": self.value,
+            "parts": dict(self.parts),
+            "note": self.note,
+            "held_out": dict(self.held_out),
+            "held_out_seconds": self.held_out_seconds,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Scores":
+        """Read what to_json() returned; what is absent takes its default, TypeError if unknown."""
+        return cls(**data)
+
 
 @dataclass(frozen=True)
 class Request:
@@ -129,7 +148,7 @@ class Request:
             (finishing a handle that reached the target).
         moves: The moves, transitions filled in.
         keys: The moves' full keys.
-        of: Handles that are being finished, aligned with the moves; empty otherwise.
+        finishes: Handles that are being finished, aligned with the moves; empty otherwise.
     """
 
     chain: int
@@ -137,7 +156,7 @@ class Request:
     phase: str
     moves: list[Move]
     keys: list[tuple[int, ...]]
-    of: tuple[int, ...] = ()
+    finishes: tuple[int, ...] = ()
 
 
 class Stop(Exception):

@@ -4,16 +4,50 @@ Events are emitted at request boundaries, and again when a checkpoint is replaye
 within each item.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 from ..protocol import Scores
 
-__all__ = ["Chosen", "Evaluated", "Event", "Finished", "Started", "Stopped"]
+__all__ = ["KINDS", "Chosen", "Evaluated", "Event", "Finished", "Started", "Stopped"]
+
+_R = TypeVar("_R", bound="_Record")
+
+
+class _Record:
+    """What all events can: JSON both ways."""
+
+    kind: ClassVar[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the event as JSON types, without its kind and without a thumbnail."""
+        return {
+            name: value.to_json() if isinstance(value, Scores) else value
+            for name, value in vars(self).items()
+        }
+
+    @classmethod
+    def from_json(cls: type[_R], data: Mapping[str, Any]) -> _R:
+        """Build the event from what to_json() returned, also after it was text.
+
+        Args:
+            data: The dict.
+
+        Returns:
+            The event, without a thumbnail.
+
+        Raises:
+            TypeError: Keys that this kind of event does not have, or lacks.
+        """
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        if values.get("scores") is not None:
+            values["scores"] = Scores.from_json(values["scores"])
+        return cls(**values)
 
 
 @dataclass(frozen=True)
-class Started:
+class Started(_Record):
     """A run began, or was taken up again.
 
     Attributes:
@@ -22,13 +56,15 @@ class Started:
         note: Why it starts afresh, or what is being continued; "" for a new run.
     """
 
+    kind: ClassVar[str] = "started"
+
     settings: dict[str, Any]
     budget: dict[str, Any]
     note: str = ""
 
 
 @dataclass(frozen=True)
-class Evaluated:
+class Evaluated(_Record):
     """A candidate was computed and charged.
 
     Attributes:
@@ -52,6 +88,8 @@ class Evaluated:
         score_seconds: The part of seconds that decoding and scoring took.
     """
 
+    kind: ClassVar[str] = "evaluated"
+
     item: int
     chain: int
     pass_: int
@@ -73,7 +111,7 @@ class Evaluated:
 
 
 @dataclass(frozen=True)
-class Chosen:
+class Chosen(_Record):
     """A strategy decided which nodes go on.
 
     Attributes:
@@ -84,6 +122,8 @@ class Chosen:
         weights: Weights of the nodes, where the strategy has them.
     """
 
+    kind: ClassVar[str] = "chosen"
+
     item: int
     chain: int
     ids: tuple[int, ...]
@@ -92,7 +132,7 @@ class Chosen:
 
 
 @dataclass(frozen=True)
-class Finished:
+class Finished(_Record):
     """A picture reached sigma 0 and was scored as it will be seen.
 
     Attributes:
@@ -104,6 +144,8 @@ class Finished:
         best: Whether it is the item's best so far.
     """
 
+    kind: ClassVar[str] = "finished"
+
     item: int
     id: int
     scores: Scores
@@ -113,7 +155,7 @@ class Finished:
 
 
 @dataclass(frozen=True)
-class Stopped:
+class Stopped(_Record):
     """An item's search ended.
 
     Attributes:
@@ -125,6 +167,8 @@ class Stopped:
         target: The reward at which the item is done; None for never.
     """
 
+    kind: ClassVar[str] = "stopped"
+
     item: int
     why: str
     winners: tuple[int, ...]
@@ -133,3 +177,8 @@ class Stopped:
 
 
 Event = Started | Evaluated | Chosen | Finished | Stopped
+
+KINDS: dict[str, type[Event]] = {
+    event.kind: event for event in (Started, Evaluated, Chosen, Finished, Stopped)
+}
+"""The kinds of events by name, in the order of a trace."""

@@ -7,19 +7,12 @@ else, so a trace read back from JSON gives the same tables.
 from collections.abc import Mapping
 from typing import Any
 
-from .events import Chosen, Evaluated, Event, Finished, Started, Stopped
+from .events import KINDS, Event, Started
 from .evidence import correlation
 
 __all__ = ["SCHEMA", "Trace", "value_of"]
 
 SCHEMA = 1
-_KINDS: dict[type, str] = {
-    Started: "started",
-    Evaluated: "evaluated",
-    Chosen: "chosen",
-    Finished: "finished",
-    Stopped: "stopped",
-}
 Row = dict[str, Any]
 
 
@@ -32,7 +25,7 @@ class Trace:
 
     def __init__(self) -> None:
         """Start empty."""
-        self.record: dict[str, list[Row]] = {kind: [] for kind in _KINDS.values()}
+        self.record: dict[str, list[Row]] = {kind: [] for kind in KINDS}
 
     def __call__(self, event: Event) -> None:
         """Take note of an event.
@@ -41,18 +34,8 @@ class Trace:
             event: The event. A Started empties the record: a run tells everything from there on.
         """
         if isinstance(event, Started):
-            self.record = {kind: [] for kind in _KINDS.values()}
-        row = dict(vars(event))
-        if isinstance(event, Evaluated | Finished) and event.scores is not None:
-            scores = event.scores
-            row["scores"] = {
-                "value": scores.value,
-                "parts": dict(scores.parts),
-                "note": scores.note,
-                "held_out": dict(scores.held_out),
-                "held_out_seconds": scores.held_out_seconds,
-            }
-        self.record[_KINDS[type(event)]].append(row)
+            self.record = {kind: [] for kind in KINDS}
+        self.record[event.kind].append(event.to_json())
 
     def to_json(self) -> dict[str, Any]:
         """Return {"schema": 1, "started": [...], ...} of JSON types."""
@@ -76,7 +59,7 @@ class Trace:
                 f"this trace has schema {data.get('schema')!r}; this version reads {SCHEMA}"
             )
         trace = cls()
-        trace.record = {kind: [dict(row) for row in data[kind]] for kind in _KINDS.values()}
+        trace.record = {kind: [dict(row) for row in data[kind]] for kind in KINDS}
         return trace
 
     # ---- tables ----

@@ -105,7 +105,7 @@ class Chain:
         self.targets = 0
         self._why = ""
         self._pending: list[Move] = []
-        self._of: tuple[int, ...] = ()
+        self._finishing: tuple[int, ...] = ()
         self._held: Node | None = None
         self._asked = 0
         self._finishes = 0
@@ -213,7 +213,7 @@ class Chain:
         moves = [self._resolved(move) for move in self._pending]
         head = (self.index, self.pass_, _PHASE_CODE[self.phase])
         keys = [(*head, *move.key) for move in moves]
-        return Request(self.index, self.pass_, self.phase, moves, keys, self._of)
+        return Request(self.index, self.pass_, self.phase, moves, keys, self._finishing)
 
     def target_request(self, moves: list[Move], handle: int) -> Request:
         """Return a request that finishes a handle which reached the target."""
@@ -317,7 +317,7 @@ class Chain:
     def _open_pass(self) -> None:
         self.phase = "search"
         self._held = None
-        self._of = ()
+        self._finishing = ()
         self._asked = self._finishes = self.targets = 0
         self.claim = 0
         self._used = set()
@@ -346,7 +346,7 @@ class Chain:
             waiting = [node for node in waiting if node.sigma != sigma]
             if not group:
                 return
-            self._of = tuple(node.id for node in group)
+            self._finishing = tuple(node.id for node in group)
             self.claim = (len(path) - 1) * len(group)
             self._finishes += 1
             yield from finishing(group, path, self._finishes)

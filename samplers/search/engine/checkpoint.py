@@ -16,6 +16,7 @@ from torch import Tensor
 from ..account.lineage import PREFIX
 from ..protocol import State
 from .ledger import Budget
+from .record import SegmentRecord
 
 __all__ = ["Kept", "Unreadable", "kept_of"]
 
@@ -45,7 +46,7 @@ class Kept:
     elapsed: float
     rows_per_call: int
     scores_per_call: int
-    logs: Sequence[list[dict[str, Any]]]
+    logs: Sequence[tuple[SegmentRecord, ...]]
     lineages: Sequence[Any]
     states: Sequence[dict[int, State]]
     tensors: dict[str, Tensor]
@@ -72,7 +73,7 @@ def kept_of(tensors: dict[str, Tensor], data: Mapping[str, Any], items: Sequence
             float(data["elapsed"]),
             int(data["rows_per_call"]),
             int(data["scores_per_call"]),
-            [[*log] for log in data["logs"]],
+            [tuple(map(SegmentRecord.from_json, log)) for log in data["logs"]],
             data.get("lineages") or [None] * len(items),
             [_states(tensors, item) for item in items],
             tensors,

@@ -6,24 +6,44 @@ it would be alone. Where a log exists (a checkpoint), rounds are answered from i
 """
 
 from collections.abc import Generator, Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
 from weakref import WeakKeyDictionary
 
 from ..account.events import Event, Stopped
 from ..account.lineage import Lineages
-from ..protocol import Move, Node, Request, Scores, State, Whole
+from ..protocol import Move, Node, Request, State, Whole
 from .baseline import Baseline
 from .chain import Chain, finishing
 from .execution import Result
 from .ledger import Budget, Ledger
 from .plan import Plan, thin
-from .record import Diverged, Winner, alike, emit, entry_of, scores_of
+from .record import (
+    CandidateRecord,
+    Diverged,
+    RequestRecord,
+    RoundRecord,
+    SegmentRecord,
+    Winner,
+    alike,
+    events_of,
+    record_round,
+)
 from .script import Script
 
 __all__ = ["ItemSearch"]
 
-Round = Generator[list[Request], list[list[Result]], "dict[int, list[Node]]"]
+Rounds = Generator[list[Request], list[list[Result]], None]
+Replies = dict[int, list[Node]]
+"""Chain -> the nodes that answer its request."""
+
+
+@dataclass
+class _Played:
+    """A round that was answered; its record is replaced whenever something is decided."""
+
+    record: RoundRecord
+    place: int
+    replies: Replies
 
 
 class ItemSearch:
@@ -74,7 +94,7 @@ class ItemSearch:
         self._whole_cost = 0
         self._saved: dict[int, State] = {}
 
-    def replay(self, segments: Sequence[dict[str, Any]], saved: dict[int, State]) -> None:
+    def replay(self, segments: Sequence[SegmentRecord], saved: dict[int, State]) -> None:
         """Answer the first rounds from a log.
 
         Args:
@@ -130,7 +150,7 @@ class ItemSearch:
 
     # ---- rounds ----
 
-    def rounds(self) -> Generator[list[Request], list[list[Result]], None]:
+    def rounds(self) -> Rounds:
         """Yield rounds of admitted requests; be sent their results; return when it is over."""
         if self.plan.strategy.plain:
             yield from self._plain_sample()
@@ -151,10 +171,10 @@ class ItemSearch:
         self.why = "target" if self._reached() else self.why or short
         self.outbox.append(Stopped(self.index, self.why, ids, self.ledger.to_json(), self.target))
 
-    def _plain_sample(self) -> Generator[list[Request], list[list[Result]], None]:
+    def _plain_sample(self) -> Rounds:
         yield from self._baseline(self.baseline.sample(self.left, self.sample_cost), False)
 
-    def _calibrate(self) -> Generator[list[Request], list[list[Result]], None]:
+    def _calibrate(self) -> Rounds:
         """Measure a target that is said as a share of plain samples."""
         if self.budget.top is None or not self.plan.strategy.target_stop or self._reached():
             return
@@ -162,38 +182,38 @@ class ItemSearch:
         given = (self.budget, self.ledger, kept, self.sample_cost)
         yield from self._baseline(self.baseline.calibrate(*given), True)
 
-    def _baseline(
-        self, steps: Generator[Request, list[Node], None], stops: bool
-    ) -> Generator[list[Request], list[list[Result]], None]:
+    def _baseline(self, steps: Generator[Request, list[Node], None], stops: bool) -> Rounds:
         """Carry out the baseline's requests; one that stops does so between pictures."""
         request = next(steps, None)
         while request is not None:
             finished = request.moves[0].to == 0.0
-            entry, replies = yield from self._ask_logged([request])
+            played = yield from self._ask([request])
             try:
-                request = steps.send(replies.pop(-1))
+                request = steps.send(played.replies.pop(-1))
             except StopIteration:
                 return
-            why = entry.setdefault("stop", self.stop_now) if stops else None
+            why = self._stop_of(played) if stops else ""
             if finished and stops and (why or self.script.told):
-                self.why = self.why or why or ""
+                self.why = self.why or why
                 steps.close()
                 return
 
-    def _play(self) -> Generator[list[Request], list[list[Result]], None]:
+    def _play(self) -> Rounds:
         """Play rounds until no chain has a request that fits."""
         self._launch()
         while requests := self._admit():
             self.baseline.nodes.clear()
-            entry, replies = yield from self._ask_logged(requests)
+            played = yield from self._ask(requests)
             del requests
-            handle = self._hit(entry, replies)
-            self._park(replies)
-            if handle is not None:
-                chain = self._chains[int(entry["hit"][0])]
-                yield from self._target(chain, [handle], self.plan.finish_path(handle.sigma))
+            hit = self._hit(played)
+            self._park(played.replies)
+            if hit is not None:
+                chain, handle = hit
+                del hit
+                path = self.plan.finish_path(handle.sigma)
+                yield from self._target(chain, [handle], path)
                 del handle
-            self._deliver(entry, replies)
+            self._deliver(played)
 
     def _launch(self) -> None:
         if not self._chains:
@@ -244,28 +264,26 @@ class ItemSearch:
             if other is not chain
         )
 
-    def _park(self, replies: dict[int, list[Node]]) -> None:
+    def _park(self, replies: Replies) -> None:
         """Keep the last logged reply of each chain for the new budget."""
         for chain in self._chains:
             if self.script.waits(chain.index) and chain.index in replies:
                 chain.parked = replies.pop(chain.index)
 
-    def _target(
-        self, chain: Chain, handles: list[Node], path: Sequence[float]
-    ) -> Generator[list[Request], list[list[Result]], None]:
+    def _target(self, chain: Chain, handles: list[Node], path: Sequence[float]) -> Rounds:
         """Finish a handle at once: one that reached the target, or the last resort."""
         chain.targets += 1
         identity = handles[0].id
         steps = finishing(handles, path, chain.targets)
         moves = next(steps)
         while moves:
-            reply = yield from self._ask([chain.target_request(moves, identity)])
+            played = yield from self._ask([chain.target_request(moves, identity)])
             try:
-                moves = steps.send(reply.pop(chain.index))
+                moves = steps.send(played.replies.pop(chain.index))
             except StopIteration:
                 return
 
-    def _rescue(self) -> Generator[list[Request], list[list[Result]], None]:
+    def _rescue(self) -> Rounds:
         """Where nothing was finished, finish the best handle there is, or take the plain sample."""
         left = [chain for chain in self._chains if chain.last is not None]
         rest = self.left()
@@ -280,36 +298,51 @@ class ItemSearch:
         elif rest:
             yield from self._plain_sample()
 
-    def _hit(self, entry: dict[str, Any], replies: dict[int, list[Node]]) -> Node | None:
-        """Return the round's best handle that reached the target, and enter it into the log."""
-        nodes = {node.id: node for nodes in replies.values() for node in nodes}
-        if "hit" not in entry:
-            entry["hit"] = self._find_hit(entry)
-        return nodes[entry["hit"][1]] if entry["hit"] else None
+    def _decide(self, played: _Played, record: RoundRecord) -> None:
+        """Enter into the log what was decided about a round."""
+        played.record = record
+        self.script.amend(played.place, record)
 
-    def _find_hit(self, entry: dict[str, Any]) -> list[int] | None:
+    def _stop_of(self, played: _Played) -> str:
+        """Return why a round is the last one; decided once, "" if it is not."""
+        if played.record.stop is None:
+            self._decide(played, replace(played.record, stop=self.stop_now or ""))
+        return played.record.stop or ""
+
+    def _hit(self, played: _Played) -> tuple[Chain, Node] | None:
+        """Return the round's best handle that reached the target; decided once."""
+        if played.record.hit is None:
+            self._decide(played, replace(played.record, hit=self._find_hit(played.record)))
+        if not played.record.hit:
+            return None
+        index, number = played.record.hit
+        nodes = {node.id: node for nodes in played.replies.values() for node in nodes}
+        return self._chains[index], nodes[number]
+
+    def _find_hit(self, record: RoundRecord) -> tuple[int, ...]:
         target = self.target
         if target is None or not self.plan.strategy.target_stop or self._reached():
-            return None
+            return ()
         found: list[tuple[float, float, int, int]] = [
-            (-row["score"]["value"], row["sigma"], row["id"], part["chain"])
-            for part in entry["requests"]
-            if part["phase"] == "search"
-            for row in part["rows"]
+            (-score, candidate.sigma, candidate.id, request.chain)
+            for request in record.requests
+            if request.phase == "search"
+            for candidate in request.candidates
             # a mix that reaches it is to be predicted first: jumped to, it would come out unhealed
-            if row["sigma"] > 0.0 and row["donor"] is None
-            if row["score"] and row["score"]["value"] >= target
+            if candidate.sigma > 0.0 and not candidate.is_mix
+            if (score := candidate.score) is not None and score >= target
         ]
         for _, sigma, number, index in sorted(found):
             cost = self.plan.finish_cost(sigma)
             if cost <= self.free_for(self._chains[index]) and self.reward_calls_left(1):
-                return [index, number]
-        return None
+                return (index, number)
+        return ()
 
-    def _deliver(self, entry: dict[str, Any], replies: dict[int, list[Node]]) -> None:
+    def _deliver(self, played: _Played) -> None:
         """Stop what is to be stopped, freeze the shares, send the replies."""
-        entry.setdefault("stop", self.stop_now)
-        why = "target" if self._reached() else entry["stop"]
+        replies = played.replies
+        stop = self._stop_of(played)
+        why = "target" if self._reached() else stop
         if why:
             self.why = self.why or why
             useful = why != "target" and (why == "seconds" or not self.winners)
@@ -320,24 +353,24 @@ class ItemSearch:
                     elif chain.index in replies:
                         chain.send(replies.pop(chain.index))
             return
-        self._share(entry)
+        self._share(played)
         for chain in self._chains:
             if chain.index in replies:
                 chain.send(replies.pop(chain.index))
 
-    def _share(self, entry: dict[str, Any] | None) -> None:
+    def _share(self, played: _Played | None) -> None:
         """Freeze what each live chain may still ask for."""
-        live = [chain for chain in self._chains if chain.alive]
-        if entry is not None and "shares" in entry:
-            for index, share in entry["shares"]:
+        if played is not None and played.record.shares is not None:
+            for index, share in played.record.shares:
                 self._chains[index].share = share
             return
-        rest = self.left()
-        rest -= sum(chain.claim for chain in live)
+        live = [chain for chain in self._chains if chain.alive]
+        free = self.left() - sum(chain.claim for chain in live)
         for chain in live:
-            chain.share = max(0, rest // len(live))
-        if entry is not None:
-            entry["shares"] = [[chain.index, chain.share] for chain in live]
+            chain.share = max(0, free // len(live))
+        if played is not None:
+            shares = tuple((chain.index, chain.share) for chain in live)
+            self._decide(played, replace(played.record, shares=shares))
 
     def _reached(self) -> bool:
         target = self.target
@@ -349,8 +382,8 @@ class ItemSearch:
         """Put the next budget in force once the log is told; return whether there is one."""
         if not self.script.follows:
             return False
-        for entry in self.script.rest():
-            self._absorb(entry, None)
+        for record in self.script.unread():
+            self._absorb(record, None)
         self.script.open()
         self.why, self.baseline.target = "", None
         return True
@@ -367,103 +400,97 @@ class ItemSearch:
 
     # ---- answers ----
 
-    def _ask(self, requests: list[Request]) -> Round:
-        _, replies = yield from self._ask_logged(requests)
-        return replies
-
-    def _ask_logged(
+    def _ask(
         self, requests: list[Request]
-    ) -> Generator[
-        list[Request], list[list[Result]], "tuple[dict[str, Any], dict[int, list[Node]]]"
-    ]:
+    ) -> Generator[list[Request], list[list[Result]], _Played]:
         """Play one round: from the log if there is one, else for real."""
-        entry, results = self.script.answer(requests, self.plan), None
-        if entry is None:
+        record, results = self.script.answer(requests, self.plan), None
+        if record is None:
             results = yield requests
-            entry = entry_of(requests, results, self._ids, self.plan)
-        replies = self._absorb(entry, results)
-        return entry, {request.chain: replies[request.chain] for request in requests}
+            record = record_round(requests, results, self._ids, self.plan)
+        played = self._absorb(record, results)
+        replies = {request.chain: played.replies[request.chain] for request in requests}
+        return replace(played, replies=replies)
 
-    def _absorb(
-        self, entry: dict[str, Any], results: list[list[Result]] | None
-    ) -> dict[int, list[Node]]:
+    def _absorb(self, record: RoundRecord, results: list[list[Result]] | None) -> _Played:
         """Charge a round, make its nodes, take note of what is finished; nothing here can fail."""
-        replies: dict[int, list[Node]] = {}
+        replies: Replies = {}
+        requests: list[RequestRecord] = []
         self._pledged.clear()
-        for number, part in enumerate(entry["requests"]):
+        for number, request in enumerate(record.requests):
             nodes: list[Node] = []
-            for place, row in enumerate(part["rows"]):
+            candidates: list[CandidateRecord] = []
+            for place, candidate in enumerate(request.candidates):
                 result = results[number][place] if results is not None else None
-                nodes.append(self._node(part, place, row, result))
-            replies[part["chain"]] = nodes
-        self.script.write(entry)
-        return replies
+                node, known = self._node(request, place, candidate, result)
+                nodes.append(node)
+                candidates.append(known)
+            replies[request.chain] = nodes
+            requests.append(replace(request, candidates=tuple(candidates)))
+        record = replace(record, requests=tuple(requests))
+        return _Played(record, self.script.write(record), replies)
 
     def _node(
-        self, part: dict[str, Any], place: int, row: dict[str, Any], result: Result | None
-    ) -> Node:
-        phase, sigma = part["phase"], row["sigma"]
-        chain: int = part["chain"]
-        score = row["score"]["value"] if row["score"] else None
-        node = Node(row["id"], self.index, sigma, row["parent"], score)
+        self, request: RequestRecord, place: int, candidate: CandidateRecord, result: Result | None
+    ) -> tuple[Node, CandidateRecord]:
+        """Return a candidate's node, and its record with what was found out of it."""
+        sigma, index = candidate.sigma, request.chain
+        node = Node(candidate.id, self.index, sigma, candidate.parent, candidate.score)
         self._ids = max(self._ids, node.id + 1)
         state = result.state if result is not None else self._saved.pop(node.id, None)
         if state is not None:
             self.tensors[node] = state
-        self.ledger.charge(
-            phase, row["evaluations"], row["rows"], score is not None, row["seconds"]
-        )
-        how: dict[str, Any] = row["transition"] or {}
-        if "whole" in how and "sigmas" not in how:
-            self._whole_cost = max(self._whole_cost, row["evaluations"])
-        scores = result.scores if result is not None else scores_of(row)
-        seen = None if scores is None else scores.thumbnail
+        self._charge(request.phase, candidate)
+        scores = result.scores if result is not None else candidate.scores
         # a mix's prediction is not the model's: what leads to a picture begins after it
-        mixed = row["donor"] is not None
-        fresh = None if result is None or mixed else result.state
-        self.lineages.add(node, None if mixed else row["from"], fresh, seen)
-        best = False
-        handle = part["of"][place] if part["of"] else None
-        if sigma == 0.0 and scores is not None:
-            best = self._finish(node, state, scores, handle, row, phase == "plain")
-        if chain >= 0 and self._chains:
-            if handle is not None and sigma == 0.0:
-                self._chains[chain].finished(handle)
-            self._chains[chain].adopt(node, phase, mixed)
-        self.outbox.extend(
-            emit(self.index, self.ledger.evaluations, part, row, scores, handle, best)
+        self.lineages.add(
+            node,
+            None if candidate.is_mix else candidate.sigma_from,
+            None if result is None or candidate.is_mix else result.state,
+            None if scores is None else scores.thumbnail,
         )
-        return node
+        handle = request.finishes[place] if request.finishes else None
+        best = False
+        if sigma == 0.0 and candidate.scores is not None:
+            winner = Winner(node, candidate.scores, state or {}, self.lineages.of(node))
+            if candidate.like is None:
+                candidate = replace(candidate, like=self._like(winner))
+            best = self._finish(winner, candidate.like or (), handle, request.phase == "plain")
+        if index >= 0 and self._chains:
+            if handle is not None and sigma == 0.0:
+                self._chains[index].finished(handle)
+            self._chains[index].adopt(node, request.phase, candidate.is_mix)
+        spent = self.ledger.evaluations
+        self.outbox.extend(events_of(self.index, spent, request, candidate, scores, handle, best))
+        return node, candidate
 
-    def _finish(
-        self,
-        node: Node,
-        state: State | None,
-        scores: Scores,
-        handle: int | None,
-        row: dict[str, Any],
-        plain: bool,
-    ) -> bool:
+    def _charge(self, phase: str, candidate: CandidateRecord) -> None:
+        """Enter a candidate into the ledger; remember what a whole run of the sampler takes."""
+        scored = candidate.scores is not None
+        evaluations = candidate.evaluations
+        self.ledger.charge(phase, evaluations, candidate.rows, scored, candidate.seconds)
+        how = candidate.transition or {}
+        if "whole" in how and "sigmas" not in how:
+            self._whole_cost = max(self._whole_cost, evaluations)
+
+    def _finish(self, winner: Winner, like: Sequence[int], handle: int | None, plain: bool) -> bool:
         """Enter a finished picture; return whether it is the best so far."""
-        kept = replace(scores, thumbnail=None)
-        winner = Winner(node, kept, state or {}, self.lineages.of(node))
-        if not self.winners or kept.value >= self.winners[0].scores.value:
-            self.best_node = node
+        value = winner.scores.value
+        if not self.winners or value >= self.winners[0].scores.value:
+            self.best_node = winner.node
         if plain:
             self.plain = winner
         if handle is not None:
-            self.finished_handles[handle] = kept.value
-        if "like" not in row:  # written down, because a log holds no tensors to compare
-            row["like"] = self._like(winner)
-        like = [w for w in self.winners if w.node.id in row["like"]]
-        if all(kept.value > w.scores.value for w in like):
-            ranked = [*(w for w in self.winners if w not in like), winner]
-            ranked.sort(key=lambda w: (-w.scores.value, w.node.id))
+            self.finished_handles[handle] = value
+        same = [other for other in self.winners if other.node.id in like]
+        if all(value > other.scores.value for other in same):
+            ranked = [*(other for other in self.winners if other not in same), winner]
+            ranked.sort(key=lambda one: (-one.scores.value, one.node.id))
             self.winners = ranked[: self.plan.top_k]
         return self.winners[0] is winner
 
-    def _like(self, winner: Winner) -> list[int]:
+    def _like(self, winner: Winner) -> tuple[int, ...]:
         """Return the ids of the winners that are nearly the same picture; one needs no others."""
         if self.plan.top_k == 1:
-            return []
-        return [w.node.id for w in self.winners if alike(w.state["x"], winner.state["x"])]
+            return ()
+        return tuple(w.node.id for w in self.winners if alike(w.state["x"], winner.state["x"]))

@@ -1,10 +1,14 @@
-"""What is written down of a round? JSON types, from which nodes and events can be made again."""
+"""What is written down of a round? Frozen records, from which nodes and events can be made again.
 
-import hashlib
+A round is a request from every chain that asked, each with a candidate for every move, and what was
+decided when all had been answered. Records go to JSON and back; reading them checks every value,
+for a checkpoint may have been changed by anybody.
+"""
+
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -12,12 +16,25 @@ from ..account.events import Evaluated, Event, Finished
 from ..account.lineage import Lineage
 from ..protocol import Node, Request, Scores, State
 from .execution import Result
+from .ledger import Budget
 from .plan import Plan
 
-__all__ = ["Diverged", "Winner", "alike", "emit", "entry_of", "matches", "scores_of"]
-
+__all__ = [
+    "CandidateRecord",
+    "Diverged",
+    "RequestRecord",
+    "RoundRecord",
+    "SegmentRecord",
+    "Winner",
+    "alike",
+    "check_same",
+    "events_of",
+    "record_round",
+]
 
 NEARLY = 0.05
+
+_T = TypeVar("_T")
 
 
 class Diverged(RuntimeError):
@@ -60,10 +77,218 @@ def alike(a: Tensor, b: Tensor) -> bool:
     return bool((a - b).square().mean() <= NEARLY**2 * spread)
 
 
-def entry_of(
-    requests: list[Request], results: list[list[Result]], first_id: int, plan: Plan
-) -> dict[str, Any]:
-    """Return a round as JSON types.
+@dataclass(frozen=True, slots=True)
+class CandidateRecord:
+    """What is written down of one candidate.
+
+    Attributes:
+        id: Its node's id within the item.
+        parent: id of its parent; None for a start.
+        donor: id of the node that a mix took differences from.
+        sigma_from: Its parent's sigma; None for a start.
+        sigma: Where it is.
+        key: Full noise key.
+        transition: The transition as JSON types; None for a start.
+        evaluations: What it cost.
+        rows: Rows that reached the network.
+        call: Number of the model call that it shared; -1 if there was none.
+        seconds: Its share of the time, scoring included.
+        score_seconds: The part of it that decoding and scoring took.
+        scores: Its rewards, without a thumbnail; None if they were not asked for.
+        like: Of a finished picture: ids of the winners that are nearly the same one. None while it
+            is not known; it is written down because a log holds no tensors to compare.
+    """
+
+    id: int
+    parent: int | None
+    donor: int | None
+    sigma_from: float | None
+    sigma: float
+    key: tuple[int, ...]
+    transition: dict[str, Any] | None
+    evaluations: int
+    rows: int
+    call: int
+    seconds: float
+    score_seconds: float
+    scores: Scores | None
+    like: tuple[int, ...] | None = None
+
+    @property
+    def is_mix(self) -> bool:
+        """Whether it is a mix, which no prediction of the model stands behind."""
+        return self.donor is not None
+
+    @property
+    def score(self) -> float | None:
+        """Its reward, None if it was not scored."""
+        return None if self.scores is None else self.scores.value
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as JSON types."""
+        row: dict[str, Any] = {
+            "id": self.id,
+            "parent": self.parent,
+            "donor": self.donor,
+            "from": self.sigma_from,
+            "sigma": self.sigma,
+            "key": list(self.key),
+            "transition": self.transition,
+            "evaluations": self.evaluations,
+            "rows": self.rows,
+            "call": self.call,
+            "seconds": self.seconds,
+            "score_seconds": self.score_seconds,
+            "score": None if self.scores is None else self.scores.to_json(),
+        }
+        return row if self.like is None else {**row, "like": list(self.like)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "CandidateRecord":
+        """Read what to_json() returned.
+
+        Args:
+            data: The dict.
+
+        Returns:
+            The record.
+
+        Raises:
+            KeyError: Something is missing.
+            TypeError: Something is of another type.
+        """
+        score, transition = data["score"], data["transition"]
+        return cls(
+            id=_is(int, data["id"]),
+            parent=_optional(int, data["parent"]),
+            donor=_optional(int, data["donor"]),
+            sigma_from=_optional_number(data["from"]),
+            sigma=_number(data["sigma"]),
+            key=_integers(data["key"]),
+            transition=None if transition is None else dict(_is(dict, transition)),
+            evaluations=_is(int, data["evaluations"]),
+            rows=_is(int, data["rows"]),
+            call=_is(int, data["call"]),
+            seconds=_number(data["seconds"]),
+            score_seconds=_number(data["score_seconds"]),
+            scores=None if score is None else Scores.from_json(_is(dict, score)),
+            like=_integers(data["like"]) if "like" in data else None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRecord:
+    """What is written down of one request.
+
+    Attributes:
+        chain: Chain that asked; -1 for plain samples.
+        pass_: The chain's pass.
+        phase: "plain", "calibrate", "search", "finish" or "target".
+        finishes: ids of the handles that are being finished, aligned with the candidates; or empty.
+        candidates: One a move.
+    """
+
+    chain: int
+    pass_: int
+    phase: str
+    finishes: tuple[int, ...]
+    candidates: tuple[CandidateRecord, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as JSON types."""
+        return {
+            "chain": self.chain,
+            "pass": self.pass_,
+            "phase": self.phase,
+            "of": list(self.finishes),
+            "rows": [candidate.to_json() for candidate in self.candidates],
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "RequestRecord":
+        """Read what to_json() returned; KeyError or TypeError for anything else."""
+        return cls(
+            chain=_is(int, data["chain"]),
+            pass_=_is(int, data["pass"]),
+            phase=_is(str, data["phase"]),
+            finishes=_integers(data["of"]),
+            candidates=tuple(map(CandidateRecord.from_json, _is(list, data["rows"]))),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RoundRecord:
+    """What is written down of one round. Each decision is None until it is made.
+
+    Attributes:
+        requests: The requests that were answered together.
+        hit: (chain, id) of the handle that reached the target; () if none did.
+        stop: Why the round was the last one before a stop; "" if it was not.
+        shares: (chain, evaluations) of what each live chain may still ask for.
+    """
+
+    requests: tuple[RequestRecord, ...]
+    hit: tuple[int, ...] | None = None
+    stop: str | None = None
+    shares: tuple[tuple[int, int], ...] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as JSON types; a decision that was not made has no key."""
+        data: dict[str, Any] = {"requests": [request.to_json() for request in self.requests]}
+        if self.hit is not None:
+            data["hit"] = list(self.hit) or None
+        if self.stop is not None:
+            data["stop"] = self.stop or None
+        if self.shares is not None:
+            data["shares"] = [list(share) for share in self.shares]
+        return data
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "RoundRecord":
+        """Read what to_json() returned; KeyError, TypeError or ValueError for anything else."""
+        requests = tuple(map(RequestRecord.from_json, _is(list, data["requests"])))
+        hit = stop = shares = None
+        if "hit" in data:
+            hit = () if data["hit"] is None else _integers(data["hit"])
+        if "stop" in data:
+            stop = _optional(str, data["stop"]) or ""
+        if "shares" in data:
+            shares = tuple((chain, share) for chain, share in map(_integers, data["shares"]))
+        if hit and len(hit) != 2:
+            raise ValueError(f"a hit is a chain and a candidate, got {hit}")
+        return cls(requests, hit, stop, shares)
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentRecord:
+    """The rounds that were played under one budget.
+
+    Attributes:
+        budget: The budget.
+        rounds: The rounds, in order.
+    """
+
+    budget: Budget
+    rounds: tuple[RoundRecord, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as JSON types."""
+        return {
+            "budget": self.budget.to_json(),
+            "rounds": [each.to_json() for each in self.rounds],
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "SegmentRecord":
+        """Read what to_json() returned; KeyError, TypeError or ValueError for anything else."""
+        rounds = tuple(map(RoundRecord.from_json, _is(list, data["rounds"])))
+        return cls(Budget.from_json(data["budget"]), rounds)
+
+
+def record_round(
+    requests: Sequence[Request], results: Sequence[Sequence[Result]], first_id: int, plan: Plan
+) -> RoundRecord:
+    """Write down a round that was computed just now.
 
     Args:
         requests: The round's requests.
@@ -72,53 +297,45 @@ def entry_of(
         plan: The run's settings.
 
     Returns:
-        {"requests": [{chain, pass, phase, of, rows: [...]}]}.
+        The record, nothing decided yet.
     """
-    parts: list[dict[str, Any]] = []
+    records: list[RequestRecord] = []
     number = first_id
-    for request, rows in zip(requests, results, strict=True):
-        lines: list[dict[str, Any]] = []
-        last, how = None, None
-        for move, key, result in zip(request.moves, request.keys, rows, strict=True):
-            parent = move.parent
-            if move.transition is not last:
-                last = move.transition
-                how = None if last is None else plan.transition_json(last)
-            lines.append(
-                {
-                    "id": number,
-                    "parent": None if parent is None else parent.id,
-                    "donor": None if move.donor is None else move.donor.id,
-                    "from": None if parent is None else parent.sigma,
-                    "sigma": move.to,
-                    "key": list(key),
-                    "transition": how,
-                    "evaluations": result.evaluations,
-                    "rows": result.rows,
-                    "call": result.call,
-                    "seconds": result.seconds,
-                    "score_seconds": result.score_seconds,
-                    "score": _json_of(result.scores),
-                }
+    for request, row in zip(requests, results, strict=True):
+        candidates: list[CandidateRecord] = []
+        for move, key, result in zip(request.moves, request.keys, row, strict=True):
+            parent, how = move.parent, move.transition
+            candidates.append(
+                CandidateRecord(
+                    id=number,
+                    parent=None if parent is None else parent.id,
+                    donor=None if move.donor is None else move.donor.id,
+                    sigma_from=None if parent is None else parent.sigma,
+                    sigma=move.to,
+                    key=tuple(key),
+                    transition=None if how is None else plan.transition_json(how),
+                    evaluations=result.evaluations,
+                    rows=result.rows,
+                    call=result.call,
+                    seconds=result.seconds,
+                    score_seconds=result.score_seconds,
+                    scores=None if result.scores is None else result.scores.kept(),
+                )
             )
             number += 1
-        parts.append(
-            {
-                "chain": request.chain,
-                "pass": request.pass_,
-                "phase": request.phase,
-                "of": list(request.of),
-                "rows": lines,
-            }
+        records.append(
+            RequestRecord(
+                request.chain, request.pass_, request.phase, request.finishes, tuple(candidates)
+            )
         )
-    return {"requests": parts}
+    return RoundRecord(tuple(records))
 
 
-def matches(entry: dict[str, Any], requests: list[Request], plan: Plan, partial: bool) -> None:
+def check_same(logged: RoundRecord, requests: Sequence[Request], plan: Plan, partial: bool) -> None:
     """Check that a logged round is what was asked for.
 
     Args:
-        entry: The logged round.
+        logged: The logged round.
         requests: What is asked now.
         plan: The run's settings.
         partial: Whether the log may hold more requests than are asked now.
@@ -126,18 +343,18 @@ def matches(entry: dict[str, Any], requests: list[Request], plan: Plan, partial:
     Raises:
         Diverged: It is not.
     """
-    logged = {part["chain"]: _signature_of_part(part) for part in entry["requests"]}
+    held = {record.chain: _signature_of_record(record) for record in logged.requests}
     asked = {request.chain: _signature(request, plan) for request in requests}
-    same = all(logged.get(chain) == signature for chain, signature in asked.items())
-    if not same or (len(logged) != len(asked) and not partial):
+    same = all(held.get(chain) == signature for chain, signature in asked.items())
+    if not same or (len(held) != len(asked) and not partial):
         raise Diverged("the search asks for other candidates than the checkpoint holds")
 
 
-def emit(
+def events_of(
     item: int,
     spent: int,
-    part: dict[str, Any],
-    row: dict[str, Any],
+    request: RequestRecord,
+    candidate: CandidateRecord,
     scores: Scores | None,
     handle: int | None,
     best: bool,
@@ -147,9 +364,9 @@ def emit(
     Args:
         item: Batch item.
         spent: The item's evaluations, this candidate's included.
-        part: The request's record.
-        row: The candidate's record.
-        scores: Its rewards, with a thumbnail if it was computed just now.
+        request: The request's record.
+        candidate: The candidate's record.
+        scores: Its rewards, with a thumbnail if they were computed just now.
         handle: id of the handle that was being finished.
         best: Whether it is the item's best finished picture.
 
@@ -157,37 +374,27 @@ def emit(
         Evaluated, and Finished if it is.
     """
     yield Evaluated(
-        item, part["chain"], part["pass"], part["phase"], row["id"], row["parent"],
-        row["from"], row["sigma"], tuple(row["key"]), row["transition"], row["evaluations"],
-        row["rows"], row["call"], spent, row["seconds"], scores, row["donor"],
-        row["score_seconds"],
-    )  # fmt: skip
-    if row["sigma"] == 0.0 and scores is not None:
-        yield Finished(item, row["id"], scores, handle, spent, best)
-
-
-def scores_of(row: dict[str, Any]) -> Scores | None:
-    """Return the rewards of a logged row.
-
-    Args:
-        row: The candidate's record.
-
-    Returns:
-        The rewards, without thumbnail; None if it was not scored.
-    """
-    return Scores(**row["score"]) if row["score"] else None
-
-
-def _json_of(scores: Scores | None) -> dict[str, Any] | None:
-    if scores is None:
-        return None
-    return {
-        "value": scores.value,
-        "parts": dict(scores.parts),
-        "note": scores.note,
-        "held_out": dict(scores.held_out),
-        "held_out_seconds": scores.held_out_seconds,
-    }
+        item=item,
+        chain=request.chain,
+        pass_=request.pass_,
+        phase=request.phase,
+        id=candidate.id,
+        parent=candidate.parent,
+        sigma_from=candidate.sigma_from,
+        sigma=candidate.sigma,
+        key=candidate.key,
+        transition=candidate.transition,
+        evaluations=candidate.evaluations,
+        rows=candidate.rows,
+        call=candidate.call,
+        spent=spent,
+        seconds=candidate.seconds,
+        scores=scores,
+        donor=candidate.donor,
+        score_seconds=candidate.score_seconds,
+    )
+    if candidate.sigma == 0.0 and scores is not None:
+        yield Finished(item, candidate.id, scores, handle, spent, best)
 
 
 def _signature(request: Request, plan: Plan) -> str:
@@ -196,30 +403,43 @@ def _signature(request: Request, plan: Plan) -> str:
             None if move.parent is None else move.parent.id,
             None if move.donor is None else move.donor.id,
             move.to,
-            list(key),
+            key,
             None if move.transition is None else plan.transition_json(move.transition),
             move.score,
         ]
         for move, key in zip(request.moves, request.keys, strict=True)
     ]
-    return _hash([request.phase, request.pass_, rows])
+    return json.dumps([request.phase, request.pass_, rows], sort_keys=True)
 
 
-def _signature_of_part(part: dict[str, Any]) -> str:
+def _signature_of_record(record: RequestRecord) -> str:
     rows = [
-        [
-            row["parent"],
-            row["donor"],
-            row["sigma"],
-            row["key"],
-            row["transition"],
-            row["score"] is not None,
-        ]
-        for row in part["rows"]
+        [row.parent, row.donor, row.sigma, row.key, row.transition, row.scores is not None]
+        for row in record.candidates
     ]
-    return _hash([part["phase"], part["pass"], rows])
+    return json.dumps([record.phase, record.pass_, rows], sort_keys=True)
 
 
-def _hash(value: object) -> str:
-    data = json.dumps(value, sort_keys=True).encode()
-    return hashlib.blake2b(data, digest_size=8).hexdigest()
+def _is(kind: type[_T], value: object) -> _T:
+    """Return a value of a type; a bool is no number."""
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise TypeError(f"expected {kind.__name__}, got {value!r:.80}")
+    return value
+
+
+def _optional(kind: type[_T], value: object) -> _T | None:
+    return None if value is None else _is(kind, value)
+
+
+def _number(value: object) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError(f"expected a number, got {value!r:.80}")
+    return value
+
+
+def _optional_number(value: object) -> float | None:
+    return None if value is None else _number(value)
+
+
+def _integers(values: object) -> tuple[int, ...]:
+    return tuple(_is(int, value) for value in _is(list, values))

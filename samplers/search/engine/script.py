@@ -9,16 +9,22 @@ depend on all chains, waiting or not, so they are read from the log.
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import Any
+from dataclasses import dataclass, field
 
 from ..protocol import Request
 from .ledger import Budget
 from .plan import Plan
-from .record import matches
+from .record import RoundRecord, SegmentRecord, check_same
 
 __all__ = ["Script"]
 
-Entry = dict[str, Any]
+
+@dataclass
+class _Segment:
+    """A segment that is being written."""
+
+    budget: Budget
+    rounds: list[RoundRecord] = field(default_factory=list[RoundRecord])
 
 
 class Script:
@@ -26,7 +32,6 @@ class Script:
 
     Attributes:
         budget: The budget in force.
-        log: [{"budget", "rounds"}] so far, for the checkpoint; None if none is kept.
     """
 
     def __init__(self, budget: Budget, keep: bool) -> None:
@@ -37,22 +42,22 @@ class Script:
             keep: Whether to keep a log.
         """
         self.budget = budget
-        self.log: list[Entry] | None = [_segment(budget)] if keep else None
-        self._entries: deque[Entry] = deque()
-        self._segments: deque[Entry] = deque()
+        self._written: list[_Segment] | None = [_Segment(budget)] if keep else None
+        self._unread: deque[RoundRecord] = deque()
+        self._segments: deque[SegmentRecord] = deque()
         self._last_search: dict[int, int] = {}
         self._round = -1
 
-    def load(self, segments: Sequence[Entry]) -> None:
+    def load(self, segments: Sequence[SegmentRecord]) -> None:
         """Answer from an earlier run's log first.
 
         Args:
             segments: The log of a run with the same settings.
         """
         self._segments = deque(segments)
-        if Budget.from_json(segments[-1]["budget"]) != self.budget:
-            self._segments.append(_segment(self.budget))
-        self.log = []
+        if segments[-1].budget != self.budget:
+            self._segments.append(SegmentRecord(self.budget))
+        self._written = []
         self.open()
 
     @property
@@ -63,28 +68,28 @@ class Script:
     @property
     def told(self) -> bool:
         """Whether this budget's log is at its end, and another budget follows."""
-        return self.follows and not self._entries
+        return self.follows and not self._unread
 
     def open(self) -> None:
         """Put the next budget in force."""
         segment = self._segments.popleft()
-        self.budget = Budget.from_json(segment["budget"])
-        self._entries = deque(segment["rounds"])
+        self.budget = segment.budget
+        self._unread = deque(segment.rounds)
         self._round = -1
         self._last_search = {
-            part["chain"]: number
-            for number, entry in enumerate(segment["rounds"])
-            for part in entry["requests"]
-            if part["phase"] == "search"
+            request.chain: number
+            for number, each in enumerate(segment.rounds)
+            for request in each.requests
+            if request.phase == "search"
         }
-        if self.log is not None:
-            self.log.append(_segment(self.budget))
+        if self._written is not None:
+            self._written.append(_Segment(self.budget))
 
     def waits(self, chain: int) -> bool:
         """Return whether a chain asked nothing more under this budget, and another one follows."""
         return self.follows and self._last_search.get(chain, -1) <= self._round
 
-    def answer(self, requests: list[Request], plan: Plan) -> Entry | None:
+    def answer(self, requests: Sequence[Request], plan: Plan) -> RoundRecord | None:
         """Return the logged round that answers these requests, None if the log is at its end.
 
         Args:
@@ -98,28 +103,41 @@ class Script:
             Diverged: The logged round is another one.
         """
         self._round += 1
-        if not self._entries:
+        if not self._unread:
             return None
-        entry = self._entries.popleft()
-        matches(entry, requests, plan, partial=self.follows)
-        return entry
+        logged = self._unread.popleft()
+        check_same(logged, requests, plan, partial=self.follows)
+        return logged
 
     def asks_next(self) -> dict[int, str] | None:
         """Return chain -> phase of the next logged round; None if there is none."""
-        if not self._entries:
+        if not self._unread:
             return None
-        return {part["chain"]: part["phase"] for part in self._entries[0]["requests"]}
+        return {request.chain: request.phase for request in self._unread[0].requests}
 
-    def rest(self) -> Iterator[Entry]:
+    def unread(self) -> Iterator[RoundRecord]:
         """Yield what is left of the segment."""
-        while self._entries:
-            yield self._entries.popleft()
+        while self._unread:
+            yield self._unread.popleft()
 
-    def write(self, entry: Entry) -> None:
-        """Append a round."""
-        if self.log is not None:
-            self.log[-1]["rounds"].append(entry)
+    def write(self, record: RoundRecord) -> int:
+        """Append a round, of which nothing need be decided yet; return its place in the segment."""
+        if self._written is None:
+            return -1
+        self._written[-1].rounds.append(record)
+        return len(self._written[-1].rounds) - 1
 
+    def amend(self, place: int, record: RoundRecord) -> None:
+        """Write a round of the open segment down again, with what was decided since.
 
-def _segment(budget: Budget) -> Entry:
-    return {"budget": budget.to_json(), "rounds": []}
+        Args:
+            place: What write() returned.
+            record: The round.
+        """
+        if self._written is not None:
+            self._written[-1].rounds[place] = record
+
+    def written(self) -> list[SegmentRecord]:
+        """Return the log so far, for the checkpoint; nothing if none is kept."""
+        segments = self._written or []
+        return [SegmentRecord(one.budget, tuple(one.rounds)) for one in segments]

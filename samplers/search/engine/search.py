@@ -362,7 +362,7 @@ class Search:
             "elapsed": self._elapsed(),
             "rows_per_call": self._executor.rows_per_call,
             "scores_per_call": self._executor.scores_per_call,
-            "logs": [item.script.log for item in self._items],
+            "logs": [[one.to_json() for one in item.script.written()] for item in self._items],
             "lineages": [item.lineages.save(item.index, tensors) for item in self._items],
         }
         self._checkpoint.save(tensors, data)
