@@ -23,12 +23,11 @@ from .record import (
     RequestRecord,
     RoundRecord,
     SegmentRecord,
-    Winner,
-    alike,
     events_of,
     record_round,
 )
 from .script import Script
+from .winner import Winner, alike
 
 __all__ = ["ItemSearch"]
 

@@ -7,14 +7,11 @@ for a checkpoint may have been changed by anybody.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from torch import Tensor
-
 from ..account.events import Evaluated, Event, Finished
-from ..account.lineage import Lineage
-from ..protocol import Node, Request, Scores, State
+from ..protocol import Request, Scores
 from .execution import Result
 from .ledger import Budget
 from .plan import Plan
@@ -25,56 +22,16 @@ __all__ = [
     "RequestRecord",
     "RoundRecord",
     "SegmentRecord",
-    "Winner",
-    "alike",
     "check_same",
     "events_of",
     "record_round",
 ]
-
-NEARLY = 0.05
 
 _T = TypeVar("_T")
 
 
 class Diverged(RuntimeError):
     """A checkpoint's log does not fit what the strategy asks for; the run must start afresh."""
-
-
-@dataclass(frozen=True, eq=False)
-class Winner:
-    """A finished picture.
-
-    Attributes:
-        node: Its handle.
-        scores: Its rewards, as it will be seen.
-        state: Its tensors at sigma 0; x has one row.
-        lineage: Where it came from.
-    """
-
-    node: Node
-    scores: Scores
-    state: State
-    lineage: Lineage = field(default_factory=Lineage)
-
-
-def alike(a: Tensor, b: Tensor) -> bool:
-    """Return whether two latents are nearly the same picture, whatever their scale.
-
-        rms(a - b) <= NEARLY sqrt((var a + var b) / 2)
-
-    Independent pictures are at 1.4; two drawings of one that a person cannot tell apart far below.
-
-    Args:
-        a: Finished latents, one row.
-        b: Others, the same shape.
-
-    Returns:
-        Whether they count once.
-    """
-    a, b = a.double(), b.double()
-    spread = (a.var(correction=0) + b.var(correction=0)) / 2.0
-    return bool((a - b).square().mean() <= NEARLY**2 * spread)
 
 
 @dataclass(frozen=True, slots=True)

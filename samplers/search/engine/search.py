@@ -25,7 +25,8 @@ from .execution import Executor, Faults, Job, Result, clean_of
 from .item import ItemSearch
 from .ledger import Budget, Ledger
 from .plan import Plan
-from .record import Diverged, Winner
+from .record import Diverged
+from .winner import Winner
 
 __all__ = ["ItemOutcome", "Outcome", "Search", "Winner"]
 

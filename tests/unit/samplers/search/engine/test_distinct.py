@@ -9,7 +9,7 @@ import torch
 from toy import SIGMAS, Interrupted, MemoryCheckpoint, Toy
 
 from flowsearch.samplers.search import BestOfN, Budget, Move, Scores, Search, Trace
-from flowsearch.samplers.search.engine.record import NEARLY, alike
+from flowsearch.samplers.search.engine.winner import NEARLY, alike
 from flowsearch.samplers.stepping.transition import ODE, fixed_q
 
 
