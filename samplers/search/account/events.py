@@ -6,7 +6,7 @@ within each item.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 
 from ..protocol import Scores
 
@@ -40,7 +40,10 @@ class _Record:
         Raises:
             TypeError: Keys that this kind of event does not have, or lacks.
         """
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        values = dict(data)
+        for name, value in data.items():
+            if isinstance(value, list):
+                values[name] = tuple(cast("list[object]", value))
         if values.get("scores") is not None:
             values["scores"] = Scores.from_json(values["scores"])
         return cls(**values)

@@ -8,11 +8,12 @@ for a checkpoint may have been changed by anybody.
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from ..account.events import Evaluated, Event, Finished
 from ..protocol import Request, Scores
 from .execution import Result
+from .json_types import integer, integers, number, objects, optional, table, text
 from .ledger import Budget
 from .plan import Plan
 
@@ -26,8 +27,6 @@ __all__ = [
     "events_of",
     "record_round",
 ]
-
-_T = TypeVar("_T")
 
 
 class Diverged(RuntimeError):
@@ -114,22 +113,22 @@ class CandidateRecord:
             KeyError: Something is missing.
             TypeError: Something is of another type.
         """
-        score, transition = data["score"], data["transition"]
+        score = data["score"]
         return cls(
-            id=_is(int, data["id"]),
-            parent=_optional(int, data["parent"]),
-            donor=_optional(int, data["donor"]),
-            sigma_from=_optional_number(data["from"]),
-            sigma=_number(data["sigma"]),
-            key=_integers(data["key"]),
-            transition=None if transition is None else dict(_is(dict, transition)),
-            evaluations=_is(int, data["evaluations"]),
-            rows=_is(int, data["rows"]),
-            call=_is(int, data["call"]),
-            seconds=_number(data["seconds"]),
-            score_seconds=_number(data["score_seconds"]),
-            scores=None if score is None else Scores.from_json(_is(dict, score)),
-            like=_integers(data["like"]) if "like" in data else None,
+            id=integer(data["id"]),
+            parent=optional(integer, data["parent"]),
+            donor=optional(integer, data["donor"]),
+            sigma_from=optional(number, data["from"]),
+            sigma=number(data["sigma"]),
+            key=integers(data["key"]),
+            transition=optional(table, data["transition"]),
+            evaluations=integer(data["evaluations"]),
+            rows=integer(data["rows"]),
+            call=integer(data["call"]),
+            seconds=number(data["seconds"]),
+            score_seconds=number(data["score_seconds"]),
+            scores=None if score is None else Scores.from_json(table(score)),
+            like=integers(data["like"]) if "like" in data else None,
         )
 
 
@@ -165,11 +164,11 @@ class RequestRecord:
     def from_json(cls, data: Mapping[str, Any]) -> "RequestRecord":
         """Read what to_json() returned; KeyError or TypeError for anything else."""
         return cls(
-            chain=_is(int, data["chain"]),
-            pass_=_is(int, data["pass"]),
-            phase=_is(str, data["phase"]),
-            finishes=_integers(data["of"]),
-            candidates=tuple(map(CandidateRecord.from_json, _is(list, data["rows"]))),
+            chain=integer(data["chain"]),
+            pass_=integer(data["pass"]),
+            phase=text(data["phase"]),
+            finishes=integers(data["of"]),
+            candidates=tuple(map(CandidateRecord.from_json, objects(data["rows"]))),
         )
 
 
@@ -203,14 +202,14 @@ class RoundRecord:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "RoundRecord":
         """Read what to_json() returned; KeyError, TypeError or ValueError for anything else."""
-        requests = tuple(map(RequestRecord.from_json, _is(list, data["requests"])))
+        requests = tuple(map(RequestRecord.from_json, objects(data["requests"])))
         hit = stop = shares = None
         if "hit" in data:
-            hit = () if data["hit"] is None else _integers(data["hit"])
+            hit = () if data["hit"] is None else integers(data["hit"])
         if "stop" in data:
-            stop = _optional(str, data["stop"]) or ""
+            stop = optional(text, data["stop"]) or ""
         if "shares" in data:
-            shares = tuple((chain, share) for chain, share in map(_integers, data["shares"]))
+            shares = tuple((chain, share) for chain, share in map(integers, data["shares"]))
         if hit and len(hit) != 2:
             raise ValueError(f"a hit is a chain and a candidate, got {hit}")
         return cls(requests, hit, stop, shares)
@@ -238,7 +237,7 @@ class SegmentRecord:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "SegmentRecord":
         """Read what to_json() returned; KeyError, TypeError or ValueError for anything else."""
-        rounds = tuple(map(RoundRecord.from_json, _is(list, data["rounds"])))
+        rounds = tuple(map(RoundRecord.from_json, objects(data["rounds"])))
         return cls(Budget.from_json(data["budget"]), rounds)
 
 
@@ -375,28 +374,3 @@ def _signature_of_record(record: RequestRecord) -> str:
         for row in record.candidates
     ]
     return json.dumps([record.phase, record.pass_, rows], sort_keys=True)
-
-
-def _is(kind: type[_T], value: object) -> _T:
-    """Return a value of a type; a bool is no number."""
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise TypeError(f"expected {kind.__name__}, got {value!r:.80}")
-    return value
-
-
-def _optional(kind: type[_T], value: object) -> _T | None:
-    return None if value is None else _is(kind, value)
-
-
-def _number(value: object) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise TypeError(f"expected a number, got {value!r:.80}")
-    return value
-
-
-def _optional_number(value: object) -> float | None:
-    return None if value is None else _number(value)
-
-
-def _integers(values: object) -> tuple[int, ...]:
-    return tuple(_is(int, value) for value in _is(list, values))

@@ -14,7 +14,14 @@ from flowsearch.samplers.search import (
     Search,
     Trace,
 )
-from flowsearch.samplers.search.account.events import Chosen, Evaluated, Finished, Started, Stopped
+from flowsearch.samplers.search.account.events import (
+    KINDS,
+    Chosen,
+    Evaluated,
+    Finished,
+    Started,
+    Stopped,
+)
 from flowsearch.samplers.stepping.transition import ODE
 
 
@@ -122,6 +129,19 @@ def test_ancestors_before_an_earlier_finish_do_not_count():
     trace(evaluated(2, 1, 0.5, 2.0))
     trace(evaluated(3, 2, 0.0, 2.0))
     assert {row["sigma"]: row["n"] for row in trace.early_correlation(0)} == {0.7: 1, 0.5: 1}
+
+
+def test_events_go_to_json_and_back(run):
+    """They can be sent to a page or a worker: small, and nothing but JSON."""
+    _, events, _ = run
+    for event in events:
+        data = json.loads(json.dumps(event.to_json()))
+        again = KINDS[event.kind].from_json(data)
+        assert again == event
+        assert type(again) is type(event)
+        assert isinstance(event, Started) or len(json.dumps(data)) < 1500
+    with pytest.raises(TypeError, match="cost"):
+        Started.from_json({**events[0].to_json(), "cost": 3})
 
 
 def test_thumbnails_are_shown_and_not_kept():
