@@ -10,7 +10,7 @@
 
 strategy_laws.py and problem_laws.py hold the laws, each a test that says what is broken.
 mixture.py is the exact small problem that strategies are tried on. Nothing of the pack imports this
-package. docs/SEARCH.md says how another pack finds it.
+package. docs/STRATEGIES.md says how another pack finds it.
 """
 
 from .mixture import MixtureProblem

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import marshal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
@@ -36,6 +37,7 @@ MEANS = torch.tensor([[2.0, 0.0, 0.0, 0.0], [-1.0, 1.5, 0.0, 0.0], [-1.0, -1.5, 
 WEIGHTS = torch.tensor([0.60, 0.35, 0.05])
 STD = 0.35
 SIGMAS = [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0]
+_MEANS, _WEIGHTS = MEANS.double(), WEIGHTS.double()
 _PURPOSES = {"start": 1, "move": 2, "mix": 3}
 
 
@@ -223,25 +225,41 @@ class MixtureProblem:
         self.calls.append(len(x))
         for item in items:
             self.rows[item] = self.rows.get(item, 0) + 1
-        return mixture_denoised(x, sigma, MEANS.double(), WEIGHTS.double(), STD)
+        return mixture_denoised(x, sigma, _MEANS, _WEIGHTS, STD)
 
 
 class MemoryCheckpoint:
     """Keeps a run as a file would: JSON text and copies of tensors.
 
+    A search that is saved after each round is loaded once at most, so a save takes the bytes of
+    what it is given, and the text is written when somebody reads it.
+
     Attributes:
-        kept: What was saved last.
         saves: How often.
     """
 
     def __init__(self) -> None:
         """Start empty."""
-        self.kept: tuple[dict[str, Tensor], str] | None = None
         self.saves = 0
+        self._tensors: dict[str, Tensor] = {}
+        self._data = b""
+        self._text: str | None = None
+
+    @property
+    def kept(self) -> tuple[dict[str, Tensor], str] | None:
+        """What was saved last; None before."""
+        if self._data:
+            self._text, self._data = json.dumps(marshal.loads(self._data)), b""
+        return None if self._text is None else (self._tensors, self._text)
+
+    @kept.setter
+    def kept(self, other: tuple[dict[str, Tensor], str]) -> None:
+        (self._tensors, self._text), self._data = other, b""
 
     def save(self, tensors: dict[str, Tensor], data: dict[str, Any]) -> None:
         """See Checkpoint."""
-        self.kept = ({key: value.clone() for key, value in tensors.items()}, json.dumps(data))
+        self._tensors = {key: value.clone() for key, value in tensors.items()}
+        self._data = marshal.dumps(data)
         self.saves += 1
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:

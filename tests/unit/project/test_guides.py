@@ -1,0 +1,30 @@
+"""What the guides for other packs show is run: their rewards, strategies and tests, as printed."""
+
+import re
+import sys
+from types import ModuleType
+
+from devtools.pack import ROOT
+
+
+def blocks(page):
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    return re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+def run(name, *codes):
+    """Run blocks as one module of that name; return what they define."""
+    module = ModuleType(name)
+    sys.modules[name] = module
+    for code in codes:
+        exec(compile(code, name, "exec"), vars(module))
+    return vars(module)
+
+
+redness, laws = blocks("REWARDS.md")
+run("my_pack.redness", redness)
+sys.modules["my_pack"] = ModuleType("my_pack")
+TestRedness = run("my_pack.test_redness", laws)["TestRedness"]
+
+strategy, tests, _ = blocks("STRATEGIES.md")
+TestMiddleOut = run("my_pack.middle_out", strategy, tests)["TestMiddleOut"]
