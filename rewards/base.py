@@ -61,6 +61,10 @@ class RewardSpec:
         licence: Licence of the weights, or of the code where there are no weights.
         source: Where the weights or the rule come from.
         sha256: Digest of the weights' file where it is known, else empty.
+
+    Example:
+        >>> RewardSpec("redness", "how red it is", -1.0, 1.0).domain
+        'image'
     """
 
     name: str
@@ -82,7 +86,13 @@ class RewardSpec:
 
 @runtime_checkable
 class Reward(Protocol):
-    """Scores pictures."""
+    """Scores pictures.
+
+    Example:
+        >>> from flowsearch.rewards.pixels.shape_fidelity import ShapeFidelity
+        >>> isinstance(ShapeFidelity(), Reward)
+        True
+    """
 
     @property
     def spec(self) -> RewardSpec:
@@ -130,6 +140,10 @@ class Assessment:
         parts: For each picture, terms of its value by name: counts, answers' probabilities, the
             members of a combination. Empty dicts where there are none.
         notes: For each picture, a line for people: what was read, counted or said. May be empty.
+
+    Example:
+        >>> Assessment(torch.tensor([2.0]), [{"circles": 2.0}], ["two circles"]).notes
+        ['two circles']
     """
 
     values: Tensor
@@ -154,7 +168,15 @@ class Explained(Protocol):
 
 
 class Assessed(ABC):
-    """What a reward of this pack that is Explained inherits: its score is its assessment's."""
+    """What a reward of this pack that is Explained inherits: its score is its assessment's.
+
+    Example:
+        >>> class Half(Assessed):
+        ...     def assess(self, images):
+        ...         return Assessment(torch.full((len(images),), 0.5))
+        >>> Half().score(torch.rand(2, 8, 8, 3))
+        tensor([0.5000, 0.5000])
+    """
 
     @abstractmethod
     def assess(self, images: Tensor) -> Assessment:
@@ -194,6 +216,11 @@ def assess(reward: Reward, images: Tensor | Seen) -> Assessment:
     Raises:
         ValueError: It returned another number of values or explanations than of pictures, or what
             is no number.
+
+    Example:
+        >>> from flowsearch.rewards.pixels.image_statistic import ImageStatistic
+        >>> assess(ImageStatistic("brightness"), torch.full((1, 8, 8, 3), 0.25)).values
+        tensor([0.2500])
     """
     given = cast("Tensor", images)
     with settings_kept():
@@ -220,6 +247,12 @@ def spec_of(reward: object) -> RewardSpec:
 
     Raises:
         ValueError: It has no score, or no spec with a name.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> redness = SimpleNamespace(spec=SimpleNamespace(name="redness"), score=len)
+        >>> spec_of(redness).high
+        inf
     """
     spec = getattr(reward, "spec", None)
     if isinstance(spec, RewardSpec):
@@ -243,6 +276,11 @@ def named(rewards: Iterable[Reward]) -> dict[str, Reward]:
 
     Returns:
         The name in its spec to reward, in order; "name 2" for the second of a name.
+
+    Example:
+        >>> from flowsearch.rewards.latent import LatentReward
+        >>> [*named([LatentReward("mean"), LatentReward("std")])]
+        ['latent', 'latent 2']
     """
     seen: Counter[str] = Counter()
     found: dict[str, Reward] = {}
@@ -261,6 +299,10 @@ def models_of(reward: object) -> list[Any]:
 
     Returns:
         Nothing for a reward that says nothing.
+
+    Example:
+        >>> models_of(object())
+        []
     """
     models = getattr(reward, "get_models", None)
     if callable(models):
@@ -276,6 +318,10 @@ def describe(spec: RewardSpec) -> dict[str, Any]:
 
     Returns:
         Its fields; infinite bounds as None.
+
+    Example:
+        >>> describe(RewardSpec("redness", "how red it is", -1.0, float("inf")))["high"] is None
+        True
     """
     fields: dict[str, Any] = dict(vars(spec))
     for bound in ("low", "high"):
@@ -292,6 +338,9 @@ def check_images(images: Tensor, name: str) -> None:
 
     Raises:
         ValueError: Wrong rank, wrong channel count, no pixels, not floating point, or not finite.
+
+    Example:
+        >>> check_images(torch.rand(2, 8, 8, 3), "redness")
     """
     shape = tuple(images.shape)
     if images.ndim != 4 or shape[-1] not in (3, 4) or 0 in shape[1:]:
@@ -311,6 +360,9 @@ def check_clips(clips: Tensor, name: str) -> None:
 
     Raises:
         ValueError: Wrong rank, wrong channel count, no frames, not floating point, or not finite.
+
+    Example:
+        >>> check_clips(torch.rand(2, 5, 8, 8, 3), "motion")
     """
     shape = tuple(clips.shape)
     if clips.ndim != 5 or shape[-1] not in (3, 4) or 0 in shape[1:]:
@@ -330,6 +382,9 @@ def check_audio(waveforms: Tensor, name: str) -> None:
 
     Raises:
         ValueError: Wrong rank, no channels or samples, not floating point, or not finite.
+
+    Example:
+        >>> check_audio(torch.rand(2, 2, 100), "loudness")
     """
     shape = tuple(waveforms.shape)
     if waveforms.ndim != 3 or 0 in shape[1:]:

@@ -55,6 +55,10 @@ class Unit:
     Args:
         zero: In the member's unit.
         one: In the member's unit, above 0.
+
+    Example:
+        >>> Unit(zero=0.5, one=0.1)
+        Unit(zero=0.5, one=0.1)
     """
 
     zero: float = 0.0
@@ -69,6 +73,12 @@ class Combination(Assessed):
         members: Name to reward, each scored once a batch.
         rule: Values (members, B), float64, within the members' ranges -> (B,), increasing.
         spec: What comes out.
+
+    Example:
+        >>> from flowsearch.rewards.latent import LatentReward
+        >>> both = combine([LatentReward("mean"), LatentReward("std")], "minimum")
+        >>> both.assess(torch.zeros(1, 4, 8, 8)).parts
+        [{'latent': 0.0, 'latent 2': 0.0}]
     """
 
     members: Mapping[str, Reward]
@@ -170,6 +180,11 @@ def units(
 
     Raises:
         ValueError: No scale in a spec, no examples, or examples that all get one value.
+
+    Example:
+        >>> from flowsearch.rewards.latent import LatentReward
+        >>> units({"mean": LatentReward("mean")}, "none")
+        [Unit(zero=0.0, one=1.0)]
     """
     if normalisation == "none":
         return [Unit() for _ in members]
@@ -234,6 +249,12 @@ def combine(
 
     Raises:
         ValueError: What cannot be combined, with the reason and what to do.
+
+    Example:
+        >>> from flowsearch.rewards.latent import LatentReward
+        >>> mean, std = LatentReward("mean"), LatentReward("std")
+        >>> combine([mean, std], "weighted_sum", (1.0, -0.5)).score(torch.ones(1, 4, 8, 8))
+        tensor([1.])
     """
     if not rewards:
         raise ValueError("no rewards are connected; connect at least one")

@@ -50,6 +50,10 @@ def places(frames: str, total: int, count: int = COUNT) -> list[int]:
 
     Returns:
         Numbers from 0; one occurs more than once where a clip has fewer frames than `count`.
+
+    Example:
+        >>> places("evenly_spaced", 9, 3)
+        [0, 4, 8]
     """
     last = total - 1
     if frames == "evenly_spaced" and count > 1:
@@ -70,6 +74,12 @@ class FrameReward(Assessed):
 
     Raises:
         ValueError: A reward of something else than pictures, or unknown settings.
+
+    Example:
+        >>> from flowsearch.rewards.pixels.image_statistic import ImageStatistic
+        >>> reward = FrameReward(ImageStatistic("brightness"), "all", aggregate="max")
+        >>> reward.score(torch.linspace(0, 1, 4).reshape(1, 4, 1, 1, 1).expand(1, 4, 8, 8, 3))
+        tensor([1.])
     """
 
     inner: Reward
@@ -192,5 +202,10 @@ def of_clips(reward: Reward) -> Reward:
 
     Returns:
         A FrameReward of a reward of pictures, any other as it is.
+
+    Example:
+        >>> from flowsearch.rewards.pixels.image_statistic import ImageStatistic
+        >>> of_clips(ImageStatistic("brightness")).spec.domain
+        'video'
     """
     return FrameReward(reward) if spec_of(reward).domain == "image" else reward

@@ -41,6 +41,9 @@ def check_latents(latents: Tensor, name: str) -> None:
 
     Raises:
         ValueError: Wrong rank, no values, not floating point, or not finite.
+
+    Example:
+        >>> check_latents(torch.zeros(2, 4, 8, 8), "mean")
     """
     shape = tuple(latents.shape)
     if latents.ndim < 3 or 0 in shape[1:]:
@@ -68,6 +71,10 @@ class LatentReward:
     Args:
         statistic: One of STATISTICS.
         reference: Latents (R, C, *S) for "cosine" and "negative_mse"; the nearest one counts.
+
+    Example:
+        >>> LatentReward("std").score(torch.zeros(2, 4, 8, 8))
+        tensor([0., 0.])
     """
 
     statistic: str

@@ -37,6 +37,10 @@ class Entry:
         cls: Name of its class.
         node: Id of the node that makes it.
         weights: Published files it can read, the usual one first.
+
+    Example:
+        >>> REWARDS["shape_count"].load().__name__
+        'ShapeCount'
     """
 
     module: str

@@ -78,6 +78,10 @@ class Curve:
 
     Raises:
         ValueError: No points, an x out of range or twice, a y that is not finite, an unknown kind.
+
+    Example:
+        >>> Curve(((0.0, 0.0), (1.0, 2.0)), "linear")(0.25)
+        0.5
     """
 
     points: tuple[Point, ...]

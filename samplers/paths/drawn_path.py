@@ -44,6 +44,12 @@ def interpolant_from_curves(alpha: Curve, sigma: Curve) -> Interpolant:
     Raises:
         ValueError: The curves are no path from data to noise with rising rho. Says at which r, what
             they are there, and what to change.
+
+    Example:
+        >>> falls, rises = ((0.0, 1.0), (1.0, 0.0)), ((0.0, 0.0), (1.0, 1.0))
+        >>> drawn = interpolant_from_curves(Curve(falls), Curve(rises))
+        >>> drawn.alpha(0.25), drawn.sigma(0.25)
+        (0.75, 0.25)
     """
     _check_ends(alpha, sigma)
     _check_rising(alpha, sigma)

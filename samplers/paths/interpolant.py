@@ -61,6 +61,12 @@ class Interpolant:
         r_noise: Time at which sampling customarily starts. VP and VE stop short of rho = infinity
             there (linear sigma 0.9935 and 0.9877); their formulas hold beyond it.
         r_data: Time of clean data.
+
+    Example:
+        >>> VP.alpha(0.0), VP.sigma(0.0)
+        (1.0, 0.0)
+        >>> TRIGONOMETRIC.alpha(1.0)
+        0.0
     """
 
     name: str
@@ -198,6 +204,10 @@ def named(name: str) -> Interpolant:
 
     Raises:
         ValueError: Unknown name; lists the known ones.
+
+    Example:
+        >>> named("vp") is VP
+        True
     """
     if name not in INTERPOLANTS:
         known = ", ".join(INTERPOLANTS)
@@ -214,6 +224,10 @@ def scale(interpolant: Interpolant, r: Number) -> Number:
 
     Returns:
         c, of r's type and shape; 1 on the linear path.
+
+    Example:
+        >>> scale(LINEAR, 0.3), scale(VE, 3.0)
+        (1.0, 4.0)
     """
     return interpolant.alpha(r) + interpolant.sigma(r)
 
@@ -229,6 +243,10 @@ def sigma_from_r(interpolant: Interpolant, r: Number) -> Number:
 
     Returns:
         Linear sigma in [0, 1], of r's type and shape.
+
+    Example:
+        >>> round(sigma_from_r(VP, 1.0), 4)
+        0.9935
     """
     return _inverse(1.0 + interpolant.alpha(r) * _inverse(interpolant.sigma(r)))
 
@@ -242,6 +260,10 @@ def r_from_sigma(interpolant: Interpolant, sigma: Number) -> Number:
 
     Returns:
         r, of sigma's type and shape; at sigma = 1 infinity for VP and VE.
+
+    Example:
+        >>> r_from_sigma(VE, 0.75)
+        3.0
     """
     return interpolant.r_from_rho(sigma * _inverse(1.0 - sigma))
 
@@ -257,6 +279,10 @@ def sigma_dot_linear(interpolant: Interpolant, r: Number) -> Number:
 
     Returns:
         The derivative, of r's type and shape.
+
+    Example:
+        >>> sigma_dot_linear(LINEAR, 0.3)
+        1.0
     """
     alpha, sigma = interpolant.alpha(r), interpolant.sigma(r)
     wronskian = alpha * interpolant.sigma_dot(r) - sigma * interpolant.alpha_dot(r)
@@ -278,6 +304,10 @@ def kl_diffusion(interpolant: Interpolant, r: Number) -> Number:
 
     Returns:
         eps_KL, of r's type and shape; infinite where alpha = 0.
+
+    Example:
+        >>> kl_diffusion(LINEAR, 0.5)
+        1.0
     """
     alpha, sigma = interpolant.alpha(r), interpolant.sigma(r)
     wronskian = alpha * interpolant.sigma_dot(r) - sigma * interpolant.alpha_dot(r)

@@ -33,7 +33,12 @@ class Numbers(Protocol):
 
 @dataclass(frozen=True)
 class Parameter:
-    """A law's number: default, range, and what it does."""
+    """A law's number: default, range, and what it does.
+
+    Example:
+        >>> NOISE_LAWS["constant_k"].parameters["k"].low
+        0.0
+    """
 
     default: float
     low: float
@@ -53,6 +58,10 @@ class LawSpec:
         diffusion: Linear-path eps(law, sigma), where it is finite at sigma = 1; else None.
         knots: Sigmas at which k is not smooth.
         takes_points: Whether the law is given by points (sigma, k).
+
+    Example:
+        >>> NOISE_LAWS["fixed_q"].k is None  # it gives q itself
+        True
     """
 
     summary: str
@@ -72,6 +81,10 @@ def log_rho(sigma: float) -> float:
 
     Returns:
         log rho; -45 and 45 at the ends.
+
+    Example:
+        >>> log_rho(0.5), log_rho(1.0)
+        (0.0, 45.0)
     """
     if sigma in (0.0, 1.0):
         return math.copysign(_FAR, sigma - 0.5)

@@ -42,6 +42,13 @@ class NoiseLaw:
 
     Raises:
         ValueError: Anything not in the table or out of range.
+
+    Example:
+        >>> law = noise_law("constant_k", k=1.0)
+        >>> round(law.q(0.8, 0.5), 6)
+        0.25
+        >>> NoiseLaw.from_json(law.to_json()) == law
+        True
     """
 
     name: str
@@ -233,6 +240,12 @@ def noise_law(
 
     Raises:
         ValueError: Unknown name or parameter, or a value out of range.
+
+    Example:
+        >>> noise_law("fixed_q", q=0.7).q(1.0, 0.2)
+        0.7
+        >>> noise_law("curve", points=[(0.0, 0.0), (1.0, 2.0)]).k(0.25)
+        0.5
     """
     if name not in NOISE_LAWS:
         known = ", ".join(NOISE_LAWS)

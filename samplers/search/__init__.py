@@ -97,6 +97,10 @@ def strategy_from_json(data: Mapping[str, Any]) -> Strategy:
 
     Raises:
         ValueError: Unknown strategy or setting.
+
+    Example:
+        >>> strategy_from_json({"strategy": "best_of_n", "width": 2}).name
+        'best_of_n'
     """
     name = data.get("strategy")
     if name not in STRATEGIES:

@@ -49,6 +49,10 @@ class Node:
         sigma: Where it is; 0 is finished.
         parent: id of the node it was drawn from; None for a start.
         score: Its reward, higher is better; None if its move did not ask for one.
+
+    Example:
+        >>> Node(id=3, item=0, sigma=0.5, parent=1, score=2.0).sigma
+        0.5
     """
 
     id: int
@@ -65,6 +69,10 @@ class Whole:
     Attributes:
         name: The sampler's name, for messages and checkpoints. The problem holds the sampler.
         sigmas: Falling sigmas to run it on, the last one 0; empty for the run's own.
+
+    Example:
+        >>> Whole("euler").to_json()["whole"]
+        'euler'
     """
 
     name: str
@@ -87,6 +95,10 @@ class Move:
         transition: How; None is the connected sampler's.
         score: Whether to score the prediction at `to`.
         donor: For a Mix: the node whose differences from the parent are taken.
+
+    Example:
+        >>> Move(None, to=1.0, key=(0, 2)).score  # a start, whose prediction is scored
+        True
     """
 
     parent: Node | None
@@ -108,6 +120,10 @@ class Scores:
         held_out_seconds: What they took, beside the time that the search is charged.
         thumbnail: Anything a panel can show; not kept beyond the event.
         note: What the reward says of it to people, for reports; empty for nothing.
+
+    Example:
+        >>> Scores.from_json(Scores(0.5, {"count": 2.0}).to_json()).parts
+        {'count': 2.0}
     """
 
     value: float

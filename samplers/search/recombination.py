@@ -29,6 +29,10 @@ class Mix:
 
     Attributes:
         share: Probability of each place, above 0 and below 1.
+
+    Example:
+        >>> Mix(0.25).share
+        0.25
     """
 
     share: float = 0.5

@@ -18,7 +18,13 @@ _S = TypeVar("_S", bound="Settings")
 
 @dataclass(frozen=True)
 class Settings:
-    """Base of every strategy: a frozen dataclass with a name, JSON both ways."""
+    """Base of every strategy: a frozen dataclass with a name, JSON both ways.
+
+    Example:
+        >>> from flowsearch.samplers.search import BestOfN
+        >>> BestOfN.from_json({"strategy": "best_of_n", "width": 2}).width
+        2
+    """
 
     name: ClassVar[str] = ""
 

@@ -40,6 +40,11 @@ def row(
 
     Raises:
         ValueError: A sigma that the coordinates or the transition cannot have.
+
+    Example:
+        >>> from flowsearch.samplers.stepping.transition import ODE
+        >>> row(ODE, 0.8, 0.4).q
+        1.0
     """
     if coordinates is not VE:
         return transition.coefficients(sigma, sigma_next, past)
@@ -70,6 +75,12 @@ def advance(
 
     Raises:
         ValueError: Shapes differ, or noise or an earlier prediction is missing.
+
+    Example:
+        >>> from flowsearch.samplers.stepping.transition import ODE
+        >>> x, data = torch.ones(1, 1), torch.zeros(1, 1)
+        >>> advance(lambda x, sigma: data, x, data, row(ODE, 1.0, 0.25), None)
+        tensor([[0.2500]])
     """
     if coefficients.via is not None:
         look = coefficients.via
@@ -123,6 +134,18 @@ def integrate(
 
     Raises:
         ValueError: A sigma outside [0, 1], or one the transition cannot handle.
+
+    Example:
+        >>> from flowsearch.samplers.paths.sigmas import uniform
+        >>> from flowsearch.samplers.stepping.noise import keyed_normal
+        >>> from flowsearch.samplers.stepping.transition import fixed_q
+        >>> noise = keyed_normal((2, 3), 7)
+        >>> def model(x, sigma):  # the exact denoiser of data N(0, 1)
+        ...     return x * (1 - sigma) / ((1 - sigma) ** 2 + sigma**2)
+        >>> def fresh(i):
+        ...     return keyed_normal((2, 3), 7, i)
+        >>> integrate(model, noise, uniform(4), fixed_q(0.8), fresh).shape
+        torch.Size([2, 3])
     """
     # one transfer, not one per sigma, where they lie on a GPU
     times = [float(s) for s in (sigmas.cpu() if isinstance(sigmas, Tensor) else sigmas)]

@@ -195,6 +195,10 @@ class Method:
         calls: Model calls a step; glass makes inner_evaluations.
         memory: How many earlier predictions it uses.
         source: Where it comes from.
+
+    Example:
+        >>> {name: method.order for name, method in METHODS.items() if method.calls == 1}
+        {'second_order': 2, 'exact': 1, 'euler_maruyama': 1}
     """
 
     summary: str

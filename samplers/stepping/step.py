@@ -56,6 +56,10 @@ class Coefficients:
         via: If not None, a step to a lower sigma whose prediction is x'.
         slope: The state is x = (1 - slope sigma) x0 + sigma eps: 1 in linear coordinates, 0 in
             variance-exploding ones.
+
+    Example:
+        >>> Coefficients(0.8, 0.4, 0.6, weight_e=-0.4, weight_z=0.8).needs_noise
+        True
     """
 
     sigma: float
@@ -139,6 +143,12 @@ def step(
 
     Raises:
         ValueError: Shapes differ, or noise or an earlier prediction is missing.
+
+    Example:
+        >>> from flowsearch.samplers.stepping.transition import ODE
+        >>> x, denoised = torch.tensor([[1.0]]), torch.tensor([[0.5]])
+        >>> step(x, denoised, ODE.coefficients(0.8, 0.4), None)
+        tensor([[0.7500]])
     """
     check(x, denoised, coefficients, z, past)
     dtype = torch.promote_types(x.dtype, torch.float32)

@@ -55,6 +55,13 @@ class Transition:
 
     Raises:
         ValueError: Unknown method or interpolant, or a combination without meaning.
+
+    Example:
+        >>> law = noise_law("constant_k", k=1.0)
+        >>> Transition(law, "heun").calls(0.5)
+        1
+        >>> Transition.from_json(ODE.to_json()) == ODE
+        True
     """
 
     law: NoiseLaw
@@ -184,5 +191,9 @@ def fixed_q(q: float) -> Transition:
 
     Raises:
         ValueError: q out of range.
+
+    Example:
+        >>> fixed_q(0.6).coefficients(0.8, 0.4).weight_z
+        0.8
     """
     return Transition(noise_law("fixed_q", q=q))

@@ -21,6 +21,17 @@ class Trace:
 
     Attributes:
         record: kind -> rows, in order: started, evaluated, chosen, finished, stopped.
+
+    Example:
+        >>> from flowsearch.samplers.search import BestOfN, Budget, Search
+        >>> from flowsearch.samplers.search.testing import MixtureProblem
+        >>> from flowsearch.samplers.stepping.transition import ODE
+        >>> trace = Trace()
+        >>> budget = Budget(9)
+        >>> sigmas, problem = [1.0, 0.5, 0.0], MixtureProblem()
+        >>> _ = Search(problem, BestOfN(), sigmas, ODE, budget, on_event=trace).run()
+        >>> trace.spent_by_sigma(0)[0]
+        {'sigma': 1.0, 'phase': 'plain', 'evaluations': 1, 'rows': 1, 'candidates': 1}
     """
 
     def __init__(self) -> None:
@@ -221,6 +232,10 @@ def value_of(scores: Mapping[str, Any] | None, name: str) -> float | None:
 
     Returns:
         The number; None if there is none, or only a reason.
+
+    Example:
+        >>> value_of({"held_out": {"beauty": 0.5, "likeness": "no face"}}, "beauty")
+        0.5
     """
     value = (scores or {}).get("held_out", {}).get(name)
     return float(value) if isinstance(value, int | float) else None

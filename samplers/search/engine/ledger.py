@@ -25,6 +25,10 @@ class Budget:
 
     Raises:
         ValueError: A limit out of range.
+
+    Example:
+        >>> Budget(100, rows=150).left(Ledger(evaluations=20, rows=40, rows_per_evaluation=2.0))
+        55
     """
 
     evaluations: int
@@ -109,6 +113,12 @@ class Ledger:
         seconds: Time in calls for this item; its share of shared calls.
         phases: Evaluations by phase: plain, calibrate, search, finish, target.
         rows_per_evaluation: The most that a candidate took, 0 before the first.
+
+    Example:
+        >>> ledger = Ledger()
+        >>> ledger.charge("search", evaluations=1, rows=2, scored=True, seconds=0.1)
+        >>> ledger.reward_calls
+        1
     """
 
     evaluations: int = 0

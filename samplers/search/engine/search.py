@@ -75,7 +75,20 @@ class Outcome:
 
 
 class Search:
-    """A run of a strategy on a problem."""
+    """A run of a strategy on a problem.
+
+    Example:
+        >>> from flowsearch.samplers.search import BestOfN
+        >>> from flowsearch.samplers.search.testing import MixtureProblem
+        >>> from flowsearch.samplers.stepping.transition import ODE
+        >>> sigmas = [1.0, 0.6, 0.3, 0.0]
+        >>> search = Search(MixtureProblem(), BestOfN(), sigmas, ODE, Budget(30), seed=7)
+        >>> item = search.run().items[0]
+        >>> item.ledger.evaluations, item.why
+        (30, 'budget')
+        >>> item.winners[0].scores.value > item.plain.scores.value
+        True
+    """
 
     def __init__(
         self,

@@ -59,6 +59,10 @@ class EvolutionarySearch(Settings):
         finish_steps: ODE steps from a draft to 0; None follows the run's sigmas, 1 jumps to D.
         plain: Whether the run first takes the plain sample.
         target_stop: Whether a finished picture that reaches the target ends the run.
+
+    Example:
+        >>> EvolutionarySearch(levels=1).arms(1.0)
+        [0.0, 0.75]
     """
 
     name: ClassVar[str] = "evolutionary"

@@ -31,6 +31,10 @@ class BestOfN(Settings):
         candidates: Pictures a chain, the plain sample not counted; 0: as many as the budget allows.
         plain: Whether the run first takes the plain sample.
         target_stop: Whether a picture that reaches the target ends the run.
+
+    Example:
+        >>> BestOfN(candidates=8).to_json()
+        {'strategy': 'best_of_n', 'width': 4, 'candidates': 8, 'plain': True, 'target_stop': True}
     """
 
     name: ClassVar[str] = "best_of_n"
@@ -238,14 +242,25 @@ class _Quotas:
 
 @dataclass(frozen=True)
 class SVDD(Blocks):
-    """Settings of SVDD: blocks of one step. See Blocks."""
+    """Settings of SVDD: blocks of one step. See Blocks.
+
+    Example:
+        >>> SVDD(candidates=3).window([1.0, 0.8, 0.6, 0.3, 0.0])
+        [(1, 2), (2, 3)]
+    """
 
     name: ClassVar[str] = "svdd"
 
 
 @dataclass(frozen=True)
 class CoDe(Blocks):
-    """Settings of CoDe: blocks of two steps by default. See Blocks."""
+    """Settings of CoDe: blocks of two steps by default. See Blocks.
+
+    Example:
+        >>> from flowsearch.samplers.stepping.transition import fixed_q
+        >>> CoDe(block=2).blocks([1.0, 0.8, 0.6, 0.5, 0.3, 0.0], fixed_q(0.85))
+        [(1, 3), (3, 4)]
+    """
 
     name: ClassVar[str] = "code"
 

@@ -59,6 +59,10 @@ class RolloverBudgetForcing(Settings):
         finish_steps: ODE steps from a winner to 0; None follows the sigmas, 1 jumps to D.
         plain: Whether the run first takes the plain sample.
         target_stop: Whether a finished picture that reaches the target ends the run.
+
+    Example:
+        >>> RolloverBudgetForcing().searched([1.0, 0.8, 0.6, 0.3, 0.0])
+        [1, 2]
     """
 
     name: ClassVar[str] = "rbf"

@@ -48,6 +48,10 @@ class SearchOverPaths(Settings):
             sigmas, 1 jumps to D.
         plain: Whether the run first takes the plain sample.
         target_stop: Whether a finished picture that reaches the target ends the run.
+
+    Example:
+        >>> [tuple(round(s, 2) for s in levels) for levels in SearchOverPaths().rounds(1.0)][:2]
+        [(0.9, 0.09), (0.87, 0.06)]
     """
 
     name: ClassVar[str] = "search_over_paths"

@@ -63,6 +63,10 @@ class SequentialMonteCarlo(Stepwise):
         scheme: Key of resampling.SCHEMES.
         tempering: lam_j. "none": lam; "linear": lam j / n at the j-th of n times; "adaptive": as
             much as leaves the effective sample size at ess_threshold, never less than before.
+
+    Example:
+        >>> SequentialMonteCarlo(particles=8).to_json()["potential"]
+        'difference'
     """
 
     name: ClassVar[str] = "smc"

@@ -36,6 +36,10 @@ class ZeroOrderSearch(Settings):
             better, at least 1; 1 leaves it.
         plain: Whether the run first takes the plain sample; it is then the first pivot.
         target_stop: Whether a finished picture that reaches the target ends the run.
+
+    Example:
+        >>> ZeroOrderSearch(q=0.9) == ZeroOrderSearch.from_json(ZeroOrderSearch(q=0.9).to_json())
+        True
     """
 
     name: ClassVar[str] = "zero_order"

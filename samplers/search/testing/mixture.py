@@ -124,6 +124,12 @@ class MixtureProblem:
         failure: What is raised; a cancel unless it is set.
         room: Rows that fit into memory; more raise OutOfMemoryError.
         whole_steps: Evaluations of a whole run of a stock sampler.
+
+    Example:
+        >>> problem = MixtureProblem()
+        >>> state = problem.start([0], 0.5, problem.noise(7, [0], [(1,)]))
+        >>> problem.predict([0], state, 0.5)["denoised"].shape, problem.rows
+        (torch.Size([1, 4]), {0: 1})
     """
 
     dim = 4
