@@ -109,14 +109,14 @@ def exchanged(
         mixed = [exchanged(a, b, z, share).flatten(1) for a, b, z in zip(*apart, strict=True)]
         return torch.cat(mixed, dim=1).reshape(first.shape)
     field = (noise.mean(1) if noise.ndim > 2 else noise).to(torch.float64)
+    ends = [*_changes(first, second), len(field)]  # several mixes of one pair are the rule
     taken: list[Tensor] = []
-    labels = regions(first[:1], second[:1])[0]
-    for row, z in enumerate(field):
-        pair = [torch.equal(t[row], t[max(0, row - 1)]) for t in (first, second)]
-        if not all(pair):  # several mixes of one pair are the rule
-            labels = regions(first[row : row + 1], second[row : row + 1])[0]
-        taken.append(_taken(labels, z, share))
-    mask = torch.stack(taken)
+    begin = 0
+    for end in ends:
+        places = _places(first[begin : begin + 1], second[begin : begin + 1])
+        taken.append(_taken(places, field[begin:end], share))
+        begin = end
+    mask = torch.cat(taken)
     mask = mask.unsqueeze(1) if noise.ndim > 2 else mask
     return torch.where(mask, second, first)
 
@@ -131,20 +131,47 @@ def _split(rows: Tensor, parts: Sequence[tuple[int, ...]]) -> list[Tensor]:
     return out
 
 
-def _taken(labels: Tensor, field: Tensor, share: float) -> Tensor:
-    """Return where one picture takes the other's place; labels and field without batch axis."""
+@dataclass(frozen=True, eq=False)
+class _Places:
+    """The regions of a pair without batch axis: which each place is in, their numbers and sizes."""
+
+    of: Tensor
+    regions: Tensor
+    sizes: Tensor
+    few: bool
+
+
+def _places(first: Tensor, second: Tensor) -> _Places:
+    """Sort the places of one pair by region; where there are none they are in region 0."""
     library: Any = torch  # which does not say what unique returns
-    numbers, places = cast("tuple[Tensor, Tensor]", library.unique(labels, return_inverse=True))
+    labels = regions(first, second)[0]
+    numbers, of = cast("tuple[Tensor, Tensor]", library.unique(labels, return_inverse=True))
+    inside = numbers > 0
+    sizes = torch.bincount(of.flatten(), minlength=len(numbers))
+    return _Places(of, inside, sizes, int(inside.sum()) < 2)
+
+
+def _changes(first: Tensor, second: Tensor) -> list[int]:
+    """Return the rows in which another pair than the row before begins."""
+    return [
+        row
+        for row in range(1, len(first))
+        if not all(torch.equal(rows[row], rows[row - 1]) for rows in (first, second))
+    ]
+
+
+def _taken(places: _Places, fields: Tensor, share: float) -> Tensor:
+    """Return where one picture takes the other's place, for a pair's mixes; fields (B, *S)."""
     bar = NormalDist().inv_cdf(1.0 - share)
-    if int((numbers > 0).sum()) < 2:
-        for axis in range(field.ndim):
-            field = _averaged(field.unsqueeze(0), axis + 1, field.shape[axis] // 4 | 1)[0]
-        return (field - field.mean()) > bar * field.std(correction=0)
-    sums = field.new_zeros(len(numbers)).index_add_(0, places.flatten(), field.flatten())
-    sizes = torch.bincount(places.flatten(), minlength=len(numbers)).to(field)
-    scale = field.std(correction=0)
-    chosen = (sums / sizes.sqrt() > bar * scale) & (numbers > 0)
-    return chosen[places]
+    if places.few:
+        for axis in range(1, fields.ndim):
+            fields = _averaged(fields, axis, fields.shape[axis] // 4 | 1)
+        return torch.stack([(z - z.mean()) > bar * z.std(correction=0) for z in fields])
+    sums = fields.new_zeros(len(fields), len(places.sizes))
+    sums.index_add_(1, places.of.flatten(), fields.flatten(1))
+    scale = torch.stack([field.std(correction=0) for field in fields]).unsqueeze(1)
+    chosen = (sums / places.sizes.to(fields).sqrt() > bar * scale) & places.regions
+    return chosen[:, places.of]
 
 
 def _averaged(values: Tensor, axis: int, window: int) -> Tensor:

@@ -35,7 +35,7 @@ def digest(*key: int) -> int:
     for part in key:
         if not -(2**63) <= part < 2**64:
             raise ValueError(f"key part {part} does not fit in 64 bits")
-    packed = b"".join(struct.pack("<Q", part % 2**64) for part in key)
+    packed = struct.pack(f"<{len(key)}Q", *(part % 2**64 for part in key))
     return int.from_bytes(hashlib.blake2b(packed, digest_size=8).digest(), "little")
 
 
