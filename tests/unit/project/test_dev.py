@@ -1,5 +1,6 @@
 """scripts/dev.py when the set-up is interrupted, doubled, tampered with or refused."""
 
+import ast
 import dataclasses
 import hashlib
 import io
@@ -250,6 +251,53 @@ def test_a_tier_that_cannot_run_says_why_and_fails_in_ci(monkeypatch, capsys, ci
     tier = tiers.Tier("planted", "tests/no_such_folder", optional=optional)
     assert tiers.run_tier(place, tier, [])[1] == fails
     assert "there is no tests/no_such_folder" in capsys.readouterr().out
+
+
+def test_lint_runs_beside_a_tier_and_what_it_found_is_said_and_counts(monkeypatch, capfd):
+    place = environment.Place(Path(sys.executable), ROOT, ROOT)
+    order = []
+    tier = tiers.Tier("planted", "tests/unit", need=lambda _: order.append("need") or {})
+    monkeypatch.setattr(tiers, "TIERS", (tier,))
+    monkeypatch.setattr(tiers, "run_tier", lambda *_: (tier.need(place), ("passed", False))[1])
+    for commands, found in (([["json.tool", "--unknown"], ["this"]], 1), ([["this"]], 0)):
+        monkeypatch.setattr(tiers, "_linters", lambda _, commands=commands: commands)
+        assert tiers.lint(place) == found
+        assert tiers.run_tests(place, ["lint", "planted"], []) == bool(found)
+        said = capfd.readouterr().out
+        assert ("unrecognized arguments: --unknown" in said) == bool(found)
+        assert "lint: this" in said
+        table = said[said.index("tier            seconds") :].splitlines()[1:]
+        assert [line.split()[1] for line in table] == ["lint", "planted"]
+        assert table[0].endswith("failed" if found else "passed")
+        assert table[1].endswith("passed")
+    assert order == ["need"] * 2
+
+
+def test_what_loads_transformers_is_tested_with_the_oldest():
+    """The files that import it, themselves or by a module of tests/support, when they are read."""
+    support = ROOT / "tests" / "support"
+
+    def loads(file, seen=frozenset()):
+        names = {
+            word
+            for node in ast.parse(file.read_text(encoding="utf-8")).body
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            for word in (
+                [alias.name for alias in node.names]
+                if isinstance(node, ast.Import)
+                else [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
+            )
+        }
+        if any(name.split(".")[0] == "transformers" for name in names):
+            return True
+        paths = {support / f"{name.replace('.', '/')}.py" for name in names}
+        return any(loads(path, seen | {path}) for path in paths - seen if path.is_file())
+
+    folder = ROOT / "tests" / "rewards"
+    found = {path.relative_to(ROOT).as_posix() for path in folder.rglob("test_*.py") if loads(path)}
+    assert len(found) > 6
+    assert all((ROOT / name).exists() for name in tiers.TRANSFORMERS)
+    assert {name for name in found if not name.startswith(tiers.TRANSFORMERS)} == set()
 
 
 def test_another_host_stands_on_the_default_ones_environment(monkeypatch):
