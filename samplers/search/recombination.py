@@ -74,7 +74,9 @@ def regions(first: Tensor, second: Tensor) -> Tensor:
         raised = labels
         for axis in range(1, labels.ndim):
             raised = _highest(raised, axis)
-        raised = torch.where(inside, raised, 0)
+        # a number is that of a place of the same region: what that place has by now is as good
+        places = (raised.flatten(1) - 1).clamp(min=0)
+        raised = torch.where(inside, raised.flatten(1).gather(1, places).view_as(labels), 0)
         if torch.equal(raised, labels):
             return labels
         labels = raised

@@ -8,8 +8,6 @@ import host_models as hm
 import pytest
 import torch
 
-from flowsearch.demo.network import SceneNet
-
 CPU = torch.device("cpu")
 
 
@@ -51,13 +49,10 @@ class Dynamic(comfy.model_patcher.ModelPatcherDynamic):
 
 
 def castable(patcher: type = comfy.model_patcher.ModelPatcher):
-    """MODEL with the small SceneNet made of the host's layers, in a patcher of some kind."""
+    """MODEL with a SmallNet made of the host's layers, in a patcher of some kind."""
     made = hm.scene_model()
     plain = made.model.diffusion_model
-    network = SceneNet(
-        channels=(32, 32, 32), blocks=(1, 1, 1), width=64, dtype=torch.float32,
-        operations=comfy.ops.disable_weight_init,
-    )  # fmt: skip
+    network = hm.SmallNet(operations=comfy.ops.disable_weight_init)
     network.load_state_dict(plain.state_dict())
     made.model.diffusion_model = network.eval().requires_grad_(False)
     return patcher(made.model, CPU, CPU)
