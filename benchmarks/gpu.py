@@ -56,7 +56,7 @@ from flowsearch.nodes.host.search.forms import (  # noqa: E402
     search_latent,
 )
 from flowsearch.nodes.host.search.search_sampler import StrategyChoice  # noqa: E402
-from flowsearch.nodes.search import searcher  # noqa: E402
+from flowsearch.nodes.search.searcher import searcher  # noqa: E402
 from flowsearch.rewards.latent import LatentReward  # noqa: E402
 from flowsearch.rewards.pixels.image_statistic import ImageStatistic  # noqa: E402
 from flowsearch.samplers.search import STRATEGIES  # noqa: E402
