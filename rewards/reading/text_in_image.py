@@ -114,7 +114,8 @@ class _Rapid:
         make: Any = import_module("rapidocr_onnxruntime").RapidOCR
         # no direction classifier: it would turn upside-down text and read it as if it stood right;
         # text_score 0: what counts as read is decided by the reward
-        self._read: Any = make(use_cls=False, text_score=0.0)
+        threads = torch.get_num_threads()  # of its own it would take every processor, and spin
+        self._read: Any = make(use_cls=False, text_score=0.0, intra_op_num_threads=threads)
         known: list[str] = self._read.text_rec.postprocess_op.character
         self._characters = frozenset(name for name in known if len(name) == 1)
 

@@ -5,6 +5,7 @@ For every function f, E[Z_hat sum W f(x)] = Z E_tilted[f(x)] exactly, with any n
 any potential, any scheme, and whether or not particles are resampled.
 """
 
+import itertools
 import math
 import statistics
 from random import Random
@@ -100,9 +101,22 @@ def worst(strategy, runs=RUNS):
     return max(abs(mean) / error for mean, error in zip(means, errors, strict=True))
 
 
-@pytest.mark.parametrize("potential", POTENTIALS)
-@pytest.mark.parametrize("resample", RESAMPLE)
-@pytest.mark.parametrize("tempering", TEMPERING)
+# every choice of one with every choice of another: what three have in common is their product alone
+SQUARE = [
+    (potential, resample, [*TEMPERING][(row + column) % len(TEMPERING)])
+    for row, potential in enumerate(POTENTIALS)
+    for column, resample in enumerate(RESAMPLE)
+]
+
+
+def test_every_two_choices_meet():
+    kinds = (POTENTIALS, RESAMPLE, TEMPERING)
+    for a, b in itertools.combinations(range(3), 2):
+        pairs = {(row[a], row[b]) for row in SQUARE}
+        assert pairs == {*itertools.product(kinds[a], kinds[b])}
+
+
+@pytest.mark.parametrize(("potential", "resample", "tempering"), SQUARE)
 def test_the_tilted_law_and_its_constant_are_exact(potential, resample, tempering):
     choices = {"potential": potential, "resample": resample, "tempering": tempering}
     # the sum's targets on the way are much sharper than the last one: few particles carry it all,

@@ -30,12 +30,16 @@ class Mixture:
 
     def denoise(self, x: Tensor, sigma: float) -> Tensor:
         """Return E[x0 | x] at sigma > 0, elementwise."""
-        weights, centres, spreads = self.components(sigma)
-        means, stds = torch.tensor(self.means, dtype=FLOAT64), torch.tensor(self.stds)
-        gap = x.to(FLOAT64).unsqueeze(-1) - centres
-        log_p = torch.log(weights) - torch.log(spreads) - 0.5 * (gap / spreads) ** 2
-        gain = (1.0 - sigma) * stds.to(FLOAT64) ** 2 / spreads**2
-        return (torch.softmax(log_p, -1) * (means + gain * gap)).sum(-1).to(x.dtype)
+        # components in the first axis: a last axis of three is several times slower
+        shape = (-1, *[1] * x.ndim)
+        weights, centres, spreads = (v.view(shape) for v in self.components(sigma))
+        means, stds = (torch.tensor(v, dtype=FLOAT64).view(shape) for v in (self.means, self.stds))
+        gap = x.to(FLOAT64) - centres
+        inner = means + (1.0 - sigma) * stds**2 / spreads**2 * gap
+        if len(self.means) == 1:
+            return inner[0].to(x.dtype)
+        log_p = torch.log(weights / spreads) - 0.5 * (gap / spreads) ** 2
+        return (torch.softmax(log_p, 0) * inner).sum(0).to(x.dtype)
 
     def cdf(self, x: Tensor, sigma: float = 0.0) -> Tensor:
         """Return the marginal's distribution function at sigma."""

@@ -202,8 +202,7 @@ LOOKS = [
     {"size": 28, "degrees": -5, "noise": 0.1},
 ]
 NEEDED = 0.9
-EVERY = [(case, font, look) for case in CASES for font in range(4) for look in range(4)]
-SOME = [row for i, row in enumerate(EVERY) if (i // 16 + i // 4 + i) % 8 == 0]
+ROWS = [(case, i % 4, (i + i // 4) % 4) for i, case in enumerate(CASES)]
 
 
 def shares(rows):
@@ -223,10 +222,8 @@ def shares(rows):
 @real
 @pytest.mark.skipif(not fonts_are_there(), reason="the DejaVu fonts are not installed")
 def test_the_legible_and_right_picture_wins():
-    assert len(SOME) == 16
-    assert {font for _, font, _ in SOME} == {look for _, _, look in SOME} == set(range(4))
-    assert {case for case, _, _ in SOME} == set(CASES)
-    first, ordered = shares(SOME)
+    assert {font for _, font, _ in ROWS} == {look for _, _, look in ROWS} == set(range(4))
+    first, ordered = shares(ROWS)
     assert first >= NEEDED
     assert ordered >= NEEDED
 

@@ -1,6 +1,7 @@
 """Who may import whom, and how large things may grow. Imports are parsed, nothing is executed."""
 
 import ast
+import functools
 import graphlib
 import importlib.util
 import os
@@ -83,6 +84,11 @@ FILE_LINES, FUNCTION_LINES = 600, 60
 TABLES = {"define_schema"}  # functions that only list a node's inputs
 
 
+@functools.cache
+def parsed(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
 def allowed(me: str, target: str) -> bool:
     if me == target:
         return True
@@ -130,7 +136,7 @@ def violations(root: Path) -> list[str]:
     for file in sorted(file for top in TOP for file in (root / top).rglob("*.py")):
         where = file.relative_to(root)
         me = owner(where.with_suffix("").parts)
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        for node in ast.walk(parsed(file)):
             for relative, parts in imports(node, where.parent.parts):
                 if why := fault(me, relative, parts):
                     found.append(f"{where.as_posix()}:{node.lineno} {why}")
@@ -229,7 +235,7 @@ def test_tests_to_inherit_are_imported_by_nothing_and_alone_need_pytest():
         where = file.relative_to(ROOT)
         if "testing" in where.with_suffix("").parts:
             continue
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        for node in ast.walk(parsed(file)):
             for _, parts in imports(node, where.parent.parts):
                 if parts[0] == "pytest" or "testing" in parts:
                     found.append(f"{where}: {'.'.join(parts)}")
@@ -269,7 +275,7 @@ def test_the_scripts_need_only_the_standard_library():
     found = {
         parts[0]
         for file in files
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        for node in ast.walk(parsed(file))
         for _, parts in imports(node, ())
     }
     assert found <= allowed
@@ -290,7 +296,7 @@ def test_files_and_functions_stay_small():
         text = file.read_text(encoding="utf-8")
         if len(text.splitlines()) > FILE_LINES:
             large.append(f"{file}: {len(text.splitlines())} lines")
-        for node in ast.walk(ast.parse(text)):
+        for node in ast.walk(parsed(file)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name not in TABLES:
                 body = node.body[1:] if ast.get_docstring(node) and node.body[1:] else node.body
                 lines = body[-1].end_lineno - body[0].lineno + 1

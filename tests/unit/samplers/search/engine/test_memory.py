@@ -68,24 +68,26 @@ def peak(strategy, evaluations, chains=1, top=None, sigmas=SIGMAS):
 
 
 @pytest.mark.parametrize(
-    "strategy",
+    ("strategy", "chains"),
     [
-        BestOfN(),
-        EvolutionarySearch(),
-        EvolutionarySearch(width=3),
-        RBF(),
-        RBF(draws=4, finalists=3),
-        RBF(passes=3, pool=12),
-        RBF(draws=3),
-        RBF(accept="never"),
-        SVDD(candidates=0),
-        SVDD(),
-        CoDe(candidates=0, block=3),
-        SearchOverPaths(candidates=4),
-        ZeroOrderSearch(candidates=8),
+        (BestOfN(), 1),
+        (BestOfN(), 2),
+        (EvolutionarySearch(), 2),
+        (EvolutionarySearch(width=3), 1),
+        (RBF(), 1),
+        (RBF(), 2),
+        (RBF(draws=4, finalists=3), 1),
+        (RBF(passes=3, pool=12), 2),
+        (RBF(draws=3), 1),
+        (RBF(accept="never"), 2),
+        (SVDD(candidates=0), 1),
+        (SVDD(), 2),
+        (CoDe(candidates=0, block=3), 2),
+        (SearchOverPaths(candidates=4), 1),
+        (SearchOverPaths(candidates=4), 2),
+        (ZeroOrderSearch(candidates=8), 2),
     ],
 )
-@pytest.mark.parametrize("chains", [1, 2])
 def test_live_tensors_do_not_grow_with_the_budget(strategy, chains):
     small = peak(strategy, 200, chains=chains)
     room = 2 * (strategy.width + 2 * len(SIGMAS)) * chains  # a candidate more on its way, each
