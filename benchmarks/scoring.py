@@ -201,10 +201,11 @@ def pictures_on_the_way(count: int, size: int) -> Tensor:
 
 def ranks(options: argparse.Namespace, cheap: Any, report: Report) -> None:
     """Fill the second table."""
-    from flowsearch.nodes.host.search.seen import shown, shrink
+    from flowsearch.nodes.host.search.views import decoded as to_pictures
+    from flowsearch.nodes.host.search.views import shrink
 
     seen = pictures_on_the_way(options.pictures, options.size)
-    decoded = torch.cat([shown(cheap, cheap.encode(one[None])) for one in seen])
+    decoded = torch.cat([to_pictures(cheap, cheap.encode(one[None])) for one in seen])
     cases = {
         "score_size": shrink(seen, options.score_size),
         "scoring_vae": decoded,

@@ -19,13 +19,13 @@ from torch import Tensor
 from .foreign import settings_kept, values_of
 
 __all__ = [
+    "Annotator",
     "Assessed",
     "Assessment",
-    "Drawn",
     "Explained",
     "Reward",
     "RewardSpec",
-    "Seen",
+    "Views",
     "assess",
     "check_audio",
     "check_clips",
@@ -112,14 +112,14 @@ class Reward(Protocol):
         ...
 
 
-class Seen(Protocol):
+class Views(Protocol):
     """The same rows in every form that rewards score: for a reward of the domain "several"."""
 
     def __len__(self) -> int:
         """How many rows there are."""
         ...
 
-    def of(self, spec: RewardSpec) -> Tensor | Seen:
+    def of(self, spec: RewardSpec) -> Tensor | Views:
         """Return the rows as a reward is given them.
 
         Args:
@@ -188,7 +188,7 @@ class Assessed(ABC):
 
 
 @runtime_checkable
-class Drawn(Protocol):
+class Annotator(Protocol):
     """A reward that can show on a picture what it saw, such as boxes."""
 
     def draw(self, images: Tensor) -> Tensor:
@@ -203,7 +203,7 @@ class Drawn(Protocol):
         ...
 
 
-def assess(reward: Reward, images: Tensor | Seen) -> Assessment:
+def assess(reward: Reward, images: Tensor | Views) -> Assessment:
     """Score pictures by any reward, with what it says of its values, if it says anything.
 
     Args:

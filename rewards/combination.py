@@ -25,12 +25,12 @@ import torch
 from torch import Tensor
 
 from .base import (
+    Annotator,
     Assessed,
     Assessment,
-    Drawn,
     Reward,
     RewardSpec,
-    Seen,
+    Views,
     assess,
     models_of,
     named,
@@ -85,7 +85,7 @@ class Combination(Assessed):
     rule: Callable[[Tensor], Tensor]
     spec: RewardSpec
 
-    def assess(self, images: Tensor | Seen) -> Assessment:
+    def assess(self, images: Tensor | Views) -> Assessment:
         """Score pictures, with each member's value.
 
         Args:
@@ -126,7 +126,7 @@ class Combination(Assessed):
         """
         drawn = images.clone()
         for reward in self.members.values():
-            if isinstance(reward, Drawn):
+            if isinstance(reward, Annotator):
                 own = reward.draw(images.clone()).to(images)
                 drawn = torch.where((own != images).any(dim=-1, keepdim=True), own, drawn)
         return drawn

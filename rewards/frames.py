@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from .base import (
+    Annotator,
     Assessed,
     Assessment,
-    Drawn,
     Reward,
     RewardSpec,
     assess,
@@ -169,7 +169,7 @@ class FrameReward(Assessed):
             Clips of the same shape; the other frames are as they were.
         """
         drawn = images.clone()
-        if isinstance(self.inner, Drawn):
+        if isinstance(self.inner, Annotator):
             used = [*Counter(places(self.frames, images.shape[1], self.count))]
             for clip in drawn:
                 clip[used] = self.inner.draw(clip[used]).to(clip)

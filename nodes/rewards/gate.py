@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...rewards.base import Reward
 from ..sockets import CATEGORY_REWARDS, FlowReward
-from .scoring import lowest_value, ranked, shown, taken
+from .scoring import lowest_value, ranked, ranking_output, taken
 
 __all__ = ["NODES", "Gate"]
 
@@ -114,7 +114,9 @@ class Gate(io.ComfyNode):
         others = [place for place in range(len(given)) if place not in {*good}]
         parted = (taken(given, good), taken(given, others))
         places = good or ExecutionBlocker(None)
-        return io.NodeOutput(*parted, places, ranking.values, ui=shown(ranking, given[good]))
+        return io.NodeOutput(
+            *parted, places, ranking.values, ui=ranking_output(ranking, given[good])
+        )
 
 
 NODES = [Gate]

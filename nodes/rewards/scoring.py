@@ -17,9 +17,8 @@ from comfy_execution.graph_utils import ExecutionBlocker
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from ...rewards.base import Assessment, Drawn, Reward, assess, spec_of
-from ..host.page.card import draw_card
-from ..host.page.card import shown as told
+from ...rewards.base import Annotator, Assessment, Reward, assess, spec_of
+from ..host.page.card import card_output, draw_card
 from ..host.page.plot import as_image, font
 from ..host.page.progress import say
 from ..sockets import CATEGORY_REWARDS, FlowReward
@@ -31,8 +30,8 @@ __all__ = [
     "labelled",
     "lowest_value",
     "ranked",
+    "ranking_output",
     "scored",
-    "shown",
     "taken",
 ]
 
@@ -167,11 +166,11 @@ class Ranking:
     def sentences(self) -> list[str]:
         """Return what the node shows."""
         count, kept, values = len(self.values), len(self.kept()), self.values
-        shown = ", ".join(f"{percent} % {v:.4g}" for percent, v in self.quantiles().items())
+        found = ", ".join(f"{percent} % {v:.4g}" for percent, v in self.quantiles().items())
         said = [f" ({note})" if note else "" for note in self.found.notes]
         best = [f"{self.thing} {i}: {values[i]:.4g}{said[i]}" for i in self.order()[:LISTED]]
         lines = [f"{self.name} of {count} {self.thing}{'s' * (count > 1)}, {kept} kept"]
-        lines += [f"quantiles: {shown}"] if count > 1 else []
+        lines += [f"quantiles: {found}"] if count > 1 else []
         if not kept:
             lines[0] += f": none reaches {self.at_least:g}, and what comes after is not run"
         return [*lines, *best, *(["..."] if count > LISTED else [])]
@@ -207,7 +206,7 @@ def taken(given: Tensor, places: Sequence[int]) -> Tensor | ExecutionBlocker:
     return given[[*places]].flatten(0, -4) if places else ExecutionBlocker(None)
 
 
-def shown(ranking: Ranking, kept: Tensor) -> dict[str, Any]:
+def ranking_output(ranking: Ranking, kept: Tensor) -> dict[str, Any]:
     """Tell of a ranking on the node, and in the history with the table.
 
     Args:
@@ -221,7 +220,7 @@ def shown(ranking: Ranking, kept: Tensor) -> dict[str, Any]:
     say(";\n".join(lines))  # the page may show all in one paragraph
     stills = kept[:, kept.shape[1] // 2] if kept.ndim == 5 else kept
     drawn = draw_card(lines, [*stills], ranking.captions())
-    return told(lines, ranking.table(), drawn)
+    return card_output(lines, ranking.table(), drawn)
 
 
 def labelled(images: Tensor, places: Sequence[int], ranking: Ranking, reward: Reward) -> Tensor:
@@ -241,7 +240,7 @@ def labelled(images: Tensor, places: Sequence[int], ranking: Ranking, reward: Re
     for place in places:
         comfy.model_management.throw_exception_if_processing_interrupted()
         picture = images[place : place + 1].clone()
-        if isinstance(reward, Drawn):
+        if isinstance(reward, Annotator):
             picture = reward.draw(picture).to(picture).clone()
         lines = [f"#{ranks[place]}  {values[place]:.4g}"]
         # values first: names may be longer than the picture is wide
@@ -396,7 +395,7 @@ class ScoreImages(io.ComfyNode):
         kept_ones = labelled(given, kept, ranking, reward) if draw and kept else given[kept]
         image = taken(kept_ones, range(len(kept)))
         table = json.dumps(ranking.table(), indent=1)
-        return io.NodeOutput(image, ranking.values, table, ui=shown(ranking, kept_ones))
+        return io.NodeOutput(image, ranking.values, table, ui=ranking_output(ranking, kept_ones))
 
 
 NODES = [ScoreImages]

@@ -11,7 +11,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ...samplers.search.account.trace import value_of
-from ..host.page.card import shown
+from ..host.page.card import card_output
 from ..host.page.plot import as_image
 from ..host.search.outcome import Report
 from ..host.search.summary import summary
@@ -112,7 +112,7 @@ class SearchReport(io.ComfyNode):
             IMAGE, JSON, CSV, FLOAT, IMAGE.
         """
         text, drawing = json.dumps(report.to_json(), indent=1), draw_report(report)
-        said = shown(report.sentences(), summary(report), draw_report(report, brief=True))
+        said = card_output(report.sentences(), summary(report), draw_report(report, brief=True))
         out = (as_image(drawing), text, csv_of(report), report.score, family_of(report))
         return io.NodeOutput(*out, ui=said)
 

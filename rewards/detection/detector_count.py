@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..base import Assessed, Assessment, RewardSpec, check_images
 from ..prompts.counting import Target
-from ..weights.holder import Held, Holder
+from ..weights.holder import Holder, NetworkReward
 from .detector import Box, Detector, draw_boxes, unknown
 
 __all__ = ["OTHERS", "RULES", "DetectorCount"]
@@ -30,7 +30,7 @@ OTHERS = ("ignore", "wrong")
 
 
 @dataclass(frozen=True)
-class DetectorCount(Assessed, Held):
+class DetectorCount(Assessed, NetworkReward):
     """Counts objects by a detector.
 
     Args:

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from ..base import RewardSpec, check_images
-from ..weights.holder import Held, Holder, dtype_of
+from ..weights.holder import Holder, NetworkReward, dtype_of
 from ..weights.preprocess import Preprocess
 from .encoder import ImageEncoder
 
@@ -187,7 +187,7 @@ def _bounds(weights: Mapping[str, Tensor], count: int) -> tuple[float, float]:
 
 
 @dataclass(frozen=True)
-class Aesthetic(Held):
+class Aesthetic(NetworkReward):
     """Rating of a picture's look.
 
     Args:

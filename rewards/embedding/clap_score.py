@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..base import Assessed, Assessment, RewardSpec, check_audio
-from ..weights.holder import Held, Holder, dtype_of
+from ..weights.holder import Holder, NetworkReward, dtype_of
 from ..weights.pretrained import Foreign, load_network, load_part, model_type
 from .encoder import TextEncoder, Tokens
 from .transformers_encoder import tokenizer
@@ -78,7 +78,7 @@ def clap_score(holder: Holder[Any], folder: Path, prompt: str) -> ClapScore:
 
 
 @dataclass(frozen=True, eq=False)
-class ClapScore(Assessed, Held):
+class ClapScore(Assessed, NetworkReward):
     """Cosine of the sound's and the prompt's embedding.
 
     Args:

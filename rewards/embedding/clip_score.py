@@ -17,14 +17,14 @@ from typing import Any
 from torch import Tensor
 
 from ..base import Assessed, Assessment, RewardSpec, check_images
-from ..weights.holder import Held, Holder
+from ..weights.holder import Holder, NetworkReward
 from .encoder import ImageEncoder, TextEncoder, Tokens
 
 __all__ = ["ClipScore"]
 
 
 @dataclass(frozen=True)
-class ClipScore(Assessed, Held):
+class ClipScore(Assessed, NetworkReward):
     """Cosine of the picture's and the prompt's embedding.
 
     Args:

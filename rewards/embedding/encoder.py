@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..weights.holder import Held, Holder
+from ..weights.holder import Holder, NetworkReward
 from ..weights.pretrained import Foreign
 
 __all__ = ["Encoder", "ImageEncoder", "TextEncoder", "Tokens", "cut_off"]
@@ -36,7 +36,7 @@ class Tokens:
 
 
 @dataclass(frozen=True)
-class ImageEncoder(Held):
+class ImageEncoder(NetworkReward):
     """Pictures to unit vectors.
 
     Attributes:
@@ -88,7 +88,7 @@ class ImageEncoder(Held):
 
 
 @dataclass(frozen=True)
-class TextEncoder(Held):
+class TextEncoder(NetworkReward):
     """A text to a unit vector.
 
     Attributes:
@@ -123,7 +123,7 @@ class TextEncoder(Held):
 
 
 @dataclass(frozen=True)
-class Encoder(Held):
+class Encoder(NetworkReward):
     """What a loader gives: pictures, and texts where there are any.
 
     Attributes:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..base import Assessed, Assessment, RewardSpec, check_images
-from ..weights.holder import Held, Holder
+from ..weights.holder import Holder, NetworkReward
 from .encoder import ImageEncoder
 
 __all__ = ["RULES", "ImageMatch"]
@@ -26,7 +26,7 @@ RULES = ("mean", "max")
 
 
 @dataclass(frozen=True)
-class ImageMatch(Assessed, Held):
+class ImageMatch(Assessed, NetworkReward):
     """Cosine of the picture's embedding and those of references.
 
     Args:

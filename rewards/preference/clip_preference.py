@@ -27,7 +27,7 @@ from torch.nn import functional
 
 from ..base import RewardSpec, check_images
 from ..embedding.encoder import cut_off
-from ..weights.holder import Held, Holder, dtype_of
+from ..weights.holder import Holder, NetworkReward, dtype_of
 from ..weights.preprocess import CLIP_224, Preprocess
 from ..weights.published import Rules, fill, layers, renamed, shape_of
 
@@ -282,7 +282,7 @@ def _text(prompt: str) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class ClipPreference(Held):
+class ClipPreference(NetworkReward):
     """PickScore or HPS, as the network's name says.
 
     Args:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from ..base import RewardSpec, check_images
 from ..embedding.encoder import cut_off
-from ..weights.holder import Held, Holder, dtype_of
+from ..weights.holder import Holder, NetworkReward, dtype_of
 from ..weights.preprocess import Preprocess
 from ..weights.pretrained import Foreign
 from ..weights.published import Rules, fill, layers, renamed, shape_of
@@ -272,7 +272,7 @@ def _tokenizer(vocabulary: Path, words: int) -> Foreign:
 
 
 @dataclass(frozen=True, eq=False)
-class ImageReward(Held):
+class ImageReward(NetworkReward):
     """ImageReward v1.0 for one prompt.
 
     Args:

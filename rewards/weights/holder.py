@@ -15,7 +15,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Held", "Holder", "Local", "dtype_of", "in_batches"]
+__all__ = ["Holder", "Local", "NetworkReward", "dtype_of", "in_batches"]
 
 N = TypeVar("N", bound=nn.Module)
 N_co = TypeVar("N_co", bound=nn.Module, covariant=True)
@@ -48,7 +48,7 @@ class Holder(Protocol[N_co]):
         ...
 
 
-class Held(ABC):
+class NetworkReward(ABC):
     """What a reward with networks inherits, so that the host finds them to free them."""
 
     @property

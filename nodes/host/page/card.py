@@ -19,7 +19,7 @@ from torch import Tensor
 from .plot import font
 from .text import cleaned, for_page, json_for_page
 
-__all__ = ["draw_card", "saved", "shown", "to_pil"]
+__all__ = ["card_output", "draw_card", "saved", "to_pil"]
 
 WIDTH = 512  # a node shows it at about 400
 SIZE, LINE = 21, 28  # of letters, and from line to line
@@ -96,7 +96,9 @@ def saved(picture: Image.Image, name: str = "flowsearch_card") -> list[Any]:
     return [*made]
 
 
-def shown(lines: Sequence[str], data: Any, picture: Image.Image | None = None) -> dict[str, Any]:
+def card_output(
+    lines: Sequence[str], data: Any, picture: Image.Image | None = None
+) -> dict[str, Any]:
     """Return a node's ui output: the words as text and data, and a picture.
 
     Args:

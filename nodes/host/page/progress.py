@@ -287,7 +287,7 @@ def show_rescued(kept: Sequence[Callable[[], Kept]], told: str, after: str = "")
     with logged():
         say("\n".join(lines))
         # a picture is on the card with the words; a clip and a sound are played beside it
-        drawn = card.shown(lines, {"files": files}, card.draw_card(lines, pictures))
+        drawn = card.card_output(lines, {"files": files}, card.draw_card(lines, pictures))
         clips = outputs.get("images", []) if outputs.get("animated") else []
         show({**outputs, **drawn, "images": [*clips, *drawn["images"]]})
     return files

@@ -10,7 +10,7 @@ from typing import ParamSpec, TypeVar
 import comfy.model_management
 from comfy_execution.utils import get_executing_context
 
-from .card import shown
+from .card import card_output
 from .progress import logged, say, show
 from .text import guard_errors
 
@@ -56,7 +56,7 @@ def tell(*sentences: str) -> None:
     text = "\n".join(sentences)
     say(text)
     with logged():
-        show(shown(sentences, {"said": text}))
+        show(card_output(sentences, {"said": text}))
 
 
 def says_why(function: Callable[P, T]) -> Callable[P, T]:

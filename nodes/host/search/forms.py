@@ -17,13 +17,13 @@ from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
 
 from ..model.field import fitting_samples
-from ..page.card import draw_card, shown
+from ..page.card import card_output, draw_card
 from ..page.progress import logged, say
 from .judge import Judge
 from .outcome import Report
 from .search_sampler import SearchSampler
-from .seen import shown as decoded
 from .summary import captions, last_words, summary
+from .views import decoded
 
 Conditioning = list[list[Any]]
 
@@ -159,7 +159,7 @@ def _shown(report: Report, pictures: Tensor | ExecutionBlocker) -> dict[str, Any
     frames = max(1, len(rows) // max(1, len(scores)))
     texts = scores if len(scores) > 1 else []
     drawn = draw_card(lines, rows[frames // 2 :: frames], texts)
-    return shown(lines, summary(report), drawn)
+    return card_output(lines, summary(report), drawn)
 
 
 def _pictures(judge: Judge, samples: Any) -> Tensor | ExecutionBlocker:

@@ -16,7 +16,7 @@ import comfy.model_management
 import torch
 
 from ....rewards.base import Reward, assess, named, spec_of
-from .seen import Rows
+from .views import Rows
 
 __all__ = ["HeldOut"]
 

@@ -20,7 +20,7 @@ from ....rewards.frames import FrameReward
 from ....samplers.search.protocol import Scores
 from ..model.packed import Shapes, packed_shapes
 from .held_out import HeldOut
-from .seen import FORMS, Decoders, Rows, domains_of, frames_of
+from .views import FORMS, Decoders, Rows, domains_of, frames_of
 
 __all__ = ["Judge", "models_kept"]
 

@@ -30,7 +30,7 @@ from ..model.flow_sampler import FlowSampler
 from ..model.history import mixes_rows, require_searchable
 from ..model.measure import memory_needed, rows_that_fit
 from ..model.packed import packed_shapes
-from ..page.card import draw_card, shown
+from ..page.card import card_output, draw_card
 from ..page.progress import (
     Kept,
     Progress,
@@ -291,7 +291,7 @@ class SearchSampler(Sampler):
         pictures = [still for way in best for still in stills_of(way())]
         texts = [f"{report.best(item):.4g}" for item in report.trace.items()]
         fit = len(texts) == len(pictures) > 1
-        show(shown(lines, summary(report), draw_card(lines, pictures, texts if fit else [])))
+        show(card_output(lines, summary(report), draw_card(lines, pictures, texts if fit else [])))
 
     def _rescued(
         self, search: Search, progress: Progress, guider: CFGGuider, items: int

@@ -97,7 +97,9 @@ def departures(
     found: list[str] = []
     euler = isinstance(transition, Whole) and transition.name == "euler" and not row.stochastic
     if transition != row.transition and not euler:
-        found.append(f"draws by {_told(transition)} (published: {_told(row.transition)})")
+        found.append(
+            f"draws by {_noise_in_words(transition)} (published: {_noise_in_words(row.transition)})"
+        )
     levels = row.levels(len(sigmas) - 1)
     if any(abs(s - level) > _CLOSE for s, level in zip(sigmas, levels, strict=True)):
         name = "rbf_reference" if row.stochastic else "linear"
@@ -107,7 +109,7 @@ def departures(
     return f"not {row.name} as published: {'; '.join(found)}" if found else ""
 
 
-def _told(transition: Transition | Whole) -> str:
+def _noise_in_words(transition: Transition | Whole) -> str:
     if isinstance(transition, Whole):
         return transition.name
     on = f" on {transition.interpolant}" if transition.method == "euler_maruyama" else ""

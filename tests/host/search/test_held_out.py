@@ -9,7 +9,7 @@ import searching as s
 import torch
 
 from flowsearch.nodes.host.search.held_out import HeldOut
-from flowsearch.nodes.host.search.seen import Decoders, Rows
+from flowsearch.nodes.host.search.views import Decoders, Rows
 from flowsearch.nodes.search.report import SearchReport
 from flowsearch.rewards.base import RewardSpec
 

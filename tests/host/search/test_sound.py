@@ -19,7 +19,7 @@ from comfy_execution.graph_utils import ExecutionBlocker
 from comfy_extras.nodes_audio import VAEDecodeAudio
 
 from flowsearch.nodes.host.page.progress import show_rescued
-from flowsearch.nodes.host.search.seen import STRIP, Decoders, Rows, strip
+from flowsearch.nodes.host.search.views import STRIP, Decoders, Rows, strip
 from flowsearch.rewards.base import RewardSpec
 from flowsearch.rewards.combination import combine
 from flowsearch.rewards.frames import FrameReward, places
@@ -264,7 +264,7 @@ def test_a_sound_is_shown_as_its_waveform():
     assert inked[half + 1 :].min() > 0.8 * STRIP[0]
     assert strip(torch.ones(1, 3)).shape == (*STRIP, 3)
     rows = Rows(torch.zeros(1, 64, 3), [], Decoders.of(vm.audio_vae()))
-    rows.heard(0)
+    rows.sound_at(0)
     assert rows.thumbnails()[0].shape == (*STRIP, 3)
     _, _, report = run(SOUND, Top())
     frames = [frame.picture for family in report.families.values() for frame in family]

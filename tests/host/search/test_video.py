@@ -20,7 +20,7 @@ from comfy.taesd.taehv import TAEHV
 from comfy.taesd.taesd import TAESD
 from PIL import Image
 
-from flowsearch.nodes.host.search.seen import Decoders, Rows
+from flowsearch.nodes.host.search.views import Decoders, Rows
 from flowsearch.nodes.rewards.frames import FrameRewardNode
 from flowsearch.nodes.search.reward_search import SearchSamplerNode
 from flowsearch.rewards.combination import combine

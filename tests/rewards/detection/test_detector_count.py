@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from real_weights import real
 from reward_cases.detection import yolo11n
 
-from flowsearch.rewards.base import Drawn, assess
+from flowsearch.rewards.base import Annotator, assess
 from flowsearch.rewards.detection.detector import Box, coco, draw_boxes
 from flowsearch.rewards.detection.detector_count import DetectorCount
 from flowsearch.rewards.detection.onnx_detector import OnnxDetector, open_onnx
@@ -116,7 +116,7 @@ class TestRefusals:
 class TestDrawing:
     def test_boxes_lie_where_objects_are_and_pictures_stay(self):
         own = reward({"cat": 2}, "two cats")
-        assert isinstance(own, Drawn)
+        assert isinstance(own, Annotator)
         images = torch.full((3, 40, 60, 3), 0.5)
         drawn = own.draw(images)
         assert drawn.shape == (3, 40, 60, 3)

@@ -28,10 +28,10 @@ __all__ = [
     "FORMS",
     "Decoders",
     "Rows",
+    "decoded",
     "domains_of",
     "frames_of",
     "is_sound",
-    "shown",
     "shrink",
     "strip",
 ]
@@ -156,7 +156,7 @@ class Rows:
         self._sound = waveforms, found[0]
         return self._sound
 
-    def heard(self, rate: int) -> Tensor:
+    def sound_at(self, rate: int) -> Tensor:
         """Return waveforms (B, channels, samples) at so many samples a second; 0: as decoded."""
         waveforms, own = self.sound
         if rate in (0, own):
@@ -166,7 +166,7 @@ class Rows:
         return torchaudio.functional.resample(waveforms, own, rate)
 
     def of(self, spec: RewardSpec) -> Any:
-        """See Seen.of.
+        """See Views.of.
 
         Args:
             spec: A reward's.
@@ -235,7 +235,7 @@ class Rows:
 FORMS: Mapping[str, Callable[[Rows, RewardSpec], Any]] = {
     "image": lambda rows, _: rows.clips[:, 0],
     "video": lambda rows, _: rows.clips,
-    "audio": lambda rows, spec: rows.heard(spec.sample_rate),
+    "audio": lambda rows, spec: rows.sound_at(spec.sample_rate),
     "latent": lambda rows, _: rows.latents,
     "several": lambda rows, _: rows,
 }
@@ -258,7 +258,7 @@ def domains_of(reward: Reward) -> set[str]:
     return {found for member in members.values() for found in domains_of(member)}
 
 
-def shown(vae: VAE, samples: Any) -> Tensor:
+def decoded(vae: VAE, samples: Any) -> Tensor:
     """Decode latents as the host's VAE Decode does, to be looked at.
 
     Args:
