@@ -29,7 +29,8 @@ def text_input(
         multiline=True,
         dynamic_prompts=False,
         tooltip=tooltip,
-        **({"optional": True, "advanced": True} if advanced else {}),
+        optional=advanced,
+        advanced=advanced or None,
     )
 
 
