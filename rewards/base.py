@@ -52,7 +52,7 @@ class RewardSpec:
         input_size: Height and width the reward was made for, or None when any size will do.
         domain: "image" for pictures (B, H, W, C), "video" for clips (B, T, H, W, C), "audio" for
             waveforms (B, channels, samples) of about -1 to 1, "latent" for latents (B, C, ...);
-            "several" for a combination whose members score different ones: see Seen.
+            "several" for a combination whose members score different ones: see Views.
         sample_rate: Of "audio", samples a second that the reward wants; 0 for as decoded.
         paid: Whether a score may cost money: it is then never asked for twice, not even to find out
             which of several pictures a failure is about.
@@ -208,7 +208,7 @@ def assess(reward: Reward, images: Tensor | Views) -> Assessment:
 
     Args:
         reward: A reward, explained or not.
-        images: As for Reward.score, or Seen where the reward's domain is "several".
+        images: As for Reward.score, or Views where the reward's domain is "several".
 
     Returns:
         Its values, and as many parts and notes as there are pictures.

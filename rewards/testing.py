@@ -33,7 +33,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from .base import Assessment, Drawn, Reward, assess, describe, spec_of
+from .base import Annotator, Assessment, Reward, assess, describe, spec_of
 from .foreign import settings, values_of
 
 __all__ = ["EXAMPLES", "MOST_NOTE", "MOST_PARTS", "RewardLaws", "clips", "pictures", "sounds"]
@@ -264,7 +264,7 @@ class RewardLaws:
 
     def test_what_it_draws_are_pictures(self, reward: Reward, rows: Tensor) -> None:
         """Draw, where there is one, returns finite pictures of the same shape, and new ones."""
-        if isinstance(reward, Drawn):
+        if isinstance(reward, Annotator):
             before = rows.clone()
             drawn = reward.draw(rows)
             assert drawn.shape == rows.shape, f"drew {tuple(drawn.shape)} of {tuple(rows.shape)}"

@@ -106,7 +106,7 @@ class DetectorCount(Assessed, NetworkReward):
         return Assessment(images.new_tensor(values, dtype=torch.float32), parts, notes)
 
     def draw(self, images: Tensor) -> Tensor:
-        """See Drawn: the boxes of what is counted."""
+        """See Annotator: the boxes of what is counted."""
         return draw_boxes(images, self._found(images))
 
     def _found(self, images: Tensor) -> Sequence[Sequence[Box]]:

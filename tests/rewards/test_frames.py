@@ -208,7 +208,7 @@ class Loudness:
 
 
 class Both:
-    """What a search has to show: Seen."""
+    """What a search has to show: Views."""
 
     def __len__(self):
         return 2

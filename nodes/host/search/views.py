@@ -93,7 +93,7 @@ class Decoders:
 
 
 class Rows:
-    """Latents of several candidates, and what they decode to: Seen by a reward."""
+    """Latents of several candidates, and what they decode to: the Views of a reward."""
 
     def __init__(
         self, latents: Tensor, shapes: Shapes, decoders: Decoders, score_size: int = 0
