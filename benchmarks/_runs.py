@@ -17,7 +17,7 @@ from _demo_problem import DemoProblem
 from numpy.typing import NDArray
 from torch import Tensor
 
-from flowsearch.samplers.search import Budget, Scores, Search, Trace
+from flowsearch.samplers.search import Budget, Scores, Search, SearchSettings, Trace
 from flowsearch.samplers.stepping.transition import ODE, Transition
 
 __all__ = ["Measured", "Method", "Parts", "Result", "measured", "run"]
@@ -139,18 +139,17 @@ def run(
     start = time.time()
     trace, items = Trace(), tuple(range(len(problem.rewards)))
     watched: Any = _Watched(problem, held_out)
-    outcome = Search(
-        watched,
+    settings = SearchSettings(
         method.strategy,
-        method.sigmas,
+        tuple(method.sigmas),
         method.transition,
         Budget(budget, target=0.0),
         items=items,
         seed=seed,
         rows_per_call=rows,
         chains=method.chains,
-        on_event=trace,
-    ).run()
+    )
+    outcome = Search(watched, settings, on_event=trace).run()
     seconds = (time.time() - start - watched.seconds) / len(items)
     results: list[Result] = []
     for item in outcome.items:

@@ -56,7 +56,7 @@ from flowsearch.nodes.host.search.forms import (  # noqa: E402
     search_latent,
 )
 from flowsearch.nodes.host.search.search_sampler import StrategyChoice  # noqa: E402
-from flowsearch.nodes.search.searcher import searcher  # noqa: E402
+from flowsearch.nodes.search.searcher import SearchInputs  # noqa: E402
 from flowsearch.rewards.latent import LatentReward  # noqa: E402
 from flowsearch.rewards.pixels.image_statistic import ImageStatistic  # noqa: E402
 from flowsearch.samplers.search import STRATEGIES  # noqa: E402
@@ -176,16 +176,14 @@ class Bench:
             reward: FLOW_REWARD.
             rows: Candidates in a call, 0 for as many as fit.
             model: MODEL instead of the own one.
-            **more: Further arguments of searcher().
+            **more: Further arguments of SearchInputs.
 
         Returns:
             The latent, the report, and seconds.
         """
-        found = searcher(
-            FlowSampler(ODE), reward=reward, evaluations=EVALUATIONS, target={"target": "never"},
+        found = SearchInputs(reward=reward, evaluations=EVALUATIONS, target={"target": "never"},
             strategy=StrategyChoice(STRATEGIES[strategy](), rows_per_call=rows),
-            checkpoint_seconds=0.0, **more,
-        )  # fmt: skip
+            checkpoint_seconds=0.0, **more,).search(FlowSampler(ODE))  # fmt: skip
         wait()
         start = time.perf_counter()
         out, _, report = search_latent(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
@@ -31,11 +31,8 @@ from ..host.search.summary import put_back
 from ..host.versions import shows_results
 from ..sockets import CATEGORY_SEARCH
 from .inputs import ALIASES, advanced_inputs, budget_inputs, ksampler_inputs, search_outputs
-from .searcher import Given, searcher
+from .searcher import SearchInputs
 from .strategy import CHOICES, choice_of, option
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 __all__ = ["RBFSearch"]
 
@@ -176,7 +173,7 @@ class RBFSearch(io.ComfyNode):
     def execute(
         cls, model: ModelPatcher, positive: Conditioning, negative: Conditioning,
         latent_image: dict[str, Any], seed: int, steps: int, cfg: float, scheduler: str,
-        denoise: float, rbf: dict[str, Any], **search: Unpack[Given],
+        denoise: float, rbf: dict[str, Any], **search: Any,
     ) -> io.NodeOutput:  # fmt: skip
         """Search.
 
@@ -191,15 +188,15 @@ class RBFSearch(io.ComfyNode):
             scheduler: The host's.
             denoise: Part of the schedule.
             rbf: Which one under "rbf", and its settings.
-            **search: See searcher().
+            **search: See SearchInputs.
 
         Returns:
             LATENT, IMAGE, FLOW_REPORT, FLOAT list.
         """
         settings = {key: value for key, value in rbf.items() if key != "rbf"}
         run = MODES[rbf["rbf"]](model, settings, steps, scheduler, denoise, search["target"])
-        given: Given = {**search, "strategy": run.choice, "notes": run.notes}
-        sampler = searcher(FlowSampler(run.transition), **given)
+        inputs = SearchInputs(**{**search, "strategy": run.choice, "notes": run.notes})
+        sampler = inputs.search(FlowSampler(run.transition))
         guider = cfg_guider(model, positive, negative, cfg)
         noise = SeededNoise(seed)
         return search_latent(guider, noise, run.sigmas, latent_image, sampler, cls.hidden)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from comfy.model_patcher import ModelPatcher
 from comfy.samplers import CFGGuider, Sampler
@@ -31,10 +31,7 @@ from .inputs import (
     search_outputs,
 )
 from .rbf_search import RBFSearch
-from .searcher import Given, searcher
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
+from .searcher import SearchInputs
 
 __all__ = ["NODES", "RBFSearch", "RewardSearch", "Search", "SearchSamplerNode"]
 
@@ -70,7 +67,7 @@ class RewardSearch(io.ComfyNode):
     def execute(
         cls, model: ModelPatcher, positive: Conditioning, negative: Conditioning,
         latent_image: dict[str, Any], seed: int, steps: int, cfg: float, scheduler: str,
-        denoise: float, **search: Unpack[Given],
+        denoise: float, **search: Any,
     ) -> io.NodeOutput:  # fmt: skip
         """Search.
 
@@ -84,14 +81,14 @@ class RewardSearch(io.ComfyNode):
             cfg: Guidance.
             scheduler: The host's.
             denoise: Part of the schedule.
-            **search: See searcher().
+            **search: See SearchInputs.
 
         Returns:
             LATENT, IMAGE, FLOW_REPORT, FLOAT list.
         """
         guider = cfg_guider(model, positive, negative, cfg)
         sigmas = ksampler_sigmas(model, scheduler, steps, denoise)
-        sampler = searcher(FlowSampler(ODE), **search)
+        sampler = SearchInputs(**search).search(FlowSampler(ODE))
         return search_latent(guider, SeededNoise(seed), sigmas, latent_image, sampler, cls.hidden)
 
 
@@ -148,7 +145,7 @@ class Search(io.ComfyNode):
         sampler: Sampler,
         sigmas: Tensor,
         latent_image: dict[str, Any],
-        **search: Unpack[Given],
+        **search: Any,
     ) -> io.NodeOutput:
         """Search.
 
@@ -158,12 +155,12 @@ class Search(io.ComfyNode):
             sampler: SAMPLER.
             sigmas: SIGMAS.
             latent_image: LATENT.
-            **search: See searcher().
+            **search: See SearchInputs.
 
         Returns:
             LATENT, IMAGE, FLOW_REPORT, FLOAT list.
         """
-        found = searcher(sampler, **search)
+        found = SearchInputs(**search).search(sampler)
         return search_latent(guider, noise, sigmas, latent_image, found, cls.hidden)
 
 
@@ -199,17 +196,17 @@ class SearchSamplerNode(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, sampler: Sampler, **search: Unpack[Given]) -> io.NodeOutput:
+    def execute(cls, sampler: Sampler, **search: Any) -> io.NodeOutput:
         """Build the sampler.
 
         Args:
             sampler: SAMPLER.
-            **search: See searcher().
+            **search: See SearchInputs.
 
         Returns:
             SAMPLER.
         """
-        return io.NodeOutput(searcher(sampler, **search))
+        return io.NodeOutput(SearchInputs(**search).search(sampler))
 
 
 NODES = [RewardSearch, RBFSearch, Search, SearchSamplerNode]

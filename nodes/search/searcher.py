@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from comfy.samplers import Sampler
 from comfy.sd import VAE
@@ -11,59 +13,18 @@ from ...rewards.base import Reward
 from ..host.search.judge import Judge
 from ..host.search.search_sampler import SearchSampler, StrategyChoice, limits
 
-if TYPE_CHECKING:
-    from typing_extensions import Required
-
-__all__ = ["Given", "searcher"]
+__all__ = ["SearchInputs"]
 
 
-class Given(TypedDict, total=False):
-    """The inputs that all searching nodes have; searcher() refuses any other."""
+@dataclass(frozen=True)
+class SearchInputs:
+    """The inputs that all searching nodes have, by their names; it knows no other.
 
-    vae: VAE | None
-    reward: Reward
-    evaluations: int
-    target: Required[dict[str, Any]]
-    strategy: StrategyChoice | None
-    scoring_vae: VAE | None
-    score_size: int
-    seconds: float
-    reward_calls: int
-    rows: int
-    checkpoint_seconds: float
-    top_k: int
-    held_out: dict[str, Reward] | None
-    audio_vae: VAE | None
-    notes: tuple[str, ...]
-
-
-def searcher(
-    sampler: Sampler,
-    *,
-    vae: VAE | None = None,
-    reward: Reward,
-    evaluations: int,
-    target: dict[str, Any],
-    strategy: StrategyChoice | None = None,
-    scoring_vae: VAE | None = None,
-    score_size: int = 0,
-    seconds: float = 0.0,
-    reward_calls: int = 0,
-    rows: int = 0,
-    checkpoint_seconds: float = 30.0,
-    top_k: int = 1,
-    held_out: dict[str, Reward] | None = None,
-    audio_vae: VAE | None = None,
-    notes: tuple[str, ...] = (),
-) -> SearchSampler:
-    """Put a search together from what a node was given.
-
-    Args:
-        sampler: SAMPLER to be searched.
-        vae: VAE of the finished pictures; None for a reward of latents.
+    Attributes:
         reward: FLOW_REWARD.
         evaluations: Budget of an item.
         target: See limits().
+        vae: VAE of the finished pictures; None for a reward of latents.
         strategy: FLOW_STRATEGY or None.
         scoring_vae: VAE of unfinished pictures or None.
         score_size: Longer side for scoring unfinished pictures, 0 for as decoded.
@@ -72,21 +33,53 @@ def searcher(
         rows: Limit of rows that reach the network, 0 for none.
         checkpoint_seconds: Time between two checkpoints, 0 for none.
         top_k: Finished pictures an item.
-        held_out: Rewards that are only reported, by input.
+        held_out: Rewards that are only reported, by input; None for none.
         audio_vae: VAE of the sound of a model of video with sound, or None.
         notes: Sentences for the report.
-
-    Returns:
-        The search as a SAMPLER.
     """
-    budget = limits(reward, evaluations, target, seconds, reward_calls, rows)
-    judge = Judge(reward, vae, scoring_vae, score_size, [*(held_out or {}).values()], audio_vae)
-    return SearchSampler(
-        sampler,
-        judge,
-        budget,
-        strategy,
-        top_k,
-        checkpoint_seconds=checkpoint_seconds,
-        notes=notes,
-    )
+
+    reward: Reward
+    evaluations: int
+    target: dict[str, Any]
+    vae: VAE | None = None
+    strategy: StrategyChoice | None = None
+    scoring_vae: VAE | None = None
+    score_size: int = 0
+    seconds: float = 0.0
+    reward_calls: int = 0
+    rows: int = 0
+    checkpoint_seconds: float = 30.0
+    top_k: int = 1
+    held_out: Mapping[str, Reward] | None = None
+    audio_vae: VAE | None = None
+    notes: tuple[str, ...] = ()
+
+    def search(self, sampler: Sampler) -> SearchSampler:
+        """Put the search together.
+
+        Args:
+            sampler: SAMPLER to be searched.
+
+        Returns:
+            The search as a SAMPLER.
+        """
+        budget = limits(
+            self.reward, self.evaluations, self.target, self.seconds, self.reward_calls, self.rows
+        )
+        judge = Judge(
+            self.reward,
+            self.vae,
+            self.scoring_vae,
+            self.score_size,
+            [*(self.held_out or {}).values()],
+            self.audio_vae,
+        )
+        return SearchSampler(
+            sampler,
+            judge,
+            budget,
+            self.strategy,
+            self.top_k,
+            checkpoint_seconds=self.checkpoint_seconds,
+            notes=self.notes,
+        )

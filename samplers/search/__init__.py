@@ -9,12 +9,15 @@ strategy is one file and one row of STRATEGIES.
 from collections.abc import Mapping
 from typing import Any
 
+from .account.events import Chosen, Evaluated, Event, Finished, Started, Stopped
 from .account.trace import Trace
 from .engine.checkpoint import Unreadable
 from .engine.ledger import Budget, Ledger
 from .engine.memory import moved
 from .engine.search import ItemOutcome, Outcome, Search, Winner
+from .engine.settings import SearchSettings
 from .protocol import (
+    Checkpoint,
     DecodeError,
     ModelError,
     Move,
@@ -41,9 +44,14 @@ __all__ = [
     "SVDD",
     "BestOfN",
     "Budget",
+    "Checkpoint",
+    "Chosen",
     "CoDe",
     "DecodeError",
+    "Evaluated",
+    "Event",
     "EvolutionarySearch",
+    "Finished",
     "ItemOutcome",
     "Ledger",
     "Mix",
@@ -57,10 +65,13 @@ __all__ = [
     "Scores",
     "Search",
     "SearchOverPaths",
+    "SearchSettings",
     "SequentialMonteCarlo",
     "Spec",
+    "Started",
     "State",
     "Stop",
+    "Stopped",
     "Strategy",
     "Trace",
     "Unreadable",

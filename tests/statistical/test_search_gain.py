@@ -6,7 +6,7 @@ from functools import cache
 
 import pytest
 import torch
-from toy import MEANS, SIGMAS, Noise, Toy
+from toy import MEANS, SIGMAS, Noise, Toy, make_search
 
 from flowsearch.samplers.search import (
     SVDD,
@@ -15,7 +15,6 @@ from flowsearch.samplers.search import (
     CoDe,
     EvolutionarySearch,
     RolloverBudgetForcing,
-    Search,
     Trace,
 )
 from flowsearch.samplers.stepping.transition import ODE
@@ -31,7 +30,7 @@ def reward(item, x):
 
 def run(strategy, evaluations, toy=None, seed=0, items=ITEMS):
     trace = Trace()
-    outcome = Search(
+    outcome = make_search(
         toy or Toy(reward), strategy, SIGMAS, ODE, Budget(evaluations), items=[*items], seed=seed,
         rows_per_call=4096, on_event=trace,
     ).run()  # fmt: skip
@@ -124,7 +123,7 @@ def test_the_reference_improves_on_its_pool():
     from flowsearch.samplers.stepping.transition import Transition
 
     trace = Trace()
-    outcome = Search(
+    outcome = make_search(
         Toy(reward), RolloverBudgetForcing.reference(), rbf_reference(10),
         Transition(noise_law("rbf_reference"), "euler_maruyama", "vp"), Budget(200),
         items=[*range(60)], chains=2, rows_per_call=4096, on_event=trace,

@@ -12,9 +12,9 @@ from random import Random
 
 import pytest
 import torch
-from toy import SIGMAS, Toy, rare_mode
+from toy import SIGMAS, Toy, make_search, rare_mode
 
-from flowsearch.samplers.search import BestOfN, Budget, Search, SequentialMonteCarlo, Trace
+from flowsearch.samplers.search import BestOfN, Budget, SequentialMonteCarlo, Trace
 from flowsearch.samplers.search.protocol import Node
 from flowsearch.samplers.search.strategies import smc as module
 from flowsearch.samplers.search.strategies.resampling import SCHEMES
@@ -207,7 +207,7 @@ class Stationary(Toy):
 def constants(toy, strategy, transition, items, evaluations, sigmas):
     """Return an estimate of Z from each item's first pass."""
     trace = Trace()
-    Search(
+    make_search(
         toy, strategy, sigmas, transition, Budget(evaluations), items=range(items),
         rows_per_call=4096, on_event=trace,
     ).run()  # fmt: skip
@@ -233,7 +233,7 @@ def test_z_is_what_plain_samples_say():
     sde, lam = fixed_q(0.8), 1.0
     strategy = settings(plain=False, strength=lam, sigma_low=0.25, particles=6)
     found = constants(Toy(reward), strategy, sde, 300, 63, SIGMAS)
-    singles = Search(
+    singles = make_search(
         Toy(reward), BestOfN(), SIGMAS, sde, Budget(10), items=range(2000), rows_per_call=4096,
         seed=5,
     ).run()  # fmt: skip

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from flowsearch.samplers.search import Search, SearchSettings
 from flowsearch.samplers.search.protocol import Scores
 from flowsearch.samplers.search.testing.mixture import (
     MEANS,
@@ -21,6 +22,7 @@ __all__ = [
     "Noise",
     "Scripted",
     "Toy",
+    "make_search",
     "rare_mode",
 ]
 
@@ -35,3 +37,9 @@ class Scripted(Toy):
     def score(self, items, denoised, sigmas):
         super().score(items, denoised, sigmas)
         return [Scores(self.rewards.pop(0)) for _ in items]
+
+
+def make_search(problem, strategy, sigmas, transition, budget, **more):
+    """A Search, its settings and its listeners said in one call."""
+    own = {key: more.pop(key) for key in ("on_event", "checkpoint", "clock") if key in more}
+    return Search(problem, SearchSettings(strategy, sigmas, transition, budget, **more), **own)

@@ -20,7 +20,16 @@ from comfy.samplers import CFGGuider, Sampler
 from torch import Tensor
 
 from ....rewards.base import Reward, spec_of
-from ....samplers.search import BestOfN, Budget, EvolutionarySearch, Search, Strategy, Trace, Whole
+from ....samplers.search import (
+    BestOfN,
+    Budget,
+    EvolutionarySearch,
+    Search,
+    SearchSettings,
+    Strategy,
+    Trace,
+    Whole,
+)
 from ....samplers.search.account.events import Event
 from ....samplers.search.strategies.published import Published, departures
 from ....samplers.stepping.transition import Transition
@@ -243,21 +252,19 @@ class SearchSampler(Sampler):
             trace(event)
             progress(event)
 
-        search = Search(
-            problem,
+        settings = SearchSettings(
             choice.strategy,
-            problem.linear_sigmas,
+            tuple(problem.linear_sigmas),
             transition,
             self.budget,
-            items=range(len(noise)),
+            items=tuple(range(len(noise))),
             seed=extra_args.get("seed") or 0,
             rows_per_call=rows,
             chains=choice.chains,
             top_k=self.top_k,
-            on_event=tell,
-            checkpoint=self._checkpoint(problem, guider, sigmas, noise),
             checkpoint_seconds=self.checkpoint_seconds,
         )
+        search = Search(problem, settings, tell, self._checkpoint(problem, guider, sigmas, noise))
         search.notes += [*self.notes, *([found.note] if found.note else [])]
         if choice.published is not None:
             told = (problem.linear_sigmas, transition, choice.chains)

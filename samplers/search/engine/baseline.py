@@ -59,8 +59,8 @@ class Baseline:
         """
         self.nodes.clear()
         before = left()
-        if isinstance(self._plan.transition, Whole):
-            whole = self._plan.whole(self._plan.transition, before)
+        if isinstance(self._plan.settings.transition, Whole):
+            whole = self._plan.whole(self._plan.settings.transition, before)
             thinned = bool(whole.sigmas)
             moves = [Move(None, 0.0, (), whole)]
             self.nodes = yield Request(-1, 0, "plain", moves, [()])
@@ -79,8 +79,8 @@ class Baseline:
 
     def _steps(self, left: Callable[[], int]) -> Generator[Request, list[Node], bool]:
         """Step down the sigmas, or down fewer of them; return whether they were thinned."""
-        plan, below = self._plan, self._plan.strategy.score_below
-        path, how, step = plan.sigmas, None, -1
+        plan, below = self._plan, self._plan.settings.strategy.score_below
+        path, how, step = plan.settings.sigmas, None, -1
         rest, thinned = plan.sample_cost, False
         node: Node | None = None
         while path:
@@ -93,7 +93,7 @@ class Baseline:
             (node,) = yield Request(-1, 0, "plain", moves, [key])
             self.nodes.append(node)
             path, step = path[1:], step + 1
-            how = how or plan.transition
+            how = how or plan.settings.transition
         return thinned
 
     def calibrate(
@@ -131,10 +131,10 @@ class Baseline:
     def _side_by_side(self, rows: range) -> Generator[Request, list[Node], list[float]]:
         """Take whole samples of other starts; return their rewards."""
         plan = self._plan
-        if isinstance(plan.transition, Whole):
-            path, how = (0.0,), plan.transition
+        if isinstance(plan.settings.transition, Whole):
+            path, how = (0.0,), plan.settings.transition
         else:
-            path, how = plan.sigmas, None
+            path, how = plan.settings.sigmas, None
         nodes: list[Node] = []
         for step, to in enumerate(path):
             keys = [(*_HEAD, row, step) for row in rows]
@@ -143,7 +143,7 @@ class Baseline:
                 for node, key in zip(nodes or [None] * len(rows), keys, strict=True)
             ]
             nodes = yield Request(-1, 0, "calibrate", moves, keys)
-            how = plan.transition
+            how = plan.settings.transition
         return [node.score for node in nodes if node.score is not None]
 
     def _conclude(self, budget: Budget) -> None:

@@ -90,10 +90,11 @@ class Chain:
         """Prepare the chain; start() makes its first request."""
         self._search_of = item
         self._plan = item.plan
+        self._name = item.plan.settings.strategy.name
         self.item = item.index
         self.index = self.chain = index
-        self.chains = item.plan.chains
-        self.sigmas = item.plan.sigmas
+        self.chains = item.plan.settings.chains
+        self.sigmas = item.plan.settings.sigmas
         self.alive = True
         self.started = False
         self.phase = "search"
@@ -119,7 +120,7 @@ class Chain:
     @property
     def transition(self) -> Transition | Whole:
         """The connected sampler's transition."""
-        return self._plan.transition
+        return self._plan.settings.transition
 
     @property
     def sample_cost(self) -> int:
@@ -201,9 +202,7 @@ class Chain:
                 self._end()
                 return
             if self.phase == "search":
-                raise RuntimeError(
-                    f"the strategy {self._plan.strategy.name} asked again after Stop({why!r})"
-                )
+                raise RuntimeError(f"the strategy {self._name} asked again after Stop({why!r})")
         if not finish:
             self._steps.close()
             self._end()
@@ -285,18 +284,18 @@ class Chain:
 
     def _check_pending(self) -> None:
         if not self._pending:
-            raise RuntimeError(f"the strategy {self._plan.strategy.name} asked for nothing")
+            raise RuntimeError(f"the strategy {self._name} asked for nothing")
         for move in self._pending:
             if move.key in self._used:
                 raise RuntimeError(
-                    f"the strategy {self._plan.strategy.name} drew twice with the key {move.key} "
+                    f"the strategy {self._name} drew twice with the key {move.key} "
                     f"in pass {self.pass_} of chain {self.index}; the two draws would be one"
                 )
             self._used.add(move.key)
         self._asked += 1
 
     def _resolved(self, move: Move) -> Move:
-        own = self._plan.transition
+        own = self._plan.settings.transition
         if move.transition is not None or (move.parent is None and not isinstance(own, Whole)):
             return move
         return replace(move, transition=own)
@@ -325,7 +324,7 @@ class Chain:
 
     def _search(self) -> Generator[list[Move], list[Node], list[Node]]:
         try:
-            winners = yield from self._plan.strategy.search(self)
+            winners = yield from self._plan.settings.strategy.search(self)
             return [*winners]
         except Stop:
             return [self._held] if self._held is not None else []

@@ -95,12 +95,7 @@ class Executor:
             problem: Model and reward.
             seed: Seed of the noise.
             rows_per_call: Rows in one call, at least 1.
-
-        Raises:
-            ValueError: rows_per_call below 1.
         """
-        if rows_per_call < 1:
-            raise ValueError(f"rows_per_call must be at least 1, got {rows_per_call}")
         self.problem = problem
         self.seed = seed
         self.rows_per_call = rows_per_call

@@ -138,7 +138,7 @@ class ItemSearch:
     def move_cost(self, move: Move) -> int:
         """Return the evaluations of a move."""
         cost = self.plan.move_cost(move)
-        whole = move.transition or self.plan.transition
+        whole = move.transition or self.plan.settings.transition
         return max(cost, self._whole_cost) if isinstance(whole, Whole) else cost
 
     def reward_calls_left(self, most: int) -> int:
@@ -151,7 +151,7 @@ class ItemSearch:
 
     def rounds(self) -> Rounds:
         """Yield rounds of admitted requests; be sent their results; return when it is over."""
-        if self.plan.strategy.plain:
+        if self.plan.settings.strategy.plain:
             yield from self._plain_sample()
         while True:
             if self.baseline.falls_short(self.left()) and not self._reached():
@@ -165,7 +165,7 @@ class ItemSearch:
             if not self._renew():
                 break
         ids = tuple(winner.node.id for winner in self.winners)
-        share = self.left() // self.plan.chains
+        share = self.left() // self.plan.settings.chains
         short = self.budget.short_of(self.ledger) if share < self.sample_cost else "done"
         self.why = "target" if self._reached() else self.why or short
         self.outbox.append(Stopped(self.index, self.why, ids, self.ledger.to_json(), self.target))
@@ -175,7 +175,11 @@ class ItemSearch:
 
     def _calibrate(self) -> Rounds:
         """Measure a target that is said as a share of plain samples."""
-        if self.budget.top is None or not self.plan.strategy.target_stop or self._reached():
+        if (
+            self.budget.top is None
+            or not self.plan.settings.strategy.target_stop
+            or self._reached()
+        ):
             return
         kept = sum(chain.claim for chain in self._chains if chain.alive)
         given = (self.budget, self.ledger, kept, self.sample_cost)
@@ -216,7 +220,7 @@ class ItemSearch:
 
     def _launch(self) -> None:
         if not self._chains:
-            self._chains = [Chain(self, index) for index in range(self.plan.chains)]
+            self._chains = [Chain(self, index) for index in range(self.plan.settings.chains)]
             self._share(None)
         for chain in self._chains:
             if chain.alive and not chain.started and not self.script.waits(chain.index):
@@ -320,7 +324,7 @@ class ItemSearch:
 
     def _find_hit(self, record: RoundRecord) -> tuple[int, ...]:
         target = self.target
-        if target is None or not self.plan.strategy.target_stop or self._reached():
+        if target is None or not self.plan.settings.strategy.target_stop or self._reached():
             return ()
         found: list[tuple[float, float, int, int]] = [
             (-score, candidate.sigma, candidate.id, request.chain)
@@ -373,7 +377,7 @@ class ItemSearch:
 
     def _reached(self) -> bool:
         target = self.target
-        if target is None or not self.plan.strategy.target_stop or not self.winners:
+        if target is None or not self.plan.settings.strategy.target_stop or not self.winners:
             return False
         return self.winners[0].scores.value >= target
 
@@ -485,11 +489,11 @@ class ItemSearch:
         if all(value > other.scores.value for other in same):
             ranked = [*(other for other in self.winners if other not in same), winner]
             ranked.sort(key=lambda one: (-one.scores.value, one.node.id))
-            self.winners = ranked[: self.plan.top_k]
+            self.winners = ranked[: self.plan.settings.top_k]
         return self.winners[0] is winner
 
     def _like(self, winner: Winner) -> tuple[int, ...]:
         """Return the ids of the winners that are nearly the same picture; one needs no others."""
-        if self.plan.top_k == 1:
+        if self.plan.settings.top_k == 1:
             return ()
         return tuple(w.node.id for w in self.winners if alike(w.state["x"], winner.state["x"]))

@@ -1,7 +1,7 @@
 """How does a search run? Rounds over all items, until each is over; checkpoints on the way.
 
-    search = Search(problem, RolloverBudgetForcing(), sigmas, transition, Budget(500), seed=7)
-    outcome = search.run()
+    settings = SearchSettings(RolloverBudgetForcing(), sigmas, transition, Budget(500), seed=7)
+    outcome = Search(problem, settings).run()
     picture = outcome.items[0].winners[0].state["x"]
 
 A cancel passes at once and unchanged. An error ends the search of its item only: the others go on
@@ -17,15 +17,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...stepping.transition import Transition
 from ..account.events import Event, Started
-from ..protocol import Checkpoint, Move, Problem, Request, State, Strategy, Whole
+from ..protocol import Checkpoint, Move, Problem, Request, State, Whole
 from .checkpoint import Kept, Unreadable, kept_of
 from .execution import Executor, Faults, Job, Result, clean_of
 from .item import ItemSearch
-from .ledger import Budget, Ledger
+from .ledger import Ledger
 from .plan import Plan
 from .record import Diverged
+from .settings import SearchSettings
 from .winner import Winner
 
 __all__ = ["ItemOutcome", "Outcome", "Search", "Winner"]
@@ -93,55 +93,32 @@ class Search:
     def __init__(
         self,
         problem: Problem,
-        strategy: Strategy,
-        sigmas: Sequence[float],
-        transition: Transition | Whole,
-        budget: Budget,
-        items: Sequence[int] = (0,),
-        seed: int = 0,
-        rows_per_call: int = 16,
-        chains: int = 1,
-        top_k: int = 1,
+        settings: SearchSettings,
         on_event: Callable[[Event], None] | None = None,
         checkpoint: Checkpoint | None = None,
-        checkpoint_seconds: float = 30.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Check the settings; nothing is computed before run().
+        """Prepare; nothing is computed before run().
 
         Args:
             problem: Model and reward.
-            strategy: Settings of the search.
-            sigmas: N + 1 falling sigmas, the last one 0.
-            transition: The connected sampler's transition, or Whole for a stock sampler.
-            budget: What may be spent.
-            items: Batch rows.
-            seed: Seed of everything random.
-            rows_per_call: Rows in one call of the model; halved when memory runs out.
-            chains: Independent chains an item.
-            top_k: Finished pictures kept an item.
+            settings: What is searched, how, and for how long.
             on_event: Called with each event, at request boundaries.
             checkpoint: Where the run is kept and taken up again.
-            checkpoint_seconds: Time between two checkpoints.
             clock: Seconds, for the budget and the checkpoints.
-
-        Raises:
-            ValueError: Settings that cannot run or cannot help, with the reason.
         """
-        self.plan = Plan(problem, strategy, sigmas, transition, seed, items, chains, top_k)
-        self.budget = budget
+        self.settings = settings
+        self.plan = Plan(problem, settings)
         self.notes: list[str] = []
-        self._executor = Executor(problem, seed, rows_per_call)
+        self._executor = self._fresh_executor()
         self._on_event = on_event
         self._checkpoint = checkpoint
-        self._checkpoint_seconds = checkpoint_seconds
         self._clock = clock
         self._elapsed_before = 0.0
         self._begun = self._saved_at = 0.0
         self._why: str | None = None
         self._faults: Faults = {}
         self._at_boundary = False
-        self._rows_per_call = rows_per_call
         self._told = True  # whether no log of an earlier process is being followed
         self._unsaved: set[str] = set()
         self._items: list[ItemSearch] = self._fresh_items()
@@ -156,7 +133,7 @@ class Search:
 
     def best(self, item: int) -> Winner | None:
         """Return an item's best finished picture so far; also after an interrupt."""
-        winners = self._items[self.plan.items.index(item)].winners
+        winners = self._items[self.settings.items.index(item)].winners
         return winners[0] if winners else None
 
     @property
@@ -217,7 +194,9 @@ class Search:
             self._rounds()
 
     def _rounds(self) -> None:
-        self._emit([Started(self.plan.to_json(), self.budget.to_json(), " ".join(self.notes))])
+        self._emit(
+            [Started(self.plan.to_json(), self.settings.budget.to_json(), " ".join(self.notes))]
+        )
         open_ = [(item, item.rounds()) for item in self._items]
         waiting: list[tuple[ItemSearch, Any, list[Request]]] = []
         for item, rounds in open_:
@@ -263,7 +242,7 @@ class Search:
         ]
 
     def _jobs(self, item: ItemSearch, request: Request) -> list[Job]:
-        first = self.plan.sigmas[0]
+        first = self.settings.sigmas[0]
         return [
             Job(
                 item=item.index,
@@ -286,7 +265,7 @@ class Search:
     ) -> list[tuple[ItemSearch, Any, list[Request]]]:
         """Send each item its results; return those that ask again."""
         self._at_boundary = False
-        seconds = self.budget.seconds
+        seconds = self.settings.budget.seconds
         late = seconds is not None and self._elapsed() >= seconds
         again: list[tuple[ItemSearch, Any, list[Request]]] = []
         waiting.reverse()
@@ -306,7 +285,7 @@ class Search:
         for item in self._items:
             told, item.outbox = item.outbox, []
             self._emit(told)
-        if self._checkpoint and self._clock() - self._saved_at >= self._checkpoint_seconds:
+        if self._checkpoint and self._clock() - self._saved_at >= self.settings.checkpoint_seconds:
             self._try_to_save()
 
     def _emit(self, events: Sequence[Event]) -> None:
@@ -321,7 +300,13 @@ class Search:
 
     def _fresh_items(self) -> list[ItemSearch]:
         keep = self._checkpoint is not None
-        return [ItemSearch(self.plan, item, self.budget, keep) for item in self.plan.items]
+        return [
+            ItemSearch(self.plan, item, self.settings.budget, keep) for item in self.settings.items
+        ]
+
+    def _fresh_executor(self) -> Executor:
+        settings = self.settings
+        return Executor(self.plan.problem, settings.seed, settings.rows_per_call)
 
     def _start_afresh(self, why: str) -> None:
         self.notes = [note for note in self.notes if note != CONTINUED]
@@ -330,14 +315,14 @@ class Search:
         self._faults = {}
         self._items = self._fresh_items()
         self._elapsed_before = 0.0
-        self._executor = Executor(self.plan.problem, self.plan.seed, self._rows_per_call)
+        self._executor = self._fresh_executor()
         self._told = True
 
     def _load(self) -> None:
         """Take up a run that was kept, if it is whole and its settings are this run's."""
         try:
             found = self._checkpoint.load() if self._checkpoint is not None else None
-            kept = None if found is None else kept_of(*found, self.plan.items)
+            kept = None if found is None else kept_of(*found, self.settings.items)
         except Unreadable as reason:
             self._start_afresh(f"the checkpoint is not used, because {reason}")
             return
@@ -348,7 +333,7 @@ class Search:
         if changed:
             self._start_afresh(f"the checkpoint was made with another {', '.join(changed)}")
             return
-        if kept.budget != self.budget:
+        if kept.budget != self.settings.budget:
             self.notes.append(CONTINUED)
         self._take_up(kept)
 
@@ -372,7 +357,7 @@ class Search:
                     tensors[f"{item.index}/{node.id}/{key}"] = value.detach().clone()
         data = {
             "settings": self.plan.to_json(),
-            "budget": self.budget.to_json(),
+            "budget": self.settings.budget.to_json(),
             "elapsed": self._elapsed(),
             "rows_per_call": self._executor.rows_per_call,
             "scores_per_call": self._executor.scores_per_call,

@@ -7,13 +7,23 @@ The engine relies on each: it computes rows together as memory allows, and again
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
 from ...stepping.transition import ODE, Transition, fixed_q
-from .. import BestOfN, Budget, Problem, RolloverBudgetForcing, Scores, Search, State
+from .. import (
+    BestOfN,
+    Budget,
+    Problem,
+    RolloverBudgetForcing,
+    Scores,
+    Search,
+    SearchSettings,
+    State,
+)
 from .mixture import SIGMAS
 
 __all__ = ["ProblemLaws"]
@@ -157,18 +167,11 @@ class ProblemLaws:
         """Searches of it end in the same pictures, however many rows a call has."""
         for strategy in (BestOfN(candidates=2), RolloverBudgetForcing(draws=2, passes=1)):
             budget = Budget(3 * len(self.sigmas))
+            settings = SearchSettings(
+                strategy, tuple(self.sigmas), ODE, budget, items=tuple(self.items[:1])
+            )
             ends = [
-                Search(
-                    problem,
-                    strategy,
-                    self.sigmas,
-                    ODE,
-                    budget,
-                    items=self.items[:1],
-                    rows_per_call=rows,
-                )
-                .run()
-                .items[0]
+                Search(problem, replace(settings, rows_per_call=rows)).run().items[0]
                 for rows in (1, 4)
             ]
             for end in ends:

@@ -25,12 +25,15 @@ from torch import Tensor
 from ...stepping.transition import ODE, Transition, fixed_q
 from .. import (
     Budget,
+    Checkpoint,
+    Event,
     Move,
     Node,
     Outcome,
     Problem,
     RewardError,
     Search,
+    SearchSettings,
     Spec,
     Stop,
     Strategy,
@@ -84,7 +87,9 @@ class StrategyLaws:
         def make(
             problem: Problem | None = None,
             sigmas: Sequence[float] = _FEW,
-            **changes: Any,  # noqa: ANN401 - Search checks them
+            on_event: Callable[[Event], None] | None = None,
+            checkpoint: Checkpoint | None = None,
+            **changes: Any,  # noqa: ANN401 - SearchSettings checks them
         ) -> Search:
             given: dict[str, Any] = {
                 "strategy": strategy,
@@ -97,7 +102,8 @@ class StrategyLaws:
                 "checkpoint_seconds": 0.0,
                 **changes,
             }
-            return Search(problem or MixtureProblem(), sigmas=sigmas, **given)
+            settings = SearchSettings(sigmas=tuple(sigmas), **given)
+            return Search(problem or MixtureProblem(), settings, on_event, checkpoint)
 
         return make
 

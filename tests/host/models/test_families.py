@@ -34,7 +34,7 @@ from flowsearch.nodes.host.search.search_sampler import StrategyChoice
 from flowsearch.nodes.rewards.latent import LatentRewardNode
 from flowsearch.nodes.sampling.conversion import convert
 from flowsearch.nodes.search.replay import Replay
-from flowsearch.nodes.search.searcher import searcher
+from flowsearch.nodes.search.searcher import SearchInputs
 from flowsearch.rewards.latent import LatentReward
 from flowsearch.samplers.paths.noise_law import noise_law
 from flowsearch.samplers.search import EvolutionarySearch
@@ -153,7 +153,9 @@ def masked(family):
     samplers = [FlowSampler(SDE)]
     if outcome(family.name, "search") == "yes":
         given = {"vae": None, "reward": LatentReward("mean"), "strategy": strategy_of(family)}
-        samplers.append(searcher(FlowSampler(SDE), evaluations=8, target=s.NEVER, **given))
+        samplers.append(
+            SearchInputs(evaluations=8, target=s.NEVER, **given).search(FlowSampler(SDE))
+        )
     for sampler in samplers:
         out = run(family, sampler, start)
         assert (out - before)[kept].abs().max() < 1e-5
@@ -206,7 +208,7 @@ def searched(family, *strategy, **of_it):
     )
     if strategy:
         return
-    as_sampler = searcher(FlowSampler(SDE), vae=None, reward=reward, **settings)
+    as_sampler = SearchInputs(vae=None, reward=reward, **settings).search(FlowSampler(SDE))
     again = run(family, as_sampler, f.latent(family), cfg=1.0)
     # some processors' products differ in a last bit from call to call (HiDream O1)
     assert (again - found).abs().max() < 1e-5
@@ -319,9 +321,9 @@ def test_a_model_of_one_row_a_call_is_told_the_remedy():
 )
 def test_what_its_vae_cannot_decode_is_refused_to_a_reward_of_pictures(name, what):
     family = f.BY_NAME[name]
-    best = searcher(
-        FlowSampler(SDE), vae=s.pixel_vae(), reward=s.Brightness(), evaluations=8, target=s.NEVER
-    )
+    best = SearchInputs(
+        vae=s.pixel_vae(), reward=s.Brightness(), evaluations=8, target=s.NEVER
+    ).search(FlowSampler(SDE))
     with pytest.raises(ValueError, match=rf"which is {what}, and the VAE .* single pictures"):
         run(family, best, f.latent(family))
 

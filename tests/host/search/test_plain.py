@@ -8,7 +8,7 @@ import torch
 
 from flowsearch.nodes.host.model.flow_sampler import FlowSampler
 from flowsearch.nodes.host.search.search_sampler import SearchSampler
-from flowsearch.nodes.search.searcher import searcher
+from flowsearch.nodes.search.searcher import SearchInputs
 from flowsearch.samplers.paths.noise_law import noise_law
 from flowsearch.samplers.stepping.transition import Transition
 
@@ -87,9 +87,9 @@ def test_default_rbf_keeps_the_plain_sample_within_reach():
 
 def test_as_a_sampler_the_last_callback_holds_the_final_picture():
     model = hm.scene_model()
-    inner = searcher(
-        STOCHASTIC, vae=s.pixel_vae(), reward=s.Brightness(), evaluations=50, target=s.NEVER
-    )
+    inner = SearchInputs(
+        vae=s.pixel_vae(), reward=s.Brightness(), evaluations=50, target=s.NEVER
+    ).search(STOCHASTIC)
     assert isinstance(inner, SearchSampler)
     latent = hm.empty_latent(2)
     output, denoised = hm.run(hm.guider(model, 0.5), inner, s.SIGMAS, latent, seed=3)

@@ -5,7 +5,7 @@ import random
 
 import pytest
 import torch
-from toy import SIGMAS, MemoryCheckpoint, Toy
+from toy import SIGMAS, MemoryCheckpoint, Toy, make_search
 
 from flowsearch.samplers.search import (
     BestOfN,
@@ -13,7 +13,6 @@ from flowsearch.samplers.search import (
     EvolutionarySearch,
     RolloverBudgetForcing,
     Scores,
-    Search,
     Trace,
 )
 from flowsearch.samplers.search.account.evidence import correlation, held_out_trend, ranks
@@ -37,7 +36,7 @@ class WithHeldOut(Toy):
 
 def run(problem, strategy=None, evaluations=200, checkpoint=None):
     trace = Trace()
-    search = Search(
+    search = make_search(
         problem, strategy or RolloverBudgetForcing(), SIGMAS, ODE, Budget(evaluations), seed=4,
         on_event=trace, checkpoint=checkpoint,
     )  # fmt: skip

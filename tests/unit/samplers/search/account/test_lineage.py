@@ -5,7 +5,7 @@ import itertools
 
 import pytest
 import torch
-from toy import SIGMAS, Interrupted, MemoryCheckpoint, Toy
+from toy import SIGMAS, Interrupted, MemoryCheckpoint, Toy, make_search
 
 from flowsearch.samplers.search import (
     BestOfN,
@@ -13,7 +13,6 @@ from flowsearch.samplers.search import (
     EvolutionarySearch,
     RolloverBudgetForcing,
     Scores,
-    Search,
     Trace,
     Whole,
 )
@@ -37,7 +36,7 @@ class Pictured(Toy):
 
 def search(problem, strategy, evaluations=150, transition=ODE, **given):
     trace = given.pop("trace", None) or Trace()
-    return trace, Search(
+    return trace, make_search(
         problem, strategy, SIGMAS, transition, Budget(evaluations), seed=4, on_event=trace, **given
     )
 

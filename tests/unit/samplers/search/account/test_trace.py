@@ -4,14 +4,13 @@ import itertools
 import json
 
 import pytest
-from toy import SIGMAS, Toy
+from toy import SIGMAS, Toy, make_search
 
 from flowsearch.samplers.search import (
     Budget,
     EvolutionarySearch,
     RolloverBudgetForcing,
     Scores,
-    Search,
     Trace,
 )
 from flowsearch.samplers.search.account.events import (
@@ -33,7 +32,7 @@ def run():
         trace(event)
         events.append(event)
 
-    outcome = Search(
+    outcome = make_search(
         Toy(), RolloverBudgetForcing(draws=3), SIGMAS, ODE, Budget(150), items=(0, 1),
         on_event=both, top_k=3,
     ).run()  # fmt: skip
@@ -155,7 +154,7 @@ def test_thumbnails_are_shown_and_not_kept():
 
 def test_unselected_pictures_are_those_from_new_noise_that_nothing_chose():
     trace = Trace()
-    Search(
+    make_search(
         Toy(), EvolutionarySearch(), SIGMAS, ODE, Budget(200), seed=2, on_event=trace
     ).run()  # fmt: skip
     rows = {row["id"]: row for row in trace.record["evaluated"]}

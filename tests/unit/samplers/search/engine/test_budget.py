@@ -8,10 +8,10 @@ import random
 import pytest
 import scipy.stats
 import torch
-from toy import SIGMAS, Interrupted, MemoryCheckpoint, Scripted, Toy
+from toy import SIGMAS, Interrupted, MemoryCheckpoint, Scripted, Toy, make_search
 
 from flowsearch.samplers.paths.noise_law import noise_law
-from flowsearch.samplers.search import STRATEGIES, BestOfN, Budget, Ledger, Search, Trace, Whole
+from flowsearch.samplers.search import STRATEGIES, BestOfN, Budget, Ledger, Trace, Whole
 from flowsearch.samplers.search.engine.calibration import students_t, top_target
 from flowsearch.samplers.search.engine.plan import spread
 from flowsearch.samplers.stepping.transition import ODE, Transition
@@ -41,7 +41,7 @@ class Guided(Toy):
 
 def run(strategy, budget, toy=None, transition=ODE, **more):
     toy, trace = toy or Toy(), Trace()
-    search = Search(toy, strategy, SIGMAS, transition, budget, on_event=trace, **more)
+    search = make_search(toy, strategy, SIGMAS, transition, budget, on_event=trace, **more)
     return search.run(), trace, toy
 
 
@@ -145,7 +145,7 @@ def test_a_thinned_plain_sample_is_taken_in_full_when_the_budget_allows():
     checkpoint, trace = MemoryCheckpoint(), Trace()
     run(RBF(), Budget(4), checkpoint=checkpoint)
     toy = Toy()
-    search = Search(toy, RBF(), SIGMAS, ODE, Budget(60), on_event=trace, checkpoint=checkpoint)
+    search = make_search(toy, RBF(), SIGMAS, ODE, Budget(60), on_event=trace, checkpoint=checkpoint)
     outcome = search.run()
     full, _, _ = run(RBF(), Budget(60))
     assert torch.equal(outcome.items[0].plain.state["x"], full.items[0].plain.state["x"])
@@ -308,8 +308,10 @@ def test_strategies_are_told_the_plain_scores():
 def test_another_target_or_limit_goes_on(first, then, strategy):
     checkpoint, toy, short, long = MemoryCheckpoint(), Toy(), Trace(), Trace()
     given = {"chains": 2, "checkpoint": checkpoint}
-    before = Search(Toy(), strategy, SIGMAS, ODE, first, on_event=short, **given).run().items[0]
-    outcome = Search(toy, strategy, SIGMAS, ODE, then, on_event=long, **given).run()
+    before = (
+        make_search(Toy(), strategy, SIGMAS, ODE, first, on_event=short, **given).run().items[0]
+    )
+    outcome = make_search(toy, strategy, SIGMAS, ODE, then, on_event=long, **given).run()
     after = outcome.items[0]
     assert not any("afresh" in note for note in outcome.notes)
     assert after.ledger.evaluations == before.ledger.evaluations + toy.rows.get(0, 0)

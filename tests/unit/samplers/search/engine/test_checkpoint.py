@@ -5,13 +5,13 @@ import logging
 
 import pytest
 import torch
-from toy import MemoryCheckpoint, Toy
+from toy import MemoryCheckpoint, Toy, make_search
 
 from flowsearch.samplers.search import (
     Budget,
     EvolutionarySearch,
     RolloverBudgetForcing,
-    Search,
+    SearchSettings,
     Unreadable,
 )
 from flowsearch.samplers.search.engine.chain import Chain
@@ -23,7 +23,7 @@ STEPS = [1.0, 0.9, 0.7, 0.5, 0.3, 0.15, 0.0]
 
 
 def search(checkpoint=None, evaluations=40, toy=None, strategy=None, seconds=0.0):
-    return Search(
+    return make_search(
         toy or Toy(), strategy or RolloverBudgetForcing(draws=2), STEPS, ODE, Budget(evaluations),
         seed=5, rows_per_call=3, top_k=2, checkpoint=checkpoint, checkpoint_seconds=seconds,
     )  # fmt: skip
@@ -161,7 +161,7 @@ def test_each_kind_of_failing_save_is_one_line(caplog):
 
 def test_a_move_that_is_given_the_samplers_transition_keeps_all_else():
     toy = Toy()
-    plan = Plan(toy, EvolutionarySearch(), STEPS, ODE, 0, (0,), 1, 1)
+    plan = Plan(toy, SearchSettings(EvolutionarySearch(), STEPS, ODE, Budget(1)))
     a, b = (Node(n, 0, 0.5, None, 0.0) for n in (0, 1))
 
     class Item:

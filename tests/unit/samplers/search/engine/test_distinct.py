@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from toy import SIGMAS, Interrupted, MemoryCheckpoint, Toy
+from toy import SIGMAS, Interrupted, MemoryCheckpoint, Toy, make_search
 
-from flowsearch.samplers.search import BestOfN, Budget, Move, Scores, Search, Trace
+from flowsearch.samplers.search import BestOfN, Budget, Move, Scores, Trace
 from flowsearch.samplers.search.engine.winner import NEARLY, alike
 from flowsearch.samplers.stepping.transition import ODE, fixed_q
 
@@ -57,7 +57,7 @@ class Twins:
 
 
 def search(top_k, q=0.9999, toy=None, checkpoint=None, trace=None):
-    return Search(
+    return make_search(
         toy or Wide(), Twins(q), SIGMAS, ODE, Budget(34), top_k=top_k, on_event=trace,
         checkpoint=checkpoint, checkpoint_seconds=0.0,
     )  # fmt: skip
@@ -117,5 +117,5 @@ def test_flat_pictures_are_alike_only_if_they_are_equal():
 
 
 def test_best_of_n_gives_as_many_as_are_asked_for():
-    outcome = Search(Wide(), BestOfN(), SIGMAS, ODE, Budget(100), top_k=6).run()
+    outcome = make_search(Wide(), BestOfN(), SIGMAS, ODE, Budget(100), top_k=6).run()
     assert len(outcome.items[0].winners) == 6

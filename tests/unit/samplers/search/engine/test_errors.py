@@ -5,7 +5,7 @@ import weakref
 
 import pytest
 import torch
-from toy import SIGMAS, Interrupted, MemoryCheckpoint, Toy
+from toy import SIGMAS, Interrupted, MemoryCheckpoint, Toy, make_search
 
 from flowsearch.samplers.search import (
     BestOfN,
@@ -15,7 +15,6 @@ from flowsearch.samplers.search import (
     RewardError,
     RolloverBudgetForcing,
     Scores,
-    Search,
 )
 from flowsearch.samplers.stepping.transition import ODE
 
@@ -48,7 +47,7 @@ class Faulty(Toy):
 
 
 def start(toy, **more):
-    return Search(toy, RBF(), SIGMAS, ODE, Budget(100), items=(0, 1), **more)
+    return make_search(toy, RBF(), SIGMAS, ODE, Budget(100), items=(0, 1), **more)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -225,7 +224,7 @@ class Small(Toy):
 @pytest.mark.parametrize("room", [1, 3])
 def test_scoring_is_halved_when_memory_runs_out(room):
     def search(toy, checkpoint=None):
-        return Search(toy, BestOfN(width=8), SIGMAS, ODE, Budget(200), checkpoint=checkpoint)
+        return make_search(toy, BestOfN(width=8), SIGMAS, ODE, Budget(200), checkpoint=checkpoint)
 
     toy, checkpoint = Small(room), MemoryCheckpoint()
     outcome = search(toy, checkpoint).run()
@@ -319,7 +318,7 @@ def test_a_strategy_that_raises_leaves_the_last_checkpoint_as_it_was():
     checkpoint = MemoryCheckpoint()
 
     def start(strategy):
-        return Search(
+        return make_search(
             Toy(), strategy, SIGMAS, ODE, Budget(150), checkpoint=checkpoint, checkpoint_seconds=0.0
         )
 
@@ -328,7 +327,7 @@ def test_a_strategy_that_raises_leaves_the_last_checkpoint_as_it_was():
         search.run()
     assert search.best(0) is not None
     outcome = start(RBF(draws=2)).run()
-    expected = Search(Toy(), RBF(draws=2), SIGMAS, ODE, Budget(150)).run()
+    expected = make_search(Toy(), RBF(draws=2), SIGMAS, ODE, Budget(150)).run()
     assert outcome.notes == []
     one, other = outcome.items[0].winners[0], expected.items[0].winners[0]
     assert torch.equal(one.state["x"], other.state["x"])
@@ -360,7 +359,7 @@ def test_a_state_with_other_rows_is_an_error():
 def test_settings_that_cannot_run_are_refused(change, message):
     settings = {"sigmas": SIGMAS, "items": (0,), **change}
     with pytest.raises(ValueError, match=message):
-        Search(Toy(), RBF(), transition=ODE, budget=Budget(100), **settings)
+        make_search(Toy(), RBF(), transition=ODE, budget=Budget(100), **settings)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 from strategy_cases import CASES
-from toy import SIGMAS, Toy
+from toy import SIGMAS, Toy, make_search
 
 from flowsearch.samplers.paths.noise_law import noise_law
 from flowsearch.samplers.paths.sigmas import rbf_reference
@@ -12,7 +12,6 @@ from flowsearch.samplers.search import (
     BestOfN,
     Budget,
     RolloverBudgetForcing,
-    Search,
     Trace,
     Whole,
 )
@@ -51,7 +50,7 @@ def test_ledger_is_the_models_counter(name):
     place = [*CASES].index(name)
     rows_per_call, width = ((1, 4), (5, 1), (64, 4))[place % 3]
     toy, trace, budget = Toy(shares_calls=place % 2 > 0), Trace(), Budget(97)
-    outcome = Search(
+    outcome = make_search(
         toy, with_width(CASES[name].strategy, width), SIGMAS, ODE, budget, items=[0, 3],
         chains=1 + place % 3, rows_per_call=rows_per_call, on_event=trace,
     ).run()  # fmt: skip
@@ -68,7 +67,7 @@ def test_every_transition(name):
         if transition != ODE and getattr(strategy, "q", None) and name[:4] not in ("zero", "rbf_"):
             strategy = dataclasses.replace(strategy, q=None)  # the connected one's
         toy, trace, budget = Toy(), Trace(), Budget((29, 60, 100)[number % 3])
-        outcome = Search(
+        outcome = make_search(
             toy, strategy, SIGMAS, transition, budget, chains=1 + number % 3, on_event=trace
         ).run()  # fmt: skip
         check(toy, outcome, trace, budget)
@@ -79,7 +78,7 @@ def test_every_transition(name):
 def test_ledger_of_the_reference(finish_steps, chains):
     published = Transition(noise_law("rbf_reference"), "euler_maruyama", "vp")
     toy, trace, budget = Toy(), Trace(), Budget(150 * chains)
-    outcome = Search(
+    outcome = make_search(
         toy, RBF.reference(finish_steps), rbf_reference(10), published, budget,
         chains=chains, on_event=trace,
     ).run()  # fmt: skip
@@ -90,7 +89,7 @@ def test_ledger_of_the_reference(finish_steps, chains):
 @pytest.mark.parametrize("strategy", [BestOfN(), RBF(draws=3)])
 def test_reward_calls_are_a_budget(strategy):
     toy, trace, budget = Toy(), Trace(), Budget(400, reward_calls=23)
-    outcome = Search(toy, strategy, SIGMAS, ODE, budget, chains=2, on_event=trace).run()
+    outcome = make_search(toy, strategy, SIGMAS, ODE, budget, chains=2, on_event=trace).run()
     check(toy, outcome, trace, budget)
     assert outcome.items[0].why == "reward_calls"
     assert outcome.items[0].ledger.reward_calls > 15
@@ -98,7 +97,7 @@ def test_reward_calls_are_a_budget(strategy):
 
 def test_whole_samplers_are_charged_what_they_cost():
     toy, trace, budget = Toy(), Trace(), Budget(50)
-    outcome = Search(toy, BestOfN(), SIGMAS, Whole("euler"), budget, on_event=trace).run()
+    outcome = make_search(toy, BestOfN(), SIGMAS, Whole("euler"), budget, on_event=trace).run()
     check(toy, outcome, trace, budget)
     assert outcome.items[0].ledger.evaluations == 8 * toy.whole_steps == 48
     assert outcome.items[0].why == "budget"
@@ -118,7 +117,7 @@ class Guided(Toy):
 
 def test_measured_costs_are_charged():
     toy, trace, budget = Guided(), Trace(), Budget(200)
-    outcome = Search(toy, RBF(), SIGMAS, ODE, budget, on_event=trace, rows_per_call=64).run()
+    outcome = make_search(toy, RBF(), SIGMAS, ODE, budget, on_event=trace, rows_per_call=64).run()
     assert outcome.items[0].ledger.rows == outcome.items[0].ledger.evaluations == toy.rows[0]
 
 
@@ -132,6 +131,6 @@ class Uncounted(Toy):
 
 def test_a_wrong_count_is_seen():
     toy, trace, budget = Uncounted(), Trace(), Budget(100)
-    outcome = Search(toy, RBF(), SIGMAS, ODE, budget, on_event=trace).run()
+    outcome = make_search(toy, RBF(), SIGMAS, ODE, budget, on_event=trace).run()
     with pytest.raises(AssertionError):
         check(toy, outcome, trace, budget)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from toy import SIGMAS, Toy
+from toy import SIGMAS, Toy, make_search
 
 from flowsearch.samplers.search import (
     STRATEGIES,
@@ -15,7 +15,6 @@ from flowsearch.samplers.search import (
     CoDe,
     EvolutionarySearch,
     RolloverBudgetForcing,
-    Search,
     SearchOverPaths,
     SequentialMonteCarlo,
     ZeroOrderSearch,
@@ -57,7 +56,7 @@ class Counting(Toy):
 def peak(strategy, evaluations, chains=1, top=None, sigmas=SIGMAS):
     toy = Counting()
     budget = Budget(evaluations, top=top)
-    search = Search(toy, strategy, sigmas, ODE, budget, chains=chains, rows_per_call=4)
+    search = make_search(toy, strategy, sigmas, ODE, budget, chains=chains, rows_per_call=4)
     gc.collect()
     gc.freeze()  # what was there before is not looked at again
     try:

@@ -5,10 +5,10 @@ import itertools
 import pytest
 import torch
 from fields import FLOAT64, gaussian
-from toy import SIGMAS, Toy
+from toy import SIGMAS, Toy, make_search
 
 from flowsearch.samplers.paths.noise_law import noise_law
-from flowsearch.samplers.search import BestOfN, Budget, Search
+from flowsearch.samplers.search import BestOfN, Budget
 from flowsearch.samplers.search.engine.memory import moved
 from flowsearch.samplers.stepping.integrate import integrate
 from flowsearch.samplers.stepping.transition import METHODS, ODE, Transition, fixed_q
@@ -95,7 +95,7 @@ def test_the_ledger_is_the_models_own_count(method):
     for law in (HALF, ODE.law, noise_law("constant_k", k=1.0, taper=(0.5, 0.3))):
         toy = Toy()
         transition = Transition(law, method, inner_evaluations=3)
-        search = Search(toy, BestOfN(), SIGMAS, transition, Budget(150), items=[0], seed=1)
+        search = make_search(toy, BestOfN(), SIGMAS, transition, Budget(150), items=[0], seed=1)
         outcome = search.run()
         assert outcome.items[0].ledger.evaluations == toy.rows[0]
         assert toy.rows[0] <= 150

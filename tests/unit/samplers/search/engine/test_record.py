@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from toy import MemoryCheckpoint, Toy
+from toy import MemoryCheckpoint, Toy, make_search
 
-from flowsearch.samplers.search import Budget, RolloverBudgetForcing, Search
+from flowsearch.samplers.search import Budget, RolloverBudgetForcing
 from flowsearch.samplers.search.engine.record import SegmentRecord
 from flowsearch.samplers.stepping.transition import ODE
 
@@ -24,7 +24,7 @@ def test_a_checkpoint_of_an_earlier_version_is_gone_on_from_and_written_again_as
     tensors = {name: torch.tensor(rows).double() for name, rows in KEPT["tensors"].items()}
     checkpoint, toy = MemoryCheckpoint(), Toy()
     checkpoint.save(tensors, KEPT["data"])
-    outcome = Search(
+    outcome = make_search(
         toy, RolloverBudgetForcing(draws=2, width=2, finalists=2), STEPS, ODE, Budget(36),
         seed=KEPT["data"]["settings"]["seed"], chains=2, top_k=2, rows_per_call=3,
         checkpoint=checkpoint,

@@ -8,13 +8,12 @@ import dataclasses
 import pytest
 import torch
 from strategy_cases import CASES
-from toy import Interrupted, MemoryCheckpoint, Toy
+from toy import Interrupted, MemoryCheckpoint, Toy, make_search
 
 from flowsearch.samplers.search import (
     Budget,
     Move,
     RolloverBudgetForcing,
-    Search,
     Trace,
 )
 from flowsearch.samplers.search.testing.strategy_laws import told
@@ -29,7 +28,7 @@ def make(case, checkpoint=None, toy=None, on_event=None, seconds=0.0, items=None
     one = CASES[case]
     items = items or ((0, 1) if case == "rbf" else (0,))
     settings = {"strategy": one.strategy, "budget": one.budget, "seed": 5, **changes}
-    return Search(
+    return make_search(
         toy or Toy(), sigmas=STEPS, transition=ODE, items=items, chains=one.chains, top_k=2,
         rows_per_call=3, checkpoint=checkpoint, checkpoint_seconds=seconds, on_event=on_event,
         **settings,
@@ -163,7 +162,7 @@ def test_more_repeats_nothing_whatever_the_chains_were_doing(strategy):
         checkpoint, short, long = MemoryCheckpoint(), Trace(), Trace()
 
         def go_on(budget, trace, checkpoint=checkpoint):
-            return Search(
+            return make_search(
                 Toy(), strategy, STEPS, ODE, Budget(budget), chains=3, checkpoint=checkpoint,
                 on_event=trace,
             ).run()  # fmt: skip

@@ -2,14 +2,13 @@
 
 import pytest
 import torch
-from toy import SIGMAS, MemoryCheckpoint, Noise, Toy
+from toy import SIGMAS, MemoryCheckpoint, Noise, Toy, make_search
 
 from flowsearch.samplers.search import (
     BestOfN,
     Budget,
     EvolutionarySearch,
     RolloverBudgetForcing,
-    Search,
     Trace,
 )
 from flowsearch.samplers.stepping.integrate import integrate
@@ -28,7 +27,7 @@ STRATEGIES = [
 def run(strategy, toy=None, items=(0,), transition=ODE, budget=80, **more):
     toy, trace = toy or Toy(), Trace()
     settings = {"seed": 11, "on_event": trace, "rows_per_call": 64, **more}
-    outcome = Search(
+    outcome = make_search(
         toy, strategy, SIGMAS, transition, Budget(budget), items=items, **settings
     ).run()
     return outcome, trace, toy

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from toy import SIGMAS, MemoryCheckpoint, Scripted, Toy
+from toy import SIGMAS, MemoryCheckpoint, Scripted, Toy, make_search
 
-from flowsearch.samplers.search import BestOfN, Budget, RolloverBudgetForcing, Search, Trace, Whole
+from flowsearch.samplers.search import BestOfN, Budget, RolloverBudgetForcing, Trace, Whole
 from flowsearch.samplers.search.protocol import Move, Stop
 from flowsearch.samplers.stepping.transition import ODE, fixed_q
 
@@ -38,7 +38,7 @@ class Script:
 
 def run(strategy, budget, toy=None, **more):
     toy, trace = toy or Toy(), Trace()
-    search = Search(toy, strategy, SIGMAS, ODE, budget, on_event=trace, **more)
+    search = make_search(toy, strategy, SIGMAS, ODE, budget, on_event=trace, **more)
     return search.run(), trace, toy
 
 
@@ -236,7 +236,7 @@ def test_a_persons_stop_gives_the_best_at_once():
         if toy.rows.get(0, 0) > 40:
             search.stop("enough")
 
-    search = Search(toy, RBF(), SIGMAS, ODE, Budget(1000), on_event=listener)
+    search = make_search(toy, RBF(), SIGMAS, ODE, Budget(1000), on_event=listener)
     outcome = search.run()
     assert outcome.items[0].why == "enough"
     assert toy.rows[0] < 50
@@ -347,9 +347,9 @@ def test_passes_repeat_while_a_picture_fits():
 
 def test_whole_samplers_are_refused_per_step_and_run_whole():
     with pytest.raises(ValueError, match="dpmpp_2m can only be run whole"):
-        Search(Toy(), RBF(), SIGMAS, Whole("dpmpp_2m"), Budget(100))
+        make_search(Toy(), RBF(), SIGMAS, Whole("dpmpp_2m"), Budget(100))
     toy = Toy()
-    outcome = Search(toy, BestOfN(), SIGMAS, Whole("dpmpp_2m"), Budget(100), top_k=3).run()
+    outcome = make_search(toy, BestOfN(), SIGMAS, Whole("dpmpp_2m"), Budget(100), top_k=3).run()
     assert len(outcome.items[0].winners) == 3
     values = [winner.scores.value for winner in outcome.items[0].winners]
     assert values == sorted(values, reverse=True)

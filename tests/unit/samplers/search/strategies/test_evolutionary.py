@@ -4,16 +4,16 @@ import math
 
 import pytest
 import torch
-from toy import SIGMAS, Scripted, Toy
+from toy import SIGMAS, Scripted, Toy, make_search
 
-from flowsearch.samplers.search import Budget, EvolutionarySearch, Search, Trace, Whole
+from flowsearch.samplers.search import Budget, EvolutionarySearch, Trace, Whole
 from flowsearch.samplers.stepping.transition import ODE
 
 
 def run(strategy, budget, toy=None, transition=ODE, sigmas=SIGMAS, **more):
     toy, trace = toy or Toy(), Trace()
     budget = budget if isinstance(budget, Budget) else Budget(budget)
-    outcome = Search(
+    outcome = make_search(
         toy, strategy, sigmas, transition, budget, seed=3, on_event=trace, **more
     ).run()
     return outcome.items[0], trace, toy

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from toy import SIGMAS, Scripted, Toy
+from toy import SIGMAS, Scripted, Toy, make_search
 
 from flowsearch.samplers.paths.noise_law import noise_law
 from flowsearch.samplers.search import (
@@ -11,7 +11,6 @@ from flowsearch.samplers.search import (
     BestOfN,
     Budget,
     CoDe,
-    Search,
     SequentialMonteCarlo,
     Trace,
     Whole,
@@ -22,7 +21,7 @@ from flowsearch.samplers.stepping.transition import ODE, Transition, fixed_q
 
 def run(strategy, evaluations, toy=None, transition=ODE, sigmas=SIGMAS, **more):
     trace = Trace()
-    outcome = Search(
+    outcome = make_search(
         toy or Toy(), strategy, sigmas, transition, Budget(evaluations), on_event=trace, **more
     ).run()
     return outcome.items[0], trace

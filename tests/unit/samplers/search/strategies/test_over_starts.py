@@ -4,12 +4,11 @@ import json
 
 import pytest
 import torch
-from toy import SIGMAS, Scripted, Toy
+from toy import SIGMAS, Scripted, Toy, make_search
 
 from flowsearch.samplers.paths.noise_law import noise_law
 from flowsearch.samplers.search import (
     Budget,
-    Search,
     SearchOverPaths,
     Trace,
     Whole,
@@ -25,7 +24,7 @@ ZERO = ZeroOrderSearch
 
 def run(strategy, evaluations, toy=None, transition=ODE, sigmas=SIGMAS, **more):
     trace = Trace()
-    outcome = Search(
+    outcome = make_search(
         toy or Toy(), strategy, sigmas, transition, Budget(evaluations), on_event=trace, **more
     ).run()
     return outcome.items[0], trace

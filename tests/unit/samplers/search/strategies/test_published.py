@@ -6,11 +6,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from toy import Toy
+from toy import Toy, make_search
 
 from flowsearch.samplers.paths.noise_law import noise_law
 from flowsearch.samplers.paths.sigmas import rbf_reference, uniform
-from flowsearch.samplers.search import Budget, Search, Trace, strategy_from_json
+from flowsearch.samplers.search import Budget, Trace, strategy_from_json
 from flowsearch.samplers.search.strategies.published import PUBLISHED, published
 from flowsearch.samplers.stepping.transition import ODE, Transition
 
@@ -25,7 +25,7 @@ def run(name, finish_steps=1):
     """Return the item and its trace."""
     row, trace, toy = published(name, finish_steps), Trace(), Toy()
     sigmas, transition = VP_SDE if row.stochastic else LINEAR_ODE
-    outcome = Search(
+    outcome = make_search(
         toy, row.strategy, sigmas, transition, Budget(row.evaluations), chains=row.chains,
         rows_per_call=64, on_event=trace,
     ).run()  # fmt: skip

@@ -5,11 +5,11 @@ import random
 
 import pytest
 from published_loop import published
-from toy import Scripted
+from toy import Scripted, make_search
 
 from flowsearch.samplers.paths.noise_law import noise_law
 from flowsearch.samplers.paths.sigmas import rbf_reference
-from flowsearch.samplers.search import Budget, RolloverBudgetForcing, Search, Trace
+from flowsearch.samplers.search import Budget, RolloverBudgetForcing, Trace
 from flowsearch.samplers.search.strategies.rollover import _Pass
 from flowsearch.samplers.stepping.transition import Transition
 
@@ -25,7 +25,7 @@ def decisions(strategy, rewards, budget, steps, chains=1):
     """Return what was drawn from what: (step, parent) of every draw, by order of drawing."""
     trace = Trace()
     toy = Scripted([*rewards, *([-1e6] * 1000)])
-    outcome = Search(
+    outcome = make_search(
         toy, strategy, rbf_reference(steps), PUBLISHED, Budget(budget), chains=chains,
         on_event=trace,
     ).run()  # fmt: skip
@@ -95,7 +95,7 @@ def test_the_published_loop_on_random_rewards(seed, chains, budget, pool, steps)
     # rounds interleave the chains: all of a round's draws are scored together, chain by chain
     merged = [row[i] for i in range(share) for row in rewards]
     trace, toy = Trace(), Scripted([*merged, *([0.0] * 100)])
-    Search(
+    make_search(
         toy, settings(pool), rbf_reference(steps), PUBLISHED, Budget(budget), chains=chains,
         on_event=trace,
     ).run()  # fmt: skip

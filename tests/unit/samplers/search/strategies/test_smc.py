@@ -6,12 +6,11 @@ import math
 from random import Random
 
 import pytest
-from toy import SIGMAS, Scripted, Toy
+from toy import SIGMAS, Scripted, Toy, make_search
 
 from flowsearch.samplers.paths.noise_law import noise_law
 from flowsearch.samplers.search import (
     Budget,
-    Search,
     SequentialMonteCarlo,
     Trace,
     Whole,
@@ -26,7 +25,7 @@ SMC = SequentialMonteCarlo
 
 def run(strategy, evaluations, toy=None, transition=ODE, sigmas=SIGMAS, **more):
     trace = Trace()
-    outcome = Search(
+    outcome = make_search(
         toy or Toy(), strategy, sigmas, transition, Budget(evaluations), on_event=trace, **more
     ).run()
     return outcome.items[0], trace

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from toy import SIGMAS, Scripted, Toy
+from toy import SIGMAS, Scripted, Toy, make_search
 
 from flowsearch.samplers.paths.noise_law import noise_law
 from flowsearch.samplers.search import (
@@ -12,7 +12,6 @@ from flowsearch.samplers.search import (
     BestOfN,
     Budget,
     RolloverBudgetForcing,
-    Search,
     Trace,
     strategy_from_json,
 )
@@ -23,7 +22,7 @@ RBF = RolloverBudgetForcing
 
 def run(strategy, evaluations, toy=None, transition=ODE, **more):
     trace = Trace()
-    outcome = Search(
+    outcome = make_search(
         toy or Toy(), strategy, SIGMAS, transition, Budget(evaluations), on_event=trace, **more
     ).run()
     return outcome.items[0], trace
