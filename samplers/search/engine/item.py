@@ -11,11 +11,10 @@ from weakref import WeakKeyDictionary
 
 from ..account.events import Event, Stopped
 from ..account.lineage import Lineages
-from ..protocol import Move, Node, Request, State, Whole
+from ..protocol import Node, Request, State
 from .baseline import Baseline
 from .chain import Chain, finishing
 from .execution import Result
-from .ledger import Budget, Ledger
 from .plan import Plan, thin
 from .record import (
     CandidateRecord,
@@ -27,9 +26,11 @@ from .record import (
     record_round,
 )
 from .script import Script
-from .winner import Winner, alike
+from .spec import Shared
+from .spending import Spending
+from .winner import Gallery, Winner
 
-__all__ = ["ItemSearch"]
+__all__ = ["ItemSearch", "Rounds"]
 
 Rounds = Generator[list[Request], list[list[Result]], None]
 Replies = dict[int, list[Node]]
@@ -49,48 +50,40 @@ class ItemSearch:
     """The search of one item.
 
     Attributes:
-        plan: The run's settings.
         index: Batch item.
-        ledger: What it has spent.
-        winners: Finished pictures, best first, at most top_k.
-        plain: The plain sample's finished picture.
+        spending: What it has spent, and may still spend.
+        gallery: Its finished pictures.
         baseline: The plain samples, and the target that they stand for.
-        best_node: The best finished node so far, of equals the newest, so that a search that
-            goes on from it wanders over a plateau. (The first of equals is what comes out.)
-        outbox: Events since the last boundary.
         lineages: Where its live candidates came from.
+        tensors: The states of its live candidates.
         script: Its log, for the checkpoint and from one.
         stop_now: Set from outside at a boundary: "seconds", or a person's reason.
         why: Why it ended; "" while it runs.
     """
 
-    def __init__(self, plan: Plan, index: int, budget: Budget, log: bool = False) -> None:
+    def __init__(self, plan: Plan, index: int, log: bool = False) -> None:
         """Prepare the item.
 
         Args:
             plan: The run's settings.
             index: Batch item.
-            budget: What it may spend.
             log: Whether rounds are kept for a checkpoint.
         """
-        self.plan = plan
+        budget = plan.settings.budget
         self.index = index
-        self.ledger = Ledger()
-        self.winners: list[Winner] = []
-        self.plain: Winner | None = None
-        self.best_node: Node | None = None
+        self.spending = Spending(plan, budget)
+        self.gallery = Gallery(plan.settings.top_k)
         self.baseline = Baseline(plan)
-        self.finished_handles: dict[int, float] = {}
-        self.outbox: list[Event] = []
+        self.lineages = Lineages()
+        self.tensors: WeakKeyDictionary[Node, State] = WeakKeyDictionary()
         self.script = Script(budget, log)
         self.stop_now: str | None = None
         self.why = ""
-        self.tensors: WeakKeyDictionary[Node, State] = WeakKeyDictionary()
-        self.lineages = Lineages()
+        self._plan = plan
+        self._strategy = plan.settings.strategy
+        self._shared = Shared(index, plan, self.spending, self.gallery, self.baseline)
         self._chains: list[Chain] = []
         self._ids = 0
-        self._pledged: dict[int, int] = {}
-        self._whole_cost = 0
         self._saved: dict[int, State] = {}
 
     def replay(self, segments: Sequence[SegmentRecord], saved: dict[int, State]) -> None:
@@ -101,12 +94,14 @@ class ItemSearch:
             saved: States of its live nodes, by id.
         """
         self.script.load(segments)
+        self.spending.budget = self.script.budget
         self._saved = dict(saved)
 
-    @property
-    def budget(self) -> Budget:
-        """The budget in force: while a log is replayed, the one it was played under."""
-        return self.script.budget
+    def take_events(self) -> list[Event]:
+        """Return the events since the last boundary, once."""
+        events = [*self._shared.outbox]
+        self._shared.outbox.clear()
+        return events
 
     def state_of(self, node: Node) -> State:
         """Return a live node's tensors, one row; Diverged if the checkpoint does not hold it."""
@@ -115,75 +110,51 @@ class ItemSearch:
         except KeyError:
             raise Diverged(f"the checkpoint lacks candidate {node.id}") from None
 
-    def free_for(self, chain: Chain) -> int:
-        """Return the evaluations a chain may use without touching another chain's claim."""
-        return max(0, self.left() - self._others(chain))
-
-    def left(self) -> int:
-        """Return the evaluations that are left of the item's budget."""
-        return self.budget.left(self.ledger)
-
     @property
     def target(self) -> float | None:
         """The reward at which the item is done; the highest there is while it is measured."""
-        if self.budget.top is None:
-            return self.budget.target
-        return self.budget.highest if self.baseline.target is None else self.baseline.target
-
-    @property
-    def sample_cost(self) -> int:
-        """Evaluations of one plain sample; of a sampler run whole, the most one took so far."""
-        return max(self.plan.sample_cost, self._whole_cost)
-
-    def move_cost(self, move: Move) -> int:
-        """Return the evaluations of a move."""
-        cost = self.plan.move_cost(move)
-        whole = move.transition or self.plan.settings.transition
-        return max(cost, self._whole_cost) if isinstance(whole, Whole) else cost
-
-    def reward_calls_left(self, most: int) -> int:
-        """Return how many of `most` pictures may still be scored."""
-        if self.budget.reward_calls is None:
-            return most
-        return max(0, min(most, self.budget.reward_calls - self.ledger.reward_calls))
+        budget = self.spending.budget
+        if budget.top is None:
+            return budget.target
+        return budget.highest if self.baseline.target is None else self.baseline.target
 
     # ---- rounds ----
 
     def rounds(self) -> Rounds:
         """Yield rounds of admitted requests; be sent their results; return when it is over."""
-        if self.plan.settings.strategy.plain:
+        if self._strategy.plain:
             yield from self._plain_sample()
         while True:
-            if self.baseline.falls_short(self.left()) and not self._reached():
+            if self.baseline.falls_short(self.spending.left()) and not self._reached():
                 yield from self._plain_sample()
             yield from self._calibrate()
             if not self._reached():
                 self._wake()
                 yield from self._play()
-            if not self.winners:
+            if not self.gallery.winners:
                 yield from self._rescue()
             if not self._renew():
                 break
-        ids = tuple(winner.node.id for winner in self.winners)
-        share = self.left() // self.plan.settings.chains
-        short = self.budget.short_of(self.ledger) if share < self.sample_cost else "done"
+        ids = tuple(winner.node.id for winner in self.gallery.winners)
+        spending = self.spending
+        share = spending.left() // self._plan.settings.chains
+        short = spending.short_of() if share < spending.sample_cost else "done"
         self.why = "target" if self._reached() else self.why or short
-        self.outbox.append(Stopped(self.index, self.why, ids, self.ledger.to_json(), self.target))
+        ledger = spending.ledger.to_json()
+        self._shared.outbox.append(Stopped(self.index, self.why, ids, ledger, self.target))
 
     def _plain_sample(self) -> Rounds:
-        yield from self._baseline(self.baseline.sample(self.left, self.sample_cost), False)
+        steps = self.baseline.sample(self.spending.left, self.spending.sample_cost)
+        yield from self._baseline(steps, False)
 
     def _calibrate(self) -> Rounds:
         """Measure a target that is said as a share of plain samples."""
-        if (
-            self.budget.top is None
-            or not self.plan.settings.strategy.target_stop
-            or self._reached()
-        ):
+        spending = self.spending
+        if spending.budget.top is None or not self._strategy.target_stop or self._reached():
             return
-        kept = sum(chain.claim for chain in self._chains if chain.alive)
-        given = (self.budget, self.ledger, kept, self.sample_cost)
-        yield from self._baseline(self.baseline.calibrate(*given), True)
+        kept, price = spending.reserved(), spending.sample_cost
+        steps = self.baseline.calibrate(spending.budget, spending.ledger, kept, price)
+        yield from self._baseline(steps, True)
 
     def _baseline(self, steps: Generator[Request, list[Node], None], stops: bool) -> Rounds:
         """Carry out the baseline's requests; one that stops does so between pictures."""
@@ -213,14 +184,15 @@ class ItemSearch:
             if hit is not None:
                 chain, handle = hit
                 del hit
-                path = self.plan.finish_path(handle.sigma)
+                path = self._plan.finish_path(handle.sigma)
                 yield from self._target(chain, [handle], path)
                 del handle
             self._deliver(played)
 
     def _launch(self) -> None:
         if not self._chains:
-            self._chains = [Chain(self, index) for index in range(self.plan.settings.chains)]
+            count = self._plan.settings.chains
+            self._chains = [Chain(self._shared, index) for index in range(count)]
             self._share(None)
         for chain in self._chains:
             if chain.alive and not chain.started and not self.script.waits(chain.index):
@@ -232,40 +204,31 @@ class ItemSearch:
         for chain in self._chains:
             while chain.alive and chain.started and chain.parked is None:
                 request = chain.request()
-                cost = sum(map(self.move_cost, request.moves))
-                pledge = cost + chain.claim_with(request)
-                why = self._refusal(chain, request, pledge, admitted)
+                cost = sum(map(self.spending.move_cost, request.moves))
+                price = chain.reservation.price(request, cost)
+                why = self._refusal(chain, request, price, admitted)
                 if not why:
                     admitted.append(request)
-                    self._pledged[chain.index] = pledge
+                    chain.reservation.admit(price)
                     break
                 self.why = self.why or why
                 chain.stop(why, finish=request.phase == "search")
         return admitted
 
     def _refusal(
-        self, chain: Chain, request: Request, pledge: int, admitted: Sequence[Request]
+        self, chain: Chain, request: Request, price: int, admitted: Sequence[Request]
     ) -> str:
         """Return why a request does not fit; "" if it does, or if the log says that it did."""
         logged = self.script.asks_next()
         if logged is not None and logged.get(chain.index) == request.phase:
             return ""
-        wanted = sum(move.score for asked in (*admitted, request) for move in asked.moves)
-        wanted += len(self._chains) if request.phase == "search" else 0
-        if self.reward_calls_left(wanted) < wanted:
+        scores = sum(move.score for asked in (*admitted, request) for move in asked.moves)
+        scores += len(self._chains) if request.phase == "search" else 0
+        if self.spending.reward_calls_left(scores) < scores:
             return "reward_calls"
         # what finishing takes is reserved; should rows cost more than any before, it still goes on
-        costs = request.phase == "search" and pledge > self.free_for(chain)
-        short = logged is not None or costs
-        return self.budget.short_of(self.ledger) if short else ""
-
-    def _others(self, chain: Chain) -> int:
-        """Return the evaluations that the other chains need, this round's requests included."""
-        return sum(
-            self._pledged.get(other.index, other.claim)
-            for other in self._chains
-            if other is not chain
-        )
+        too_dear = request.phase == "search" and price > self.spending.free_for(chain.index)
+        return self.spending.short_of() if logged is not None or too_dear else ""
 
     def _park(self, replies: Replies) -> None:
         """Keep the last logged reply of each chain for the new budget."""
@@ -288,17 +251,17 @@ class ItemSearch:
 
     def _rescue(self) -> Rounds:
         """Where nothing was finished, finish the best handle there is, or take the plain sample."""
-        left = [chain for chain in self._chains if chain.last is not None]
-        rest = self.left()
+        holding = [chain for chain in self._chains if chain.last is not None]
+        left = self.spending.left()
         if any(chain.parked is not None for chain in self._chains):
             return
-        if left:
-            chain = max(left, key=Chain.last_rank)
+        if holding:
+            chain = max(holding, key=Chain.last_rank)
             handle, chain.last = chain.last, None
             if handle is not None:
-                path = thin(self.plan.finish_path(handle.sigma), rest)
+                path = thin(self._plan.finish_path(handle.sigma), left)
                 yield from self._target(chain, [handle], path)
-        elif rest:
+        elif left:
             yield from self._plain_sample()
 
     def _decide(self, played: _Played, record: RoundRecord) -> None:
@@ -324,7 +287,7 @@ class ItemSearch:
 
     def _find_hit(self, record: RoundRecord) -> tuple[int, ...]:
         target = self.target
-        if target is None or not self.plan.settings.strategy.target_stop or self._reached():
+        if target is None or not self._strategy.target_stop or self._reached():
             return ()
         found: list[tuple[float, float, int, int]] = [
             (-score, candidate.sigma, candidate.id, request.chain)
@@ -336,8 +299,8 @@ class ItemSearch:
             if (score := candidate.score) is not None and score >= target
         ]
         for _, sigma, number, index in sorted(found):
-            cost = self.plan.finish_cost(sigma)
-            if cost <= self.free_for(self._chains[index]) and self.reward_calls_left(1):
+            cost = self._plan.finish_cost(sigma)
+            if cost <= self.spending.free_for(index) and self.spending.reward_calls_left(1):
                 return (index, number)
         return ()
 
@@ -348,7 +311,7 @@ class ItemSearch:
         why = "target" if self._reached() else stop
         if why:
             self.why = self.why or why
-            useful = why != "target" and (why == "seconds" or not self.winners)
+            useful = why != "target" and (why == "seconds" or not self.gallery.winners)
             for chain in self._chains:
                 if chain.alive and chain.parked is None and chain.started:
                     if chain.phase == "search" or not useful:
@@ -365,21 +328,21 @@ class ItemSearch:
         """Freeze what each live chain may still ask for."""
         if played is not None and played.record.shares is not None:
             for index, share in played.record.shares:
-                self._chains[index].share = share
+                self._chains[index].spec.share = share
             return
         live = [chain for chain in self._chains if chain.alive]
-        free = self.left() - sum(chain.claim for chain in live)
+        free = self.spending.left() - self.spending.reserved()
         for chain in live:
-            chain.share = max(0, free // len(live))
+            chain.spec.share = max(0, free // len(live))
         if played is not None:
-            shares = tuple((chain.index, chain.share) for chain in live)
+            shares = tuple((chain.index, chain.spec.share) for chain in live)
             self._decide(played, replace(played.record, shares=shares))
 
     def _reached(self) -> bool:
         target = self.target
-        if target is None or not self.plan.settings.strategy.target_stop or not self.winners:
+        if target is None or not self._strategy.target_stop or not self.gallery.winners:
             return False
-        return self.winners[0].scores.value >= target
+        return self.gallery.winners[0].scores.value >= target
 
     def _renew(self) -> bool:
         """Put the next budget in force once the log is told; return whether there is one."""
@@ -388,6 +351,7 @@ class ItemSearch:
         for record in self.script.unread():
             self._absorb(record, None)
         self.script.open()
+        self.spending.budget = self.script.budget
         self.why, self.baseline.target = "", None
         return True
 
@@ -407,10 +371,10 @@ class ItemSearch:
         self, requests: list[Request]
     ) -> Generator[list[Request], list[list[Result]], _Played]:
         """Play one round: from the log if there is one, else for real."""
-        record, results = self.script.answer(requests, self.plan), None
+        record, results = self.script.answer(requests, self._plan), None
         if record is None:
             results = yield requests
-            record = record_round(requests, results, self._ids, self.plan)
+            record = record_round(requests, results, self._ids, self._plan)
         played = self._absorb(record, results)
         replies = {request.chain: played.replies[request.chain] for request in requests}
         return replace(played, replies=replies)
@@ -419,7 +383,6 @@ class ItemSearch:
         """Charge a round, make its nodes, take note of what is finished; nothing here can fail."""
         replies: Replies = {}
         requests: list[RequestRecord] = []
-        self._pledged.clear()
         for number, request in enumerate(record.requests):
             nodes: list[Node] = []
             candidates: list[CandidateRecord] = []
@@ -443,7 +406,7 @@ class ItemSearch:
         state = result.state if result is not None else self._saved.pop(node.id, None)
         if state is not None:
             self.tensors[node] = state
-        self._charge(request.phase, candidate)
+        self.spending.charge(request.phase, candidate)
         scores = result.scores if result is not None else candidate.scores
         # a mix's prediction is not the model's: what leads to a picture begins after it
         self.lineages.add(
@@ -457,43 +420,13 @@ class ItemSearch:
         if sigma == 0.0 and candidate.scores is not None:
             winner = Winner(node, candidate.scores, state or {}, self.lineages.of(node))
             if candidate.like is None:
-                candidate = replace(candidate, like=self._like(winner))
-            best = self._finish(winner, candidate.like or (), handle, request.phase == "plain")
+                candidate = replace(candidate, like=self.gallery.like(winner))
+            plain = request.phase == "plain"
+            best = self.gallery.enter(winner, candidate.like or (), handle, plain)
         if index >= 0 and self._chains:
-            if handle is not None and sigma == 0.0:
-                self._chains[index].finished(handle)
-            self._chains[index].adopt(node, request.phase, candidate.is_mix)
-        spent = self.ledger.evaluations
-        self.outbox.extend(events_of(self.index, spent, request, candidate, scores, handle, best))
+            self._chains[index].adopt(node, request.phase, candidate.is_mix, handle)
+        spent = self.spending.ledger.evaluations
+        self._shared.outbox.extend(
+            events_of(self.index, spent, request, candidate, scores, handle, best)
+        )
         return node, candidate
-
-    def _charge(self, phase: str, candidate: CandidateRecord) -> None:
-        """Enter a candidate into the ledger; remember what a whole run of the sampler takes."""
-        scored = candidate.scores is not None
-        evaluations = candidate.evaluations
-        self.ledger.charge(phase, evaluations, candidate.rows, scored, candidate.seconds)
-        how = candidate.transition or {}
-        if "whole" in how and "sigmas" not in how:
-            self._whole_cost = max(self._whole_cost, evaluations)
-
-    def _finish(self, winner: Winner, like: Sequence[int], handle: int | None, plain: bool) -> bool:
-        """Enter a finished picture; return whether it is the best so far."""
-        value = winner.scores.value
-        if not self.winners or value >= self.winners[0].scores.value:
-            self.best_node = winner.node
-        if plain:
-            self.plain = winner
-        if handle is not None:
-            self.finished_handles[handle] = value
-        same = [other for other in self.winners if other.node.id in like]
-        if all(value > other.scores.value for other in same):
-            ranked = [*(other for other in self.winners if other not in same), winner]
-            ranked.sort(key=lambda one: (-one.scores.value, one.node.id))
-            self.winners = ranked[: self.plan.settings.top_k]
-        return self.winners[0] is winner
-
-    def _like(self, winner: Winner) -> tuple[int, ...]:
-        """Return the ids of the winners that are nearly the same picture; one needs no others."""
-        if self.plan.settings.top_k == 1:
-            return ()
-        return tuple(w.node.id for w in self.winners if alike(w.state["x"], winner.state["x"]))

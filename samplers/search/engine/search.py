@@ -133,7 +133,7 @@ class Search:
 
     def best(self, item: int) -> Winner | None:
         """Return an item's best finished picture so far; also after an interrupt."""
-        winners = self._items[self.settings.items.index(item)].winners
+        winners = self._items[self.settings.items.index(item)].gallery.winners
         return winners[0] if winners else None
 
     @property
@@ -144,7 +144,13 @@ class Search:
     def outcome(self) -> Outcome:
         """Return what there is so far; run() returns the same when it is over."""
         items = [
-            ItemOutcome(item.index, [*item.winners], item.plain, item.ledger, item.why)
+            ItemOutcome(
+                item.index,
+                [*item.gallery.winners],
+                item.gallery.plain,
+                item.spending.ledger,
+                item.why,
+            )
             for item in self._items
         ]
         notes = [*self.notes]
@@ -225,7 +231,7 @@ class Search:
         ]
         found, faults = self._executor.run(jobs)
         for item in self._items:
-            item.ledger.reward_calls += self._executor.repeated.pop(item.index, 0)
+            item.spending.ledger.reward_calls += self._executor.repeated.pop(item.index, 0)
         for item, fault in faults.items():
             self._faults[item] = fault
             self.notes.append(f"item {item} ended with an error: {fault}")
@@ -283,8 +289,7 @@ class Search:
         """Between requests: everything is consistent. Tell what happened; save now and then."""
         self._at_boundary = True
         for item in self._items:
-            told, item.outbox = item.outbox, []
-            self._emit(told)
+            self._emit(item.take_events())
         if self._checkpoint and self._clock() - self._saved_at >= self.settings.checkpoint_seconds:
             self._try_to_save()
 
@@ -300,9 +305,7 @@ class Search:
 
     def _fresh_items(self) -> list[ItemSearch]:
         keep = self._checkpoint is not None
-        return [
-            ItemSearch(self.plan, item, self.settings.budget, keep) for item in self.settings.items
-        ]
+        return [ItemSearch(self.plan, item, keep) for item in self.settings.items]
 
     def _fresh_executor(self) -> Executor:
         settings = self.settings

@@ -14,8 +14,12 @@ from flowsearch.samplers.search import (
     SearchSettings,
     Unreadable,
 )
+from flowsearch.samplers.search.engine.baseline import Baseline
 from flowsearch.samplers.search.engine.chain import Chain
 from flowsearch.samplers.search.engine.plan import Plan
+from flowsearch.samplers.search.engine.spec import Shared
+from flowsearch.samplers.search.engine.spending import Spending
+from flowsearch.samplers.search.engine.winner import Gallery
 from flowsearch.samplers.search.protocol import Move, Node
 from flowsearch.samplers.stepping.transition import ODE
 
@@ -164,13 +168,8 @@ def test_a_move_that_is_given_the_samplers_transition_keeps_all_else():
     plan = Plan(toy, SearchSettings(EvolutionarySearch(), STEPS, ODE, Budget(1)))
     a, b = (Node(n, 0, 0.5, None, 0.0) for n in (0, 1))
 
-    class Item:
-        """What a chain needs of its item here."""
-
-        index = 0
-
-    Item.plan = plan
-    chain = Chain(Item(), 0)
+    budget = plan.settings.budget
+    chain = Chain(Shared(0, plan, Spending(plan, budget), Gallery(1), Baseline(plan)), 0)
     chain._pending = [Move(a, 0.4, (1,), score=False, donor=b)]
     (move,) = chain.request().moves
     assert (move.donor, move.score, move.transition) == (b, False, ODE)
