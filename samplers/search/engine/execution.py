@@ -37,7 +37,7 @@ class Job:
 
     Attributes:
         item: Batch item.
-        fr: Parent's sigma; None for a start.
+        sigma_from: Parent's sigma; None for a start.
         to: Where it goes.
         at: Where a start begins: `to`, or the first sigma for Whole.
         transition: How; None for an ordinary start.
@@ -49,7 +49,7 @@ class Job:
     """
 
     item: int
-    fr: float | None
+    sigma_from: float | None
     to: float
     at: float
     transition: Transition | Whole | Mix | None
@@ -118,7 +118,14 @@ class Executor:
         shares = self.problem.shares_calls
         for index, job in enumerate(jobs):
             keys = None if job.state is None else frozenset(job.state)
-            group = (None if shares else job.item, job.fr, job.to, job.at, job.transition, keys)
+            group = (
+                None if shares else job.item,
+                job.sigma_from,
+                job.to,
+                job.at,
+                job.transition,
+                keys,
+            )
             groups.setdefault(group, []).append(index)
         results: list[Result | None] = [None] * len(jobs)
         faults: Faults = {}
@@ -169,10 +176,11 @@ class Executor:
         items = [job.item for job in jobs]
         noise = problem.noise(self.seed, items, [job.key for job in jobs])
         if first.state is None:
-            state, fr = problem.start(items, first.at, noise), first.at
+            state, sigma = problem.start(items, first.at, noise), first.at
         else:
-            state, fr = _cat([job.state for job in jobs if job.state is not None]), first.fr or 0.0
-            if fr == 0.0:
+            state = _cat([job.state for job in jobs if job.state is not None])
+            sigma = first.sigma_from or 0.0
+            if sigma == 0.0:
                 state.setdefault("denoised", state["x"])
         measured: dict[str, list[int]] = {}
         mixed: Tensor | None = None
@@ -181,7 +189,7 @@ class Executor:
             mixed = exchanged(state["x"], state["donor"], noise["mix"], how.share, problem.parts)
             state, how = {"x": mixed, "denoised": mixed}, RENOISE
         if how is not None:
-            state = problem.move(items, state, fr, first.to, how, noise)
+            state = problem.move(items, state, sigma, first.to, how, noise)
             _measure(state, measured)
         if mixed is not None:
             state = {**state, "denoised": mixed}

@@ -4,15 +4,23 @@
     outcome = Search(problem, settings).run()
     picture = outcome.items[0].winners[0].state["x"]
 
+Or event by event, as far as one likes, and further:
+
+    search = Search(problem, settings)
+    for event in search:
+        if isinstance(event, Finished) and event.best:
+            show(search.best(event.item))
+            break
+    outcome = search.run()
+
 A cancel passes at once and unchanged. An error ends the search of its item only: the others go on
 to their end, then it is raised. Either leaves the best finished pictures and the checkpoint behind.
 """
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,7 +29,7 @@ from ..account.events import Event, Started
 from ..protocol import Checkpoint, Move, Problem, Request, State, Whole
 from .checkpoint import Kept, Unreadable, kept_of
 from .execution import Executor, Faults, Job, Result, clean_of
-from .item import ItemSearch
+from .item import ItemSearch, Rounds
 from .ledger import Ledger
 from .plan import Plan
 from .record import Diverged
@@ -74,16 +82,34 @@ class Outcome:
     notes: list[str]
 
 
+@dataclass
+class _Waiting:
+    """An item whose requests are to be computed."""
+
+    item: ItemSearch
+    rounds: Rounds
+    requests: list[Request]
+
+
 class Search:
-    """A run of a strategy on a problem.
+    """A run of a strategy on a problem: an iterator over its events.
+
+    Between two events nothing is computed, and everything is consistent: best() and outcome() tell
+    what there is, stop() and close() may be called. A loop that is left goes on with the next one,
+    or with run(). The seconds of a budget go on, too.
 
     Example:
-        >>> from flowsearch.samplers.search import BestOfN
+        >>> from flowsearch.samplers.search import BestOfN, Budget, SearchSettings
         >>> from flowsearch.samplers.search.testing import MixtureProblem
         >>> from flowsearch.samplers.stepping.transition import ODE
-        >>> sigmas = [1.0, 0.6, 0.3, 0.0]
-        >>> search = Search(MixtureProblem(), BestOfN(), sigmas, ODE, Budget(30), seed=7)
-        >>> item = search.run().items[0]
+        >>> settings = SearchSettings(BestOfN(), (1.0, 0.6, 0.3, 0.0), ODE, Budget(30), seed=7)
+        >>> search = Search(MixtureProblem(), settings)
+        >>> for event in search:  # one event after another, as far as one likes
+        ...     if event.kind == "finished" and event.best:
+        ...         break
+        >>> search.best(event.item).node.id == event.id
+        True
+        >>> item = search.run().items[0]  # and to the end
         >>> item.ledger.evaluations, item.why
         (30, 'budget')
         >>> item.winners[0].scores.value > item.plain.scores.value
@@ -119,9 +145,11 @@ class Search:
         self._why: str | None = None
         self._faults: Faults = {}
         self._at_boundary = False
-        self._told = True  # whether no log of an earlier process is being followed
+        self._is_new = True  # whether no log of an earlier process is being followed
         self._unsaved: set[str] = set()
         self._items: list[ItemSearch] = self._fresh_items()
+        self._events = self._tell()
+        self._runs = False
 
     def stop(self, why: str = "keep the best now") -> None:
         """End the search at the next boundary; what is finished comes out.
@@ -155,9 +183,29 @@ class Search:
         ]
         notes = [*self.notes]
         for item in self._items:
-            of = f"item {item.index}: " if len(self._items) > 1 else ""
-            notes += [of + sentence for sentence in item.baseline.notes.values()]
+            place = f"item {item.index}: " if len(self._items) > 1 else ""
+            notes += [place + sentence for sentence in item.baseline.notes.values()]
         return Outcome(items, self._executor.calls, [*self._executor.plan], notes)
+
+    def __iter__(self) -> "Search":
+        """Return itself: one run, whose events are told once."""
+        return self
+
+    def __next__(self) -> Event:
+        """Compute until something happened that was not told yet.
+
+        Returns:
+            The event, after on_event was called with it.
+
+        Raises:
+            RewardError: A reward raised or was not finite; the best so far is kept.
+            ModelError: A prediction was not finite; likewise.
+            DecodeError: A picture could not be decoded; likewise.
+        """
+        event = next(self._events)
+        if self._on_event is not None:
+            self._on_event(event)
+        return event
 
     def run(self) -> Outcome:
         """Search until every item is over.
@@ -170,64 +218,88 @@ class Search:
             ModelError: A prediction was not finite; likewise.
             DecodeError: A picture could not be decoded; likewise.
         """
-        self._begun = self._saved_at = self._clock()
         try:
-            with torch.no_grad():
-                self._run()
-        except BaseException:
-            self._save_after_failure()
-            raise
-        self._try_to_save()
+            for _ in self:
+                pass
+        finally:
+            self.close()
         return self.outcome()
+
+    def close(self) -> None:
+        """Leave the search where it is, its checkpoint written; what is finished is still there."""
+        if self._runs:
+            self._runs = False
+            self._save_after_failure()
+        self._events.close()
 
     # ---- rounds ----
 
-    def _run(self) -> None:
+    @torch.no_grad()
+    def _tell(self) -> Generator[Event, None, None]:
+        """Search, and yield what happens; the mode of gradients is the caller's in between."""
+        self._begun = self._saved_at = self._clock()
+        self._runs = True
+        try:
+            yield from self._whole_run()
+        except GeneratorExit:
+            raise
+        except BaseException:
+            self._runs = False
+            self._save_after_failure()
+            raise
+        self._runs = False
+        self._try_to_save()
+
+    def _whole_run(self) -> Iterator[Event]:
         try:
             self._load()
-            self._rounds()
+            yield from self._rounds()
         except Diverged as reason:
             self._start_afresh(str(reason))
-            self._rounds()
+            yield from self._rounds()
         except self.plan.problem.interrupts:
             raise
         except Exception as error:
-            if self._told:
+            if self._is_new:
                 raise
             # nothing but the log was read so far
             why = f"the checkpoint's log cannot be followed ({type(error).__name__}: {error})"
             self._start_afresh(why)
-            self._rounds()
+            yield from self._rounds()
 
-    def _rounds(self) -> None:
-        self._emit(
-            [Started(self.plan.to_json(), self.settings.budget.to_json(), " ".join(self.notes))]
-        )
-        open_ = [(item, item.rounds()) for item in self._items]
-        waiting: list[tuple[ItemSearch, Any, list[Request]]] = []
-        for item, rounds in open_:
-            requests = next(rounds, None)
-            if requests is not None:
-                waiting.append((item, rounds, requests))
+    def _rounds(self) -> Iterator[Event]:
+        budget = self.settings.budget.to_json()
+        yield Started(self.plan.to_json(), budget, " ".join(self.notes))
+        waiting = self._begin()
         while True:
-            self._boundary()
+            yield from self._boundary()
             if not waiting:
                 break
-            self._told = True
+            self._is_new = True
             waiting, results = self._compute(waiting)
             waiting = self._advance(waiting, results)
         for fault in self._faults.values():
             raise fault
 
+    def _begin(self) -> list[_Waiting]:
+        """Let each item come to its first request that no log answers; return those that ask."""
+        waiting: list[_Waiting] = []
+        for item in self._items:
+            rounds = item.rounds()
+            requests = next(rounds, None)
+            if requests is not None:
+                waiting.append(_Waiting(item, rounds, requests))
+        return waiting
+
     def _compute(
-        self, waiting: Sequence[tuple[ItemSearch, Any, list[Request]]]
-    ) -> tuple[list[tuple[ItemSearch, Any, list[Request]]], list[list[list[Result]]]]:
+        self, waiting: Sequence[_Waiting]
+    ) -> tuple[list[_Waiting], list[list[list[Result]]]]:
         """Compute all requests; return the items without a fault and [item][request][move]."""
         jobs = [
             job
-            for item, _, requests in waiting
-            for request in requests
-            for job in self._jobs(item, request)
+            for each in waiting
+            for request in each.requests
+            for job in self._jobs(each.item, request)
         ]
         found, faults = self._executor.run(jobs)
         for item in self._items:
@@ -236,15 +308,14 @@ class Search:
             self._faults[item] = fault
             self.notes.append(f"item {item} ended with an error: {fault}")
             _LOG.error("search: %s", self.notes[-1])
-        left = [entry for entry in waiting if entry[0].index not in faults]
+        left = [each for each in waiting if each.item.index not in faults]
         results = iter(
             result
             for job, result in zip(jobs, found, strict=True)
             if job.item not in faults and result is not None
         )
         return left, [
-            [[next(results) for _ in request.moves] for request in requests]
-            for _, _, requests in left
+            [[next(results) for _ in request.moves] for request in each.requests] for each in left
         ]
 
     def _jobs(self, item: ItemSearch, request: Request) -> list[Job]:
@@ -252,12 +323,12 @@ class Search:
         return [
             Job(
                 item=item.index,
-                fr=_from(move),
+                sigma_from=_sigma_from(move),
                 to=move.to,
                 at=first if isinstance(move.transition, Whole) else move.to,
                 transition=move.transition,
                 key=key,
-                state=_given(item, move),
+                state=_start_of(item, move),
                 score=move.score,
                 cost=self.plan.move_cost(move),
             )
@@ -265,38 +336,33 @@ class Search:
         ]
 
     def _advance(
-        self,
-        waiting: list[tuple[ItemSearch, Any, list[Request]]],
-        results: list[list[list[Result]]],
-    ) -> list[tuple[ItemSearch, Any, list[Request]]]:
+        self, waiting: list[_Waiting], results: list[list[list[Result]]]
+    ) -> list[_Waiting]:
         """Send each item its results; return those that ask again."""
         self._at_boundary = False
         seconds = self.settings.budget.seconds
         late = seconds is not None and self._elapsed() >= seconds
-        again: list[tuple[ItemSearch, Any, list[Request]]] = []
+        again: list[_Waiting] = []
         waiting.reverse()
         results.reverse()
         while waiting:
-            item, rounds, _ = waiting.pop()
-            item.stop_now = self._why or ("seconds" if late else None)
+            each = waiting.pop()
+            each.item.stop_now = self._why or ("seconds" if late else None)
+            each.requests = []
             try:
-                again.append((item, rounds, rounds.send(results.pop())))
+                each.requests = each.rounds.send(results.pop())
             except StopIteration:
                 continue
+            again.append(each)
         return again
 
-    def _boundary(self) -> None:
+    def _boundary(self) -> Iterator[Event]:
         """Between requests: everything is consistent. Tell what happened; save now and then."""
         self._at_boundary = True
         for item in self._items:
-            self._emit(item.take_events())
+            yield from item.take_events()
         if self._checkpoint and self._clock() - self._saved_at >= self.settings.checkpoint_seconds:
             self._try_to_save()
-
-    def _emit(self, events: Sequence[Event]) -> None:
-        if self._on_event is not None:
-            for event in events:
-                self._on_event(event)
 
     def _elapsed(self) -> float:
         return self._elapsed_before + self._clock() - self._begun
@@ -319,7 +385,7 @@ class Search:
         self._items = self._fresh_items()
         self._elapsed_before = 0.0
         self._executor = self._fresh_executor()
-        self._told = True
+        self._is_new = True
 
     def _load(self) -> None:
         """Take up a run that was kept, if it is whole and its settings are this run's."""
@@ -345,7 +411,7 @@ class Search:
         self._executor.rows_per_call = kept.rows_per_call
         self._executor.scores_per_call = kept.scores_per_call
         self._executor.plan = [(0, kept.rows_per_call)]
-        self._told = False
+        self._is_new = False
         for place, item in enumerate(self._items):
             item.lineages.load(item.index, kept.tensors, kept.lineages[place])
             item.replay(kept.logs[place], kept.states[place])
@@ -392,14 +458,14 @@ class Search:
                 )
 
 
-def _from(move: Move) -> float | None:
+def _sigma_from(move: Move) -> float | None:
     """Return the sigma a move steps from; a mix steps from the clean latents."""
     if move.parent is None:
         return None
     return 0.0 if move.donor is not None else move.parent.sigma
 
 
-def _given(item: ItemSearch, move: Move) -> State | None:
+def _start_of(item: ItemSearch, move: Move) -> State | None:
     """Return the tensors a move starts from."""
     if move.parent is None:
         return None
