@@ -103,7 +103,7 @@ class DemoProblem:
         self,
         items: Sequence[int],
         state: State,
-        fr: float,
+        sigma_from: float,
         to: float,
         transition: Transition | Whole,
         noise: Mapping[str, Tensor],
@@ -115,7 +115,7 @@ class DemoProblem:
         def predict(rows: list[int], x: Tensor, sigma: float) -> Tensor:
             return self.denoise([items[row] for row in rows], x, sigma)
 
-        return moved(state, fr, to, transition, lambda: noise["move"], predict)
+        return moved(state, sigma_from, to, transition, lambda: noise["move"], predict)
 
     def predict(self, items: Sequence[int], state: State, sigma: float) -> State:
         """One call of the network."""

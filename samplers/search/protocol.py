@@ -383,7 +383,7 @@ class Problem(Protocol):
         self,
         items: Sequence[int],
         state: State,
-        fr: float,
+        sigma_from: float,
         to: float,
         transition: Transition | Whole,
         noise: Mapping[str, Tensor],

@@ -45,15 +45,15 @@ class Settings:
         Raises:
             ValueError: Another strategy's, an unknown key, or a value out of range.
         """
-        given = dict(data)
-        name = given.pop("strategy", cls.name)
+        values = dict(data)
+        name = values.pop("strategy", cls.name)
         if name != cls.name:
             raise ValueError(f"these are settings of {name!r}, not of {cls.name!r}")
         known = [field.name for field in fields(cls)]
-        unknown = sorted(set(given) - set(known))
+        unknown = sorted(set(values) - set(known))
         if unknown:
             raise ValueError(f"{cls.name} has no setting {unknown}; it has: {', '.join(known)}")
-        return cls(**given)
+        return cls(**values)
 
     def require(self, holds: bool, sentence: str) -> None:
         """Raise ValueError with the strategy's name and the sentence unless the condition holds."""

@@ -197,7 +197,7 @@ class Stationary(Toy):
     def start(self, items, to, noise):
         return {"x": noise["start"], "denoised": noise["start"]}
 
-    def move(self, items, state, fr, to, transition, noise):
+    def move(self, items, state, sigma_from, to, transition, noise):
         return {"x": KEPT * state["x"] + math.sqrt(1.0 - KEPT**2) * noise["move"]}
 
     def predict(self, items, state, sigma):

@@ -234,7 +234,7 @@ class HostProblem:
         self,
         items: Sequence[int],
         state: State,
-        fr: float,
+        sigma_from: float,
         to: float,
         transition: Transition | Whole,
         noise: Mapping[str, Tensor],
@@ -255,7 +255,7 @@ class HostProblem:
             network_rows.append(counted)
             return denoised
 
-        out = moved(state, fr, to, transition, draw, predict, self._path, self._own_sigma)
+        out = moved(state, sigma_from, to, transition, draw, predict, self._path, self._own_sigma)
         if network_rows:
             out["rows"] = torch.stack(network_rows).sum(0)
         return out

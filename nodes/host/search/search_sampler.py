@@ -193,8 +193,10 @@ class SearchSampler(Sampler):
         latent = torch.zeros_like(noise) if latent_image is None else latent_image
         self.judge.require(noise.shape[1:], packed_shapes(model_wrap))
         _require_own_times(model_wrap, self.inner)
-        given = (model_wrap, sigmas, extra_args, noise, latent, denoise_mask)
-        problem = HostProblem(*given, judge=self.judge, inner=self.inner)
+        problem = HostProblem(
+            model_wrap, sigmas, extra_args, noise, latent, denoise_mask,
+            judge=self.judge, inner=self.inner,
+        )  # fmt: skip
         search, trace, progress = self._search(problem, model_wrap, sigmas, noise, extra_args)
         try:
             outcome = search.run()
@@ -267,8 +269,8 @@ class SearchSampler(Sampler):
         search = Search(problem, settings, tell, self._checkpoint(problem, guider, sigmas, noise))
         search.notes += [*self.notes, *([found.note] if found.note else [])]
         if choice.published is not None:
-            told = (problem.linear_sigmas, transition, choice.chains)
-            search.notes += filter(None, [departures(choice.published, *told)])
+            note = departures(choice.published, problem.linear_sigmas, transition, choice.chains)
+            search.notes += [note] if note else []
         search.notes += self.judge.notes(shape[1:], packed_shapes(guider))
         if mixing:
             search.notes.append(
@@ -309,13 +311,15 @@ class SearchSampler(Sampler):
         """
         ways: list[Callable[[], Kept]] = []
         for item in range(items):
-            best, seen = search.best(item), progress.best.get(item)
+            best, picture = search.best(item), progress.best.get(item)
             rows = None if best is None else self.judge.rows(guider, best.state["x"])
-            if seen is not None and (rows is None or rows.is_still):
+            if picture is not None and (rows is None or rows.is_still):
                 ways.append(partial(progress.best.__getitem__, item))
             elif rows is not None:
                 again = rows.keepsakes()
-                ways += [first_that_works(way, None if i else seen) for i, way in enumerate(again)]
+                ways += [
+                    first_that_works(way, None if i else picture) for i, way in enumerate(again)
+                ]
         return ways
 
 

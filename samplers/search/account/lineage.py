@@ -68,7 +68,7 @@ class Lineages:
 
     def __init__(self) -> None:
         """Start empty."""
-        self._of: WeakKeyDictionary[Node, Lineage] = WeakKeyDictionary()
+        self._lineages: WeakKeyDictionary[Node, Lineage] = WeakKeyDictionary()
         self._nodes: WeakValueDictionary[int, Node] = WeakValueDictionary()
         self._saved: dict[int, Lineage] = {}
 
@@ -84,7 +84,7 @@ class Lineages:
             thumbnail: A picture (H, W, 3 or more), 0 to 1; anything else is not kept.
         """
         parent = None if node.parent is None else self._nodes.get(node.parent)
-        before = Lineage() if parent is None else self._of.get(parent, Lineage())
+        before = Lineage() if parent is None else self._lineages.get(parent, Lineage())
         lineage = self._saved.pop(node.id, None)
         if lineage is None:
             falls = came_from is not None and node.sigma < came_from
@@ -95,12 +95,12 @@ class Lineages:
             if isinstance(thumbnail, Tensor) and thumbnail.ndim == 3:
                 frames = (*frames, Frame(node.id, small(thumbnail)))[-FRAMES:]
             lineage = Lineage(path, frames)
-        self._of[node] = lineage
+        self._lineages[node] = lineage
         self._nodes[node.id] = node
 
     def of(self, node: Node) -> Lineage:
         """Return a live candidate's lineage."""
-        return self._of.get(node, Lineage())
+        return self._lineages.get(node, Lineage())
 
     def save(self, item: int, tensors: dict[str, Tensor]) -> dict[str, list[list[int]]]:
         """Write the lineages down.
@@ -113,7 +113,7 @@ class Lineages:
             Node id to the ids on its path and of its frames.
         """
         table: dict[str, list[list[int]]] = {}
-        for node, lineage in list(self._of.items()):
+        for node, lineage in list(self._lineages.items()):
             for place in lineage.path:
                 for key, value in place.state.items():
                     name = f"{PREFIX}{item}/{place.id}/{key}"
@@ -145,10 +145,12 @@ class Lineages:
                 else:
                     states.setdefault(int(number), {})[key] = value.cpu()
         places = {number: Place(number, state) for number, state in states.items()}
-        for node, (path, seen) in (table or {}).items():
+        for node, (path, pictures) in (table or {}).items():
             # what is missing is found missing, and told, where its candidate is needed
             known = tuple(places[i] for i in path if i in places)
-            self._saved[int(node)] = Lineage(known, tuple(frames[i] for i in seen if i in frames))
+            self._saved[int(node)] = Lineage(
+                known, tuple(frames[i] for i in pictures if i in frames)
+            )
 
 
 def small(picture: Tensor) -> Tensor:

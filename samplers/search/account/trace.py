@@ -90,17 +90,17 @@ class Trace:
             finished picture so far (None before the first), one row whenever either rises.
         """
         curve: list[Row] = []
-        seen: float | None = None
+        predicted: float | None = None
         finished: float | None = None
         for row in self._evaluated(item):
             if row["scores"] is None:
                 continue
-            value, before = row["scores"]["value"], (seen, finished)
-            seen = value if seen is None else max(seen, value)
+            value, before = row["scores"]["value"], (predicted, finished)
+            predicted = value if predicted is None else max(predicted, value)
             if row["sigma"] == 0.0:
                 finished = value if finished is None else max(finished, value)
-            if (seen, finished) != before:
-                curve.append({"evaluations": row["spent"], "seen": seen, "finished": finished})
+            if (predicted, finished) != before:
+                curve.append({"evaluations": row["spent"], "seen": predicted, "finished": finished})
         return curve
 
     def spent_by_sigma(self, item: int) -> list[Row]:
@@ -196,8 +196,10 @@ class Trace:
             while current is not None:
                 line.append(nodes[current])
                 current = nodes[current]["parent"]
-            seen = any(r["scores"] or r["sigma"] == 0.0 or r["donor"] is not None for r in line)
-            if row["phase"] in ("plain", "calibrate") or not seen:
+            has_choice = any(
+                r["scores"] or r["sigma"] == 0.0 or r["donor"] is not None for r in line
+            )
+            if row["phase"] in ("plain", "calibrate") or not has_choice:
                 found.append(row)
         return found
 

@@ -81,15 +81,15 @@ class Baseline:
         """Step down the sigmas, or down fewer of them; return whether they were thinned."""
         plan, below = self._plan, self._plan.settings.strategy.score_below
         path, how, step = plan.settings.sigmas, None, -1
-        rest, thinned = plan.sample_cost, False
+        ahead, thinned = plan.sample_cost, False
         node: Node | None = None
         while path:
-            if node is not None and rest > left():
+            if node is not None and ahead > left():
                 path, how = plan.way((node.sigma, *path), left())
-                rest, thinned = left(), True
+                ahead, thinned = left(), True
             to, key = path[0], (step,) if step >= 0 else ()
             moves = [Move(node, to, key, how, score=to <= below)]
-            rest -= sum(map(plan.move_cost, moves))
+            ahead -= sum(map(plan.move_cost, moves))
             (node,) = yield Request(-1, 0, "plain", moves, [key])
             self.nodes.append(node)
             path, step = path[1:], step + 1

@@ -167,7 +167,7 @@ class ItemSearch:
             except StopIteration:
                 return
             why = self._stop_of(played) if stops else ""
-            if finished and stops and (why or self.script.told):
+            if finished and stops and (why or self.script.is_at_its_end):
                 self.why = self.why or why
                 steps.close()
                 return
@@ -195,7 +195,7 @@ class ItemSearch:
             self._chains = [Chain(self._shared, index) for index in range(count)]
             self._share(None)
         for chain in self._chains:
-            if chain.alive and not chain.started and not self.script.waits(chain.index):
+            if chain.alive and not chain.started and not self.script.is_waiting(chain.index):
                 chain.start()
 
     def _admit(self) -> list[Request]:
@@ -219,7 +219,7 @@ class ItemSearch:
         self, chain: Chain, request: Request, price: int, admitted: Sequence[Request]
     ) -> str:
         """Return why a request does not fit; "" if it does, or if the log says that it did."""
-        logged = self.script.asks_next()
+        logged = self.script.next_phases()
         if logged is not None and logged.get(chain.index) == request.phase:
             return ""
         scores = sum(move.score for asked in (*admitted, request) for move in asked.moves)
@@ -233,7 +233,7 @@ class ItemSearch:
     def _park(self, replies: Replies) -> None:
         """Keep the last logged reply of each chain for the new budget."""
         for chain in self._chains:
-            if self.script.waits(chain.index) and chain.index in replies:
+            if self.script.is_waiting(chain.index) and chain.index in replies:
                 chain.parked = replies.pop(chain.index)
 
     def _target(self, chain: Chain, handles: list[Node], path: Sequence[float]) -> Rounds:
@@ -346,7 +346,7 @@ class ItemSearch:
 
     def _renew(self) -> bool:
         """Put the next budget in force once the log is told; return whether there is one."""
-        if not self.script.follows:
+        if not self.script.has_next_budget:
             return False
         for record in self.script.unread():
             self._absorb(record, None)
@@ -361,7 +361,7 @@ class ItemSearch:
             return
         self._share(None)
         for chain in self._chains:
-            if chain.parked is not None and not self.script.waits(chain.index):
+            if chain.parked is not None and not self.script.is_waiting(chain.index):
                 parked, chain.parked = chain.parked, None
                 chain.send(parked)
 

@@ -76,8 +76,8 @@ class Budget:
         Returns:
             The word for reports.
         """
-        rest = self.evaluations - ledger.evaluations
-        return "rows" if self._by_rows(ledger) < rest else "budget"
+        by_evaluations = self.evaluations - ledger.evaluations
+        return "rows" if self._by_rows(ledger) < by_evaluations else "budget"
 
     def _by_rows(self, ledger: "Ledger") -> int:
         if self.rows is None:

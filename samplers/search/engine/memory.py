@@ -26,7 +26,7 @@ _SIGMAS, _BY, _PAST = "past_sigmas", "past_by", "past_{}"
 
 def moved(
     state: State,
-    fr: float,
+    sigma_from: float,
     to: float,
     transition: Transition,
     noise: Callable[[], Tensor],
@@ -38,7 +38,7 @@ def moved(
 
     Args:
         state: x, denoised, and what an earlier call left in it.
-        fr: Linear sigma of the states.
+        sigma_from: Linear sigma of the states.
         to: Linear sigma wanted.
         transition: How to step.
         noise: Draws standard normal noise like x; called only when the step needs it.
@@ -60,7 +60,7 @@ def moved(
     parts: list[Tensor] = []
     calls = [0] * x.shape[0]
     for sigmas, rows in groups.items():
-        places = [own_sigma(s) for s in (fr, to, *sigmas)]
+        places = [own_sigma(s) for s in (sigma_from, to, *sigmas)]
         coefficients = row(transition, places[0], places[1], places[2:], coordinates)
         if coefficients.needs_noise and z is None:
             z = noise()
@@ -79,14 +79,14 @@ def moved(
     order = torch.tensor([index for rows in groups.values() for index in rows])
     out["x"] = parts[0] if len(parts) == 1 else torch.cat(parts)[order.argsort().to(x.device)]
     if memory and to > 0.0:
-        _remember(out, state, fr, denoised, kept, transition)
+        _remember(out, state, sigma_from, denoised, kept, transition)
     return out
 
 
 def _remember(
     out: State,
     state: State,
-    fr: float,
+    sigma_from: float,
     denoised: Tensor,
     kept: Sequence[Tensor],
     transition: Transition,
@@ -96,7 +96,7 @@ def _remember(
         out[_PAST.format(j)] = tensor
     identity = _identity(transition)
     sigmas = torch.full((count, memory), math.nan, dtype=torch.float64)
-    sigmas[:, 0] = fr
+    sigmas[:, 0] = sigma_from
     if _BY in state:
         own = state[_BY].cpu() == identity
         before = state[_SIGMAS].cpu()[:, : memory - 1]

@@ -61,14 +61,14 @@ class Script:
         self.open()
 
     @property
-    def follows(self) -> bool:
+    def has_next_budget(self) -> bool:
         """Whether another budget follows the one in force."""
         return bool(self._segments)
 
     @property
-    def told(self) -> bool:
+    def is_at_its_end(self) -> bool:
         """Whether this budget's log is at its end, and another budget follows."""
-        return self.follows and not self._unread
+        return self.has_next_budget and not self._unread
 
     def open(self) -> None:
         """Put the next budget in force."""
@@ -85,9 +85,9 @@ class Script:
         if self._written is not None:
             self._written.append(_Segment(self.budget))
 
-    def waits(self, chain: int) -> bool:
+    def is_waiting(self, chain: int) -> bool:
         """Return whether a chain asked nothing more under this budget, and another one follows."""
-        return self.follows and self._last_search.get(chain, -1) <= self._round
+        return self.has_next_budget and self._last_search.get(chain, -1) <= self._round
 
     def answer(self, requests: Sequence[Request], plan: Plan) -> RoundRecord | None:
         """Return the logged round that answers these requests, None if the log is at its end.
@@ -106,10 +106,10 @@ class Script:
         if not self._unread:
             return None
         logged = self._unread.popleft()
-        check_same(logged, requests, plan, partial=self.follows)
+        check_same(logged, requests, plan, partial=self.has_next_budget)
         return logged
 
-    def asks_next(self) -> dict[int, str] | None:
+    def next_phases(self) -> dict[int, str] | None:
         """Return chain -> phase of the next logged round; None if there is none."""
         if not self._unread:
             return None

@@ -142,7 +142,7 @@ class Search:
         self._clock = clock
         self._elapsed_before = 0.0
         self._begun = self._saved_at = 0.0
-        self._why: str | None = None
+        self._stop_reason: str | None = None
         self._faults: Faults = {}
         self._at_boundary = False
         self._is_new = True  # whether no log of an earlier process is being followed
@@ -157,7 +157,7 @@ class Search:
         Args:
             why: The reason, for the report.
         """
-        self._why = why
+        self._stop_reason = why
 
     def best(self, item: int) -> Winner | None:
         """Return an item's best finished picture so far; also after an interrupt."""
@@ -347,7 +347,7 @@ class Search:
         results.reverse()
         while waiting:
             each = waiting.pop()
-            each.item.stop_now = self._why or ("seconds" if late else None)
+            each.item.stop_now = self._stop_reason or ("seconds" if late else None)
             each.requests = []
             try:
                 each.requests = each.rounds.send(results.pop())

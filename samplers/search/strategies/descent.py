@@ -163,16 +163,20 @@ class Stepwise(Settings):
 
     def is_noisy(self, sigmas: Sequence[float], transition: Transition, index: int) -> bool:
         """Return whether two draws of the transition from sigmas[index] differ."""
-        fr, to = sigmas[index], sigmas[index + 1]
-        return to > 0.0 and transition.coefficients(fr, to).q != 1.0
+        sigma_from, to = sigmas[index], sigmas[index + 1]
+        return to > 0.0 and transition.coefficients(sigma_from, to).q != 1.0
 
     def forgets(self, sigmas: Sequence[float], transition: Transition, index: int) -> bool:
         """Return whether a choice at sigmas[index] is lost by the transition from there.
 
         At sigma 1 every prediction is the same mean, so only the noise can tell candidates apart.
         """
-        fr, to = sigmas[index], sigmas[index + 1]
-        return fr >= 1.0 - CLOSE and to > 0.0 and transition.coefficients(fr, to).q == 0.0
+        sigma_from, to = sigmas[index], sigmas[index + 1]
+        return (
+            sigma_from >= 1.0 - CLOSE
+            and to > 0.0
+            and transition.coefficients(sigma_from, to).q == 0.0
+        )
 
     def refuse_odes(self, holds: bool) -> None:
         """Raise unless there is noise to choose from."""

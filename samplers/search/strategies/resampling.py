@@ -73,7 +73,7 @@ def systematic(weights: Sequence[float], count: int, random: Random) -> list[int
 
 
 def residual(weights: Sequence[float], count: int, random: Random) -> list[int]:
-    """Take the whole part of count W_i as copies, and draw the rest independently by what is left.
+    """Take the whole part of count W_i as copies, and draw the others by what is left of them.
 
     Args:
         weights: See multinomial().
@@ -89,10 +89,10 @@ def residual(weights: Sequence[float], count: int, random: Random) -> list[int]:
     total = _running(weights)[-1]
     expected = [count * (weight / total) for weight in weights]
     copies = [math.floor(number) for number in expected]
-    rest = count - sum(copies)
-    if rest:
+    remaining = count - sum(copies)
+    if remaining:
         left = [number - whole for number, whole in zip(expected, copies, strict=True)]
-        for index in multinomial(left, rest, random):
+        for index in multinomial(left, remaining, random):
             copies[index] += 1
     return [index for index, number in enumerate(copies) for _ in range(number)]
 

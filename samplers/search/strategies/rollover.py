@@ -150,9 +150,9 @@ class RolloverBudgetForcing(Settings):
 
     def is_searched(self, sigmas: Sequence[float], index: int) -> bool:
         """Return whether the transition from sigmas[index] is drawn several times."""
-        fr, to = sigmas[index], sigmas[index + 1]
+        sigma_from, to = sigmas[index], sigmas[index + 1]
         high, below = self.sigma_high + _CLOSE, self.score_below + _CLOSE
-        return self.sigma_low + _CLOSE < fr <= high and 0.0 < to <= below
+        return self.sigma_low + _CLOSE < sigma_from <= high and 0.0 < to <= below
 
     def searched(self, sigmas: Sequence[float]) -> list[int]:
         """Return the searched transitions' indices."""

@@ -121,12 +121,12 @@ class ZeroOrderSearch(Settings):
         Where there is no pivot yet, one new start.
         """
         kept: list[Node] = []
-        taken, wanted = 0, self.candidates if pivot is not None else 1
+        taken, most = 0, self.candidates if pivot is not None else 1
         near = fixed_q(math.sqrt(max(0.0, 1.0 - new * new))) if pivot is not None else None
         first, below = spec.sigmas[0], spec.sigmas[1:]
-        while taken < wanted:
+        while taken < most:
             fits = spec.remaining() // max(1, spec.sample_cost)
-            rows = range(taken, taken + min(self.width, wanted - taken, fits))
+            rows = range(taken, taken + min(self.width, most - taken, fits))
             if not rows:
                 break
             starts = yield [Move(pivot, first, (number, 0, row), near, False) for row in rows]

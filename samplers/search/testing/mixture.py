@@ -180,7 +180,7 @@ class MixtureProblem:
         self,
         items: Sequence[int],
         state: State,
-        fr: float,
+        sigma_from: float,
         to: float,
         transition: Transition | Whole,
         noise: Mapping[str, Tensor],
@@ -188,7 +188,7 @@ class MixtureProblem:
         """See Problem; a whole sampler is Euler's."""
         if isinstance(transition, Whole):
             x, n = state["x"], self.whole_steps
-            sigmas = transition.sigmas or [fr * (1 - i / n) for i in range(n + 1)]
+            sigmas = transition.sigmas or [sigma_from * (1 - i / n) for i in range(n + 1)]
             for s, s_next in itertools.pairwise(sigmas):
                 x = step(x, self._model(items, x, s), ODE.coefficients(s, s_next), None)
             return {"x": x}
@@ -196,7 +196,7 @@ class MixtureProblem:
         def predict(rows: list[int], x: Tensor, sigma: float) -> Tensor:
             return self._model([items[row] for row in rows], x, sigma)
 
-        return moved(state, fr, to, transition, lambda: noise["move"], predict)
+        return moved(state, sigma_from, to, transition, lambda: noise["move"], predict)
 
     def predict(self, items: Sequence[int], state: State, sigma: float) -> State:
         """See Problem."""

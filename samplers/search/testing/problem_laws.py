@@ -117,17 +117,17 @@ class ProblemLaws:
         """Starts, predictions, steps with and without noise, and scores, alone as together."""
         alone = [self.starts(problem, [key]) for key in _KEYS]
         self.check(started, alone, "a start or its prediction")
-        item, (fr, to) = self.items[0], self.step
+        item, (sigma_from, to) = self.items[0], self.step
         for transition in (ODE, fixed_q(0.7)):
             moved = self.moved(problem, started, _KEYS, transition)
             rows = [
                 self.moved(problem, _row(started, place), [key], transition)
                 for place, key in enumerate(_KEYS)
             ]
-            self.check(moved, rows, f"a step from {fr} to {to}")
+            self.check(moved, rows, f"a step from {sigma_from} to {to}")
         clean = started["denoised"]
-        together = [one.value for one in problem.score([item] * 3, clean, [fr] * 3)]
-        single = [problem.score([item], row[None], [fr])[0].value for row in clean]
+        together = [one.value for one in problem.score([item] * 3, clean, [sigma_from] * 3)]
+        single = [problem.score([item], row[None], [sigma_from])[0].value for row in clean]
         assert self.same(torch.tensor(together), torch.tensor(single)), "scores depend on the batch"
 
     def test_what_it_is_given_is_left_alone(self, problem: Problem, started: State) -> None:
@@ -202,9 +202,9 @@ class ProblemLaws:
         transition: Transition,
     ) -> State:
         """Return states of the first item after one step from there."""
-        items, (fr, to) = [self.items[0]] * len(keys), self.step
+        items, (sigma_from, to) = [self.items[0]] * len(keys), self.step
         noise = problem.noise(5, items, keys)
-        return _counted(problem.move(items, dict(state), fr, to, transition, noise))
+        return _counted(problem.move(items, dict(state), sigma_from, to, transition, noise))
 
     def check(self, together: State, alone: Sequence[State], what: str) -> None:
         """Refuse rows that differ from the same ones alone."""

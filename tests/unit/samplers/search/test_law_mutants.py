@@ -214,16 +214,16 @@ class Moving(MixtureProblem):
 class Wasteful(MixtureProblem):
     """Draws noise that nothing needs."""
 
-    def move(self, items, state, fr, to, transition, noise):
+    def move(self, items, state, sigma_from, to, transition, noise):
         noise["move"]
-        return super().move(items, state, fr, to, transition, noise)
+        return super().move(items, state, sigma_from, to, transition, noise)
 
 
 class Short(MixtureProblem):
     """Never quite arrives."""
 
-    def move(self, items, state, fr, to, transition, noise):
-        return super().move(items, state, fr, max(to, 0.05), transition, noise)
+    def move(self, items, state, sigma_from, to, transition, noise):
+        return super().move(items, state, sigma_from, max(to, 0.05), transition, noise)
 
 
 class Endless(MixtureProblem):

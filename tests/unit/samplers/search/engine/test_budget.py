@@ -342,8 +342,8 @@ def test_a_calibration_that_was_cut_short_is_not_gone_on_with_for_another_target
 class Adaptive(Toy):
     """A stock sampler that takes more than was foretold, by candidate."""
 
-    def move(self, items, state, fr, to, transition, noise):
-        out = super().move(items, state, fr, to, transition, noise)
+    def move(self, items, state, sigma_from, to, transition, noise):
+        out = super().move(items, state, sigma_from, to, transition, noise)
         extra = [7 + int(8 * abs(float(x[0]))) % 5 for x in state["x"]]
         for item, count in zip(items, extra, strict=True):
             self.rows[item] += count - self.whole_steps

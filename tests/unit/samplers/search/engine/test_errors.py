@@ -122,8 +122,8 @@ class Blurred(Toy):
         state = super().predict(items, state, sigma)
         return self._broken(items, state) if self.key == "denoised" else state
 
-    def move(self, items, state, fr, to, transition, noise):
-        state = super().move(items, state, fr, to, transition, noise)
+    def move(self, items, state, sigma_from, to, transition, noise):
+        state = super().move(items, state, sigma_from, to, transition, noise)
         return self._broken(items, state) if self.key == "x" else state
 
 

@@ -28,9 +28,9 @@ def start(count, sigma=0.9, seed=0):
     return {"x": x, "denoised": DATA.denoise(x, sigma)}
 
 
-def go(state, fr, to, transition, z=None):
+def go(state, sigma_from, to, transition, z=None):
     noise = torch.full_like(state["x"], 0.3) if z is None else z
-    out = moved(state, fr, to, transition, lambda: noise, predict)
+    out = moved(state, sigma_from, to, transition, lambda: noise, predict)
     out.pop("evaluations", None)
     if to > 0.0:
         out["denoised"] = DATA.denoise(out["x"], to)
@@ -51,8 +51,8 @@ def test_a_chain_of_moves_is_the_samplers_run(method):
     state = start(3)
     z = torch.randn(len(sigmas), 3, 2, generator=torch.Generator().manual_seed(1), dtype=FLOAT64)
     right = integrate(DATA.denoise, state["x"], sigmas, transition, lambda i: z[i])
-    for i, (fr, to) in enumerate(itertools.pairwise(sigmas)):
-        state = go(state, fr, to, transition, z[i])
+    for i, (sigma_from, to) in enumerate(itertools.pairwise(sigmas)):
+        state = go(state, sigma_from, to, transition, z[i])
     assert torch.equal(state["x"], right)
     assert not any(key.startswith("past") for key in state), "a finished picture remembers nothing"
 

@@ -110,9 +110,9 @@ def test_the_arm_that_helps_is_taken_more_often():
     class Picky(Toy):
         best = 0.0
 
-        def move(self, items, state, fr, to, transition, noise):
+        def move(self, items, state, sigma_from, to, transition, noise):
             self.level = to if to > 0.7 else self.level if to > 0.0 else 0.0
-            return super().move(items, state, fr, to, transition, noise)
+            return super().move(items, state, sigma_from, to, transition, noise)
 
         level = 0.0
 

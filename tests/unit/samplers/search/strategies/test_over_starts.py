@@ -39,12 +39,12 @@ def searched(trace):
 
 def test_the_way_up_is_the_forward_process_and_ignores_the_prediction():
     x, z = torch.randn(2, 5, dtype=torch.float64)
-    for fr, to in ((0.12, 0.9), (0.4, 0.45), (0.03, 1.0), (0.0, 0.8)):
-        ratio = (1.0 - to) / (1.0 - fr)
-        wanted = ratio * x + (to**2 - (ratio * fr) ** 2) ** 0.5 * z
+    for sigma_from, to in ((0.12, 0.9), (0.4, 0.45), (0.03, 1.0), (0.0, 0.8)):
+        ratio = (1.0 - to) / (1.0 - sigma_from)
+        wanted = ratio * x + (to**2 - (ratio * sigma_from) ** 2) ** 0.5 * z
         for denoised in (torch.zeros_like(x), torch.full_like(x, 7.0)):
-            clean = x if fr == 0.0 else denoised  # at 0 the state is its own prediction
-            found = step(x, clean, NOISE.coefficients(fr, to), z)
+            clean = x if sigma_from == 0.0 else denoised  # at 0 the state is its own prediction
+            found = step(x, clean, NOISE.coefficients(sigma_from, to), z)
             torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-9)
 
 

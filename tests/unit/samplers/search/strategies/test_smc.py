@@ -136,10 +136,10 @@ def test_particles_move_from_the_ancestors_that_were_drawn():
     _, trace = run(settings, 45, Scripted(rewards * 7))
     rows = [row for row in trace.record["evaluated"] if row["phase"] == "search"]
     by_sigma = {sigma: [r for r in rows if r["sigma"] == sigma] for sigma in SIGMAS}
-    for fr, to in itertools.pairwise(SIGMAS):
+    for sigma_from, to in itertools.pairwise(SIGMAS):
         parents = [row["parent"] for row in by_sigma[to]]
-        ids = [row["id"] for row in by_sigma[fr]]
-        assert parents == ([ids[2]] * 4 if 0.4 < fr <= 0.9 else ids)
+        ids = [row["id"] for row in by_sigma[sigma_from]]
+        assert parents == ([ids[2]] * 4 if 0.4 < sigma_from <= 0.9 else ids)
 
 
 def test_particles_are_weighed_in_the_window_and_finished():
