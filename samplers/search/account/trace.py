@@ -17,19 +17,19 @@ Row = dict[str, Any]
 
 
 class Trace:
-    """Collects events; pass it as on_event.
+    """Collects events: call it with each, or pass it as on_event.
 
     Attributes:
         record: kind -> rows, in order: started, evaluated, chosen, finished, stopped.
 
     Example:
-        >>> from flowsearch.samplers.search import BestOfN, Budget, Search
+        >>> from flowsearch.samplers.search import BestOfN, Budget, Search, SearchSettings
         >>> from flowsearch.samplers.search.testing import MixtureProblem
         >>> from flowsearch.samplers.stepping.transition import ODE
+        >>> settings = SearchSettings(BestOfN(), (1.0, 0.5, 0.0), ODE, Budget(9))
         >>> trace = Trace()
-        >>> budget = Budget(9)
-        >>> sigmas, problem = [1.0, 0.5, 0.0], MixtureProblem()
-        >>> _ = Search(problem, BestOfN(), sigmas, ODE, budget, on_event=trace).run()
+        >>> for event in Search(MixtureProblem(), settings):
+        ...     trace(event)
         >>> trace.spent_by_sigma(0)[0]
         {'sigma': 1.0, 'phase': 'plain', 'evaluations': 1, 'rows': 1, 'candidates': 1}
     """
