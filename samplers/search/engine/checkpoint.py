@@ -37,8 +37,7 @@ class Kept:
         scores_per_call: Likewise.
         logs: One an item.
         lineages: One an item; None for none.
-        states: The live handles' tensors, one table an item: id to State.
-        tensors: All of them.
+        tensors: Those of live handles and of their lineages, by name.
     """
 
     settings: Mapping[str, Any]
@@ -46,10 +45,32 @@ class Kept:
     elapsed: float
     rows_per_call: int
     scores_per_call: int
-    logs: Sequence[tuple[SegmentRecord, ...]]
+    logs: Sequence[Sequence[SegmentRecord]]
     lineages: Sequence[Any]
-    states: Sequence[dict[int, State]]
     tensors: dict[str, Tensor]
+
+    def states(self, item: int) -> dict[int, State]:
+        """Return the tensors of an item's live handles, by id."""
+        states: dict[int, State] = {}
+        for name, value in self.tensors.items():
+            if name.startswith(PREFIX):
+                continue
+            owner, node, key = name.split("/", 2)
+            if int(owner) == item:
+                states.setdefault(int(node), {})[key] = value
+        return states
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all but the tensors as JSON types."""
+        return {
+            "settings": dict(self.settings),
+            "budget": self.budget.to_json(),
+            "elapsed": self.elapsed,
+            "rows_per_call": self.rows_per_call,
+            "scores_per_call": self.scores_per_call,
+            "logs": [[segment.to_json() for segment in log] for log in self.logs],
+            "lineages": list(self.lineages),
+        }
 
 
 def kept_of(tensors: dict[str, Tensor], data: Mapping[str, Any], items: Sequence[int]) -> Kept:
@@ -75,24 +96,24 @@ def kept_of(tensors: dict[str, Tensor], data: Mapping[str, Any], items: Sequence
             int(data["scores_per_call"]),
             [tuple(map(SegmentRecord.from_json, log)) for log in data["logs"]],
             data.get("lineages") or [None] * len(items),
-            [_states(tensors, item) for item in items],
             tensors,
         )
+        states = [kept.states(item) for item in items]
     except Exception as error:
         raise Unreadable(f"it holds no run ({type(error).__name__}: {error})") from error
-    _check(kept, len(items))
+    _check(kept, states)
     return kept
 
 
-def _check(kept: Kept, items: int) -> None:
+def _check(kept: Kept, states: Sequence[dict[int, State]]) -> None:
     """Refuse what would only fail later, or never end."""
     if not 0.0 <= kept.elapsed < math.inf or kept.rows_per_call < 1 or kept.scores_per_call < 0:
         raise Unreadable("it holds numbers that no run has")
-    if len(kept.logs) != items or len(kept.lineages) != items or not all(kept.logs):
-        raise Unreadable(f"it holds {len(kept.logs)} logs for {items} pictures")
+    if len(kept.logs) != len(states) or len(kept.lineages) != len(states) or not all(kept.logs):
+        raise Unreadable(f"it holds {len(kept.logs)} logs for {len(states)} pictures")
     shapes: set[tuple[int, ...]] = set()
-    for states in kept.states:
-        for number, state in states.items():
+    for table in states:
+        for number, state in table.items():
             if "x" not in state:
                 raise Unreadable(f"candidate {number} has no state")
             shapes |= {tuple(state[key].shape) for key in ("x", "denoised") if key in state}
@@ -101,15 +122,3 @@ def _check(kept: Kept, items: int) -> None:
     for name, tensor in kept.tensors.items():
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise Unreadable(f"its tensor {name} holds numbers that are not finite")
-
-
-def _states(tensors: Mapping[str, Tensor], item: int) -> dict[int, State]:
-    """Sort the tensors of an item's live handles by node."""
-    states: dict[int, State] = {}
-    for name, value in tensors.items():
-        if name.startswith(PREFIX):
-            continue
-        owner, node, key = name.split("/", 2)
-        if int(owner) == item:
-            states.setdefault(int(node), {})[key] = value
-    return states

@@ -414,7 +414,7 @@ class Search:
         self._is_new = False
         for place, item in enumerate(self._items):
             item.lineages.load(item.index, kept.tensors, kept.lineages[place])
-            item.replay(kept.logs[place], kept.states[place])
+            item.replay(kept.logs[place], kept.states(item.index))
 
     def _save(self) -> None:
         if self._checkpoint is None:
@@ -424,16 +424,17 @@ class Search:
             for node, state in item.tensors.items():
                 for key, value in state.items():
                     tensors[f"{item.index}/{node.id}/{key}"] = value.detach().clone()
-        data = {
-            "settings": self.plan.to_json(),
-            "budget": self.settings.budget.to_json(),
-            "elapsed": self._elapsed(),
-            "rows_per_call": self._executor.rows_per_call,
-            "scores_per_call": self._executor.scores_per_call,
-            "logs": [[one.to_json() for one in item.script.written()] for item in self._items],
-            "lineages": [item.lineages.save(item.index, tensors) for item in self._items],
-        }
-        self._checkpoint.save(tensors, data)
+        kept = Kept(
+            settings=self.plan.to_json(),
+            budget=self.settings.budget,
+            elapsed=self._elapsed(),
+            rows_per_call=self._executor.rows_per_call,
+            scores_per_call=self._executor.scores_per_call,
+            logs=[item.script.written() for item in self._items],
+            lineages=[item.lineages.save(item.index, tensors) for item in self._items],
+            tensors=tensors,
+        )
+        self._checkpoint.save(tensors, kept.to_json())
         self._saved_at = self._clock()
 
     def _save_after_failure(self) -> None:
