@@ -26,16 +26,13 @@ from flowsearch.samplers.stepping.transition import ODE
 
 @pytest.fixture(scope="module")
 def run():
-    trace, events = Trace(), []
-
-    def both(event):
+    search = make_search(
+        Toy(), RolloverBudgetForcing(draws=3), SIGMAS, ODE, Budget(150), items=(0, 1), top_k=3
+    )
+    events, trace = [*search], Trace()
+    for event in events:
         trace(event)
-        events.append(event)
-
-    outcome = make_search(
-        Toy(), RolloverBudgetForcing(draws=3), SIGMAS, ODE, Budget(150), items=(0, 1),
-        on_event=both, top_k=3,
-    ).run()  # fmt: skip
+    outcome = search.outcome()
     return trace, events, outcome
 
 
