@@ -82,14 +82,15 @@ class Client:
 
     def wait(self, prompt_id: str, seconds: float = 300.0) -> dict:
         """Wait until a queued workflow has ended in any way; returns its history entry."""
-        end = time.monotonic() + seconds
+        end, pause = time.monotonic() + seconds, 0.01
         while time.monotonic() < end:
             entry = self.get(f"/history/{prompt_id}").get(prompt_id)
             if entry:
                 return entry
             if self.server.process.poll() is not None:
                 pytest.fail("the server died. " + log_tail(self.server.log))
-            time.sleep(0.1)
+            time.sleep(pause)
+            pause = min(0.1, 1.2 * pause)
         pytest.fail(f"not finished after {seconds} s. {log_tail(self.server.log)}")
 
     def run(self, prompt: dict, seconds: float = 300.0) -> dict:

@@ -30,13 +30,13 @@ PROMPT = {
     "5": node("FlowSearchShapeCount", prompt=TEXT),
     "6": node(
         "FlowSearchRewardSearch", model=link(1), positive=link(2), negative=link(3),
-        latent_image=link(4), vae=link(1, 2), reward=link(5), seed=5, steps=6, cfg=3.0,
-        scheduler="simple", denoise=1.0, evaluations=30, target="never",
+        latent_image=link(4), vae=link(1, 2), reward=link(5), seed=5, steps=3, cfg=3.0,
+        scheduler="simple", denoise=1.0, evaluations=12, target="never",
     ),
     "7": node("SaveLatent", samples=link(6), filename_prefix="options/search"),
     "8": node("KSamplerSelect", sampler_name="euler"),
     "9": node("FlowSearchStochasticSampler", transition="exact", interpolant="linear"),
-    "10": node("BasicScheduler", model=link(1), scheduler="simple", steps=6, denoise=1.0),
+    "10": node("BasicScheduler", model=link(1), scheduler="simple", steps=3, denoise=1.0),
     "11": node(
         "SamplerCustom", model=link(1), add_noise=True, noise_seed=1, cfg=3.0, positive=link(2),
         negative=link(3), sampler=link(9), sigmas=link(10), latent_image=link(4),

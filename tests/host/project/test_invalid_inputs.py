@@ -5,32 +5,18 @@ outputs of somebody else's pack, which the host lets into any socket. `dev.py so
 """
 
 import os
-import shutil
-import sys
 import uuid
-from pathlib import Path
 
 import pytest
-from client import Client
 from foreign_pack import THINGS
 from generated_graphs import Graphs, inputs_of
 
-from devtools.server import PACK, running_host
+from devtools.server import PACK
 
 GRAPHS = int(os.environ.get("FLOWSEARCH_GRAPHS", "100"))
-SUPPORT = Path(__file__).resolve().parents[2] / "support"
 # what Python says by itself; a sentence of ours is a ValueError or an error class of our own
 BARE = ("TypeError", "AttributeError", "KeyError", "IndexError", "NameError", "RuntimeError",
         "AssertionError", "UnboundLocalError", "OverflowError", "ZeroDivisionError")  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def server(comfyui, tmp_path_factory):
-    """A server with the pack and one of somebody else."""
-    base = tmp_path_factory.mktemp("invalid")
-    shutil.copytree(SUPPORT / "foreign_pack", base / "custom_nodes" / "foreign_pack")
-    with running_host(Path(sys.executable), comfyui, base=base) as running:
-        yield Client(running)
 
 
 @pytest.fixture(scope="module")

@@ -150,16 +150,16 @@ def test_strategy_and_forms_through_the_server(server):
 
 
 def test_cancel_leaves_a_picture_and_queueing_again_goes_on(server):
-    given = {"evaluations": 200, "seed": 12}
-    seen = asyncio.run(cancelled(server, workflow(**given), after=60))
+    given = {"evaluations": 96, "seed": 12}
+    seen = asyncio.run(cancelled(server, workflow(**given), after=40))
     assert of_kind(seen, "execution_interrupted")
-    assert {data["max"] for data in of_kind(seen, "progress") if data["node"] == NODE} == {200}
+    assert {data["max"] for data in of_kind(seen, "progress") if data["node"] == NODE} == {96}
     shown = [data for data in of_kind(seen, "executed") if data["node"] == NODE]
     base, output = server.server.base, shown[-1]["output"]
     (card,), (text, files) = output["images"], output["text"]
     assert (base / "temp" / card["filename"]).is_file()
     (name,) = json.loads(files)["files"]
-    assert re.match(r"cancelled; after \d+ of 200 evaluations; best score ", text)
+    assert re.match(r"cancelled; after \d+ of 96 evaluations; best score ", text)
     assert f"temp folder: {name}\nqueue the same again to go on from there" in text
     assert (base / "temp" / name).is_file()
     assert [*(base / "user" / "__flowsearch" / "checkpoints").glob(f"{NODE}-*.safetensors")]
@@ -176,13 +176,13 @@ def test_cancel_leaves_a_picture_and_queueing_again_goes_on(server):
 
 def test_another_budget_or_target_goes_on_where_it_was(server):
     """Each of these is queued after the one before, and draws nothing twice."""
-    given = {"seed": 13, "strategy": link(11), "cfg": 2.0}
+    given = {"seed": 13, "steps": 4, "strategy": link(11), "cfg": 2.0}
     limits = [
-        {"evaluations": 40},
-        {"evaluations": 90},
-        {"evaluations": 400, "rows": 240, "reward_calls": 60},
-        {"evaluations": 180, "target": "value", "target.value": 5.0},
-        {"evaluations": 270, "target": "top", "target.percent": 0.2, "checkpoint_seconds": 5.0},
+        {"evaluations": 20},
+        {"evaluations": 45},
+        {"evaluations": 200, "rows": 120, "reward_calls": 60},
+        {"evaluations": 90, "target": "value", "target.value": 5.0},
+        {"evaluations": 135, "target": "top", "target.percent": 0.2, "checkpoint_seconds": 5.0},
     ]
     before = []
     for limit in limits:
