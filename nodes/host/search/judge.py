@@ -25,6 +25,10 @@ from .views import FORMS, Decoders, Rows, domains_of, frames_of
 __all__ = ["Judge", "models_kept"]
 
 LOOKS = {"image", "video"}
+PIXELS = 2**25
+"""Of pictures that are decoded together: 32 of 1024 x 1024, 2 of 4096 x 4096. They lie in main
+memory, whose end is no error that could be answered by halving, but the end of the server."""
+USUAL = 64  # pixels for each place of a latent, until a picture has been seen
 
 
 @contextmanager
@@ -86,6 +90,7 @@ class Judge:
         self._given_audio = audio_vae
         self._early = self.decoders.instead(scoring_vae)
         self._score_size = score_size
+        self._pixels: dict[bool, int] = {}  # of a picture, finished or not
         rewards = named([reward, *held_out])
         self._domains = {name: domains_of(each) for name, each in rewards.items()}
         self._rewards = rewards
@@ -201,10 +206,21 @@ class Judge:
         with models_kept(memory) if self._loads else nullcontext():
             for finished in (True, False):
                 places = [i for i, sigma in enumerate(sigmas) if (sigma == 0.0) == finished]
-                for piece in [[i] for i in places] if large else [places] * bool(places):
-                    found = self._score(self.rows(guider, clean[piece], finished), finished)
+                while places:
+                    count = 1 if large else self._together(clean, finished)
+                    piece, places = places[:count], places[count:]
+                    rows = self.rows(guider, clean[piece], finished)
+                    found = self._score(rows, finished)
+                    self._pixels[finished] = rows.pixels or self._pixels.get(finished, 0)
                     scores.update(zip(piece, found, strict=True))
         return [scores[i] for i in range(len(sigmas))]
+
+    def _together(self, clean: Tensor, finished: bool) -> int:
+        """How many pictures are decoded and scored in one call."""
+        if not self._decodes:
+            return len(clean)
+        each = self._pixels.get(finished) or USUAL * clean[0, 0].numel()
+        return max(1, PIXELS // each)
 
     def _score(self, rows: Rows, finished: bool) -> list[Scores]:
         comfy.model_management.throw_exception_if_processing_interrupted()

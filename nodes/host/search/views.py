@@ -38,6 +38,8 @@ __all__ = [
 
 STRIP = (64, 256)
 """Height and width of a sound's picture, in pixels."""
+SHOWN = 1024
+"""Longer side of a picture that is looked at: those of a whole round are there at once."""
 
 
 def is_sound(vae: VAE, unsaid: int = 3) -> bool:
@@ -93,7 +95,12 @@ class Decoders:
 
 
 class Rows:
-    """Latents of several candidates, and what they decode to: the Views of a reward."""
+    """Latents of several candidates, and what they decode to: the Views of a reward.
+
+    Attributes:
+        latents: As LATENT holds them, or packed.
+        pixels: Pixels of a row as the VAE made it; 0 where nothing has been decoded.
+    """
 
     def __init__(
         self, latents: Tensor, shapes: Shapes, decoders: Decoders, score_size: int = 0
@@ -111,6 +118,7 @@ class Rows:
         self._parts: list[Tensor] = parts.unbind() if shapes else [parts]
         self._made = shapes, decoders, score_size
         self._decoders, self._size = decoders, score_size
+        self.pixels = 0
         self._clips: Tensor | None = None
         self._sound: tuple[Tensor, int] | None = None
 
@@ -137,6 +145,7 @@ class Rows:
         """Shape (B, T, H, W, C), float32, 0 to 1; of latents of pictures T is 1."""
         if self._clips is None:
             clips = _decoded(_clips, self._decoders.pictures, self._parts[0])
+            self.pixels = clips[0, ..., 0].numel()
             self._clips = shrink(clips, self._size) if self._size else clips
         return self._clips
 
@@ -202,12 +211,13 @@ class Rows:
 
         Returns:
             The picture, the middle frame of a clip in memory of its own, the waveform of a sound;
-            None where nothing has been decoded.
+            large ones shrunk, in memory of their own; None where nothing has been decoded.
         """
         if self._clips is not None:
             frames = self._clips.shape[1]
             middle = self._clips[:, frames // 2].cpu()
-            return [*(middle.clone() if frames > 1 else middle)]
+            shown = shrink(middle, SHOWN)
+            return [*(middle.clone() if frames > 1 and shown is middle else shown)]
         if self._sound is not None:
             return [strip(waveform) for waveform in self._sound[0]]
         return [None] * len(self)
