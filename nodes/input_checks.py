@@ -126,6 +126,8 @@ def checked(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
 def completed(inputs: Sequence[io.Input], given: Mapping[str, Any]) -> dict[str, Any]:
     """Give inputs of a chosen option that were left out their defaults.
 
+    An optional list that was itself left out has its first option, as the page shows it.
+
     Args:
         inputs: Of a node's schema.
         given: What complaints() has nothing to say about.
@@ -135,8 +137,13 @@ def completed(inputs: Sequence[io.Input], given: Mapping[str, Any]) -> dict[str,
     """
     out = dict(given)
     for each in inputs:
+        if not isinstance(each, io.DynamicCombo.Input):
+            continue
         value = out.get(each.id)
-        if isinstance(each, io.DynamicCombo.Input) and isinstance(value, Mapping):
+        if value is None and each.optional:
+            first = each.options[0]
+            value = {each.id: first.key, **{i.id: None for i in first.inputs}}
+        if isinstance(value, Mapping):
             (chosen,) = (option for option in each.options if option.key == value[each.id])
             defaults = {i.id: getattr(i, "default", None) for i in chosen.inputs}
             kept = {key: defaults.get(key) if one is None else one for key, one in value.items()}

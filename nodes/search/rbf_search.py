@@ -144,6 +144,7 @@ class RBFSearch(io.ComfyNode):
                 option("adaptive", CHOICES["rbf"]),
                 io.DynamicCombo.Option("published", _published_inputs()),
             ],
+            optional=True,  # the node was without it: what clients kept goes on
             tooltip=TOOLTIP,
         )
         return io.Schema(
