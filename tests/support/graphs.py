@@ -360,15 +360,15 @@ def flux_shift() -> Graph:
     return Graph(made, hm.guider(made, 0.8, -0.5, cfg=3.0))
 
 
-def second_stage() -> Graph:
+def second_stage(latent: dict | None = None) -> Graph:
     """KSampler (Advanced), from step 2 on: the first one left its noise in the latent."""
-    made = model()
+    made, latent = model(), latent or hm.empty_latent()
     left = hm.run(
         hm.guider(made, 0.8, -0.5, cfg=3.0), comfy.samplers.sampler_object("euler"),
-        SIGMAS[:3], hm.empty_latent(), 3,
+        SIGMAS[:3], latent, 3,
     )[0]  # fmt: skip
     given = hm.guider(made, 0.8, -0.5, cfg=3.0)
-    return Graph(made, given, {"samples": left}, SIGMAS[2:].clone(), seed=None)
+    return Graph(made, given, {**latent, "samples": left}, SIGMAS[2:].clone(), seed=None)
 
 
 GRAPHS: dict[str, Callable[[], Graph]] = {
@@ -419,6 +419,7 @@ GRAPHS: dict[str, Callable[[], Graph]] = {
     "inpainting model": _inpaint,
     "partial denoise": lambda: graph(latent=hm.picture_latent(), sigmas=SIGMAS[3:].clone()),
     "second stage": second_stage,
+    "second stage, noise mask": lambda: second_stage(gradual(hm.picture_latent())),
     "area": _area,
     "conditioning mask": lambda: graph(
         positive=[*_masked_cond(2.0, halves()[:1]), *_masked_cond(-2.0, halves()[1:])]

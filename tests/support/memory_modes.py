@@ -48,11 +48,13 @@ class Dynamic(comfy.model_patcher.ModelPatcherDynamic):
         self.model.dynamic_patchers.discard(id(self))
 
 
-def castable(patcher: type = comfy.model_patcher.ModelPatcher):
+def castable(
+    patcher: type = comfy.model_patcher.ModelPatcher, operations=comfy.ops.disable_weight_init
+):
     """MODEL with a SmallNet made of the host's layers, in a patcher of some kind."""
     made = hm.scene_model()
     plain = made.model.diffusion_model
-    network = hm.SmallNet(operations=comfy.ops.disable_weight_init)
+    network = hm.SmallNet(operations=operations)
     network.load_state_dict(plain.state_dict())
     made.model.diffusion_model = network.eval().requires_grad_(False)
     return patcher(made.model, CPU, CPU)
