@@ -5,8 +5,8 @@ may take their predictions from earlier calls (momentum, sliding guidance, cache
 the other rows. What the host's own do is known by name (history.py); of others it is tried out, and
 only where there are any:
 
-    A, A again;  B, near A;  C, far from both;  B again, A again;  B at a sigma between, after A
-    and after C;  a state alone and beside another
+    A, A again;  B, near A;  C, far from both;  B again;  D, where A is;  A again;  B at a sigma
+    between, after A and after C;  a state alone and beside another
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def behaviour_of(problem: HostProblem) -> Behaviour:
         return Behaviour(names, "", told)
     if _mixed(problem, sigmas[0]) > ALONE:
         return Behaviour("", names, "")
-    return Behaviour(note=f"{names} was tried with eleven predictions and remembers none")
+    return Behaviour(note=f"{names} was tried with twelve predictions and remembers none")
 
 
 def _moved(problem: HostProblem, sigmas: Sequence[float]) -> float:
@@ -77,6 +77,7 @@ def _moved(problem: HostProblem, sigmas: Sequence[float]) -> float:
     between = 0.5 * (sigmas[first] + sigmas[near])  # a sigma that is none of the run's
     a = problem.start_at(sigmas[first], _noise(problem, 0))
     c = problem.start_at(sigmas[far], _noise(problem, 1))
+    d = problem.start_at(sigmas[first], _noise(problem, 4))
     with problem.memory_kept():
         one = problem.predicted(a, sigmas[first])
         b = one + (a - one) * (sigmas[near] / sigmas[first])
@@ -85,6 +86,8 @@ def _moved(problem: HostProblem, sigmas: Sequence[float]) -> float:
             after = problem.predicted(b, sigmas[near])
             problem.predicted(c, sigmas[far])
             later = problem.predicted(b, sigmas[near])
+            # caches that look at the time alone hand on what was there at the same sigma
+            problem.predicted(d, sigmas[first])
             last = problem.predicted(a, sigmas[first])
             off = problem.predicted(b, between)
             with problem.memory_kept():

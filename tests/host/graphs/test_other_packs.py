@@ -246,7 +246,9 @@ def test_a_wrapped_search_is_refused_with_the_order_that_works():
 
 # ---- patches that remember, or mix rows ----
 
-REMEMBERING = {f.__name__: f for f in (pack.momentum, pack.sliding, pack.cached, pack.random)}
+REMEMBERING = {
+    f.__name__: f for f in (pack.momentum, pack.sliding, pack.cached, pack.timed, pack.random)
+}
 
 
 @pytest.mark.parametrize("name", REMEMBERING)
