@@ -15,6 +15,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ...samplers.search import (
+    STRATEGIES,
     SVDD,
     BestOfN,
     CoDe,
@@ -179,6 +180,8 @@ CHOICES: dict[str, Choice] = {
     "threshold": Choice(_THRESHOLD, _THRESHOLD(), THRESHOLD),
     "published": Choice(partial(published, method=PUBLISHED[0]), _PUBLISHED, widgets.PUBLISHED_AS),
 }
+_MORE = {name: cls for name, cls in STRATEGIES.items() if name not in CHOICES}
+CHOICES |= {name: Choice(cls, cls(), widgets.widgets_of(cls)) for name, cls in _MORE.items()}
 
 
 def _widget(name: str, strategy: object, widget: Widget) -> io.Input:
@@ -259,7 +262,9 @@ class Strategy(io.ComfyNode):
                 io.DynamicCombo.Input(
                     "strategy",
                     options=[option(name, choice) for name, choice in CHOICES.items()],
-                    tooltip=TOOLTIP,
+                    tooltip=" ".join(
+                        [TOOLTIP, *(f"{n}: {widgets.said_of(cls)}" for n, cls in _MORE.items())]
+                    ),
                 ),
                 io.Int.Input(
                     "chains",

@@ -1,12 +1,16 @@
 """What the Search Strategy node shows of each strategy: one table a strategy, one row a setting.
 
 Names, defaults and checks are the engine's; the tables add what a widget needs. A setting that is
-not in its strategy's table keeps the engine's default.
+not in its strategy's table keeps the engine's default. A strategy without a table is shown by what
+it says of itself: the sentences of its docstring, and ranges by the types of its settings.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import inspect
+import re
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ...samplers.search.strategies.published import PUBLISHED
 from ...samplers.search.strategies.resampling import SCHEMES
@@ -27,6 +31,8 @@ __all__ = [
     "WIDTH",
     "ZERO_ORDER",
     "Widget",
+    "said_of",
+    "widgets_of",
 ]
 
 COUNT = 100_000
@@ -307,3 +313,34 @@ PUBLISHED_AS: dict[str, Widget] = {
     ),
     "finish_steps": FINISH_STEPS,
 }
+
+_SHARED = {"width": WIDTH, **ENDS}
+_ATTRIBUTE = re.compile(r"^    (\w+): (.*(?:\n        .*)*)", re.MULTILINE)
+
+
+def said_of(strategy: type[Any]) -> str:
+    """Return what a strategy says of itself: the first sentence of its docstring."""
+    return (inspect.getdoc(strategy) or strategy.name).split("\n\n")[0].replace("\n", " ")
+
+
+def widgets_of(strategy: type[Any]) -> dict[str, Widget]:
+    """Make the widgets of a strategy that has no table here.
+
+    Args:
+        strategy: A frozen dataclass; its docstring says under Attributes what each setting is.
+
+    Returns:
+        A switch for a bool, a list for a Literal, 0 to 100,000 for a whole number or None, and 0 to
+        1 for a fraction; what all strategies share in the words of all.
+    """
+    _, _, attributes = (inspect.getdoc(strategy) or "").partition("Attributes:\n")
+    said = {name: " ".join(text.split()) for name, text in _ATTRIBUTE.findall(attributes)}
+    hints = get_type_hints(strategy)
+    found: dict[str, Widget] = {}
+    for field in fields(strategy):
+        name, hint = field.name, hints[field.name]
+        options = get_args(hint) if get_origin(hint) is Literal else ()
+        high = 1.0 if hint is float else COUNT
+        widget = Widget(said.get(name, name), 0, high, options, advanced=False)
+        found[name] = _SHARED.get(name, widget)
+    return found

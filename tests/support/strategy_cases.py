@@ -1,9 +1,10 @@
-"""Settings of every strategy, for the laws that all of them obey. One row a case."""
+"""Strategies for the laws that all of them obey: with their defaults, or as the rows here say."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
 from flowsearch.samplers.search import (
+    STRATEGIES,
     SVDD,
     BestOfN,
     Budget,
@@ -66,3 +67,5 @@ CASES = {
     "zero_order": Case(ZeroOrderSearch(candidates=3, width=2, widen=1.5), 2, Budget(60)),
     "zero_order_wider": Case(ZeroOrderSearch(candidates=2, widen=1.7, plain=False)),
 }
+_WITH_ROWS = {type(case.strategy) for case in CASES.values()}
+CASES |= {name: Case(cls()) for name, cls in STRATEGIES.items() if cls not in _WITH_ROWS}

@@ -1,12 +1,17 @@
 """The Search Strategy node offers every strategy, with the engine's defaults, and each one runs."""
 
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
 import host_models as hm
 import pytest
 import searching as s
 
 from flowsearch.nodes.host.search.search_sampler import StrategyChoice
-from flowsearch.nodes.search.strategy import CHOICES, Strategy, choice_of
+from flowsearch.nodes.search.strategy import CHOICES, Choice, Strategy, choice_of, option
+from flowsearch.nodes.search.strategy_widgets import WIDTH, said_of, widgets_of
 from flowsearch.samplers.search import STRATEGIES
+from flowsearch.samplers.search.settings import Settings
 from flowsearch.samplers.search.strategies.published import PUBLISHED, published
 
 PER_STEP = {"rbf", "svdd", "code", "smc", "search_over_paths", "threshold"}
@@ -21,7 +26,40 @@ def shown(name):
 
 
 def test_every_strategy_of_the_engine_is_offered():
-    assert set(STRATEGIES) <= set(CHOICES) == PER_STEP | OTHERS
+    assert {*STRATEGIES} | PER_STEP | OTHERS == {*CHOICES}
+
+
+@dataclass(frozen=True)
+class Own(Settings):
+    """Draws a little. And more words.
+
+    Attributes:
+        name: No setting.
+        width: Of these.
+        reach: How far,
+            in steps.
+        share: What part.
+        way: Which way.
+    """
+
+    name: ClassVar[str] = "own"
+    width: int = 4
+    reach: int | None = None
+    share: float = 0.5
+    way: Literal["up", "down"] = "up"
+    again: bool = False
+
+
+def test_a_strategy_without_a_table_is_shown_by_what_it_says_of_itself():
+    made = option("own", Choice(Own, Own(), widgets_of(Own)))
+    shown = {widget.id: widget for widget in made.inputs}
+    assert [*shown] == ["width", "reach", "share", "way", "again"]
+    assert shown["width"].tooltip == WIDTH.tooltip
+    assert (shown["reach"].tooltip, shown["reach"].default) == ("How far, in steps.", 0)
+    assert (shown["share"].min, shown["share"].max) == (0, 1.0)
+    assert shown["way"].options == ["up", "down"]
+    assert shown["again"].default is False
+    assert said_of(Own) == "Draws a little. And more words."
 
 
 @pytest.mark.parametrize("name", CHOICES)
@@ -55,7 +93,7 @@ def test_a_published_method_has_its_own_chains(method):
     assert built == StrategyChoice(row.strategy, row.chains, 5, row)
 
 
-@pytest.mark.parametrize("name", sorted(PER_STEP | {"evolutionary", "zero_order", "best_of_n"}))
+@pytest.mark.parametrize("name", sorted({*STRATEGIES, "threshold"}))
 def test_each_one_searches_and_is_charged_what_the_network_saw(name):
     model = hm.scene_model()
     rows = s.count_rows(model)
