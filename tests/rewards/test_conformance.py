@@ -1,11 +1,14 @@
 """The laws that every reward obeys, whatever it measures: flowsearch.rewards.testing, and ours."""
 
 import math
+import os
+from pathlib import Path
 
 import pytest
 import torch
 from reward_cases import CASES, OTHER
 
+from flowsearch import rewards
 from flowsearch.rewards.base import Reward, RewardSpec
 from flowsearch.rewards.registry import REWARDS
 from flowsearch.rewards.testing import EXAMPLES, RewardLaws
@@ -30,7 +33,30 @@ def test_every_case_reads_a_prompt_or_is_said_to_read_none():
     assert set(OTHER) | said == set(CASES)
 
 
-@pytest.fixture(scope="module", params=CASES)
+ROOMS = {
+    file.parent.name
+    for file in Path(rewards.__file__).parent.glob("*/*.py")
+    if "transformers" in file.read_text(encoding="utf-8")
+}
+"""Rooms of rewards in which transformers takes part."""
+
+
+def tried():
+    """With another transformers than the newest: the cases that it can change."""
+    if not os.environ.get("FLOWSEARCH_TRANSFORMERS"):
+        return [*CASES]
+    rooms = {name: REWARDS[name.split(":")[0]].module.split(".")[0] for name in CASES}
+    return [name for name, room in rooms.items() if room in ROOMS]
+
+
+def test_the_cases_that_transformers_can_change_are_tried_with_each(monkeypatch):
+    monkeypatch.setenv("FLOWSEARCH_TRANSFORMERS", "planted")
+    some = {"clip_score", "hps", "vlm_count:llava", "detector_count", "clap_score"}
+    assert some < set(tried()) < set(CASES)
+    assert not {"shape_count", "text_in_image", "judge"} & set(tried())
+
+
+@pytest.fixture(scope="module", params=tried())
 def case(request):
     return request.param
 
