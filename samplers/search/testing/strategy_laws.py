@@ -295,7 +295,7 @@ class Watched:
         return getattr(self._strategy, name)
 
     def search(self, spec: Spec) -> Generator[list[Move], list[Node], list[Node]]:
-        """See Strategy."""
+        """Search as it does, and look at each request."""
         inner = self._strategy.search(spec)
         go_on = partial(next, inner)
         while True:

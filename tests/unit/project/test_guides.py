@@ -21,10 +21,14 @@ def run(name, *codes):
     return vars(module)
 
 
-redness, laws = blocks("REWARDS.md")
-run("my_pack.redness", redness)
-sys.modules["my_pack"] = ModuleType("my_pack")
-TestRedness = run("my_pack.test_redness", laws)["TestRedness"]
+def block(page, needle):
+    (found,) = [code for code in blocks(page) if needle in code]
+    return found
 
-strategy, tests, _ = blocks("STRATEGIES.md")
-TestMiddleOut = run("my_pack.middle_out", strategy, tests)["TestMiddleOut"]
+
+run("my_pack.redness", block("REWARDS.md", "class RednessNode"))
+sys.modules["my_pack"] = ModuleType("my_pack")
+TestRedness = run("my_pack.test_redness", block("REWARDS.md", "class TestRedness"))["TestRedness"]
+
+STRATEGY = [block("STRATEGIES.md", needle) for needle in ("class MiddleOut", "class TestMiddleOut")]
+TestMiddleOut = run("my_pack.middle_out", *STRATEGY)["TestMiddleOut"]

@@ -28,7 +28,8 @@ TEXTS = [
 
 def unknown(text, is_page=True):
     """Names of nodes in a text that no node has."""
-    flat = re.sub(r'"\s*\n\s*f?"', "", text)
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    flat = re.sub(r'"\s*\n\s*f?"', "", prose)
     found = [match.group() for match in LONG.finditer(flat)]
     wrong = [one for one in found if not any(f" {one}".endswith(f" {name}") for name in SHOWN)]
     return wrong + ([match.group(1) for match in SHORT.finditer(flat)] if is_page else [])
