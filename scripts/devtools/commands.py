@@ -70,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "--output", type=Path, default=ROOT / "output", help="folder for the pictures"
     )
-    test = command("test", run_test, "run every tier of tests, lint first")
+    test = command("test", run_test, "run every tier of tests, lint beside the first")
     test.add_argument("--fast", action="store_true", help="only the pure tests, about a minute")
     test.add_argument(
         "--tier", action="append", choices=TIER_NAMES, help="only this tier; repeatable"

@@ -166,7 +166,7 @@ def test_students_t_is_scipys():
 @pytest.mark.parametrize("n", [6, 16])
 def test_p_percent_of_plain_samples_are_above_the_target(percent, n):
     rng, above = random.Random(n), []
-    for _ in range(8000):
+    for _ in range(3000):
         target = top_target([rng.gauss(3.0, 2.0) for _ in range(n)], percent)
         above.append(1.0 - scipy.special.ndtr((target - 3.0) / 2.0))
     mean, error = sum(above) / len(above), scipy.stats.sem(above)
