@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from .foreign import settings_kept, values_of
+from .paid import answered_once
 
 __all__ = [
     "Annotator",
@@ -222,6 +223,18 @@ def assess(reward: Reward, images: Tensor | Views) -> Assessment:
         >>> assess(ImageStatistic("brightness"), torch.full((1, 8, 8, 3), 0.25)).values
         tensor([0.2500])
     """
+    if spec_of(reward).paid:
+        rows = answered_once(reward, images, lambda some: _rows(_assess(reward, some)))
+        if rows is not None:
+            return Assessment(*rows)
+    return _assess(reward, images)
+
+
+def _rows(found: Assessment) -> tuple[Tensor, Sequence[Mapping[str, float]], Sequence[str]]:
+    return found.values, found.parts, found.notes
+
+
+def _assess(reward: Reward, images: Tensor | Seen) -> Assessment:
     given = cast("Tensor", images)
     with settings_kept():
         found = reward.assess(given) if isinstance(reward, Explained) else None

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ....rewards.base import Reward, assess, models_of, named
 from ....rewards.frames import FrameReward
+from ....rewards.paid import Answers
 from ....samplers.search.protocol import Scores
 from ..model.packed import Shapes, packed_shapes
 from .held_out import HeldOut
@@ -91,6 +92,7 @@ class Judge:
         self._early = self.decoders.instead(scoring_vae)
         self._score_size = score_size
         self._pixels: dict[bool, int] = {}  # of a picture, finished or not
+        self._answers = Answers()  # paid for in calls that failed, such as for lack of memory
         rewards = named([reward, *held_out])
         self._domains = {name: domains_of(each) for name, each in rewards.items()}
         self._rewards = rewards
@@ -199,6 +201,12 @@ class Judge:
         Returns:
             One Scores a row, with what the reward saw, if it saw anything, as its thumbnail.
         """
+        with self._answers.kept():
+            return self._scored(guider, clean, sigmas, memory)
+
+    def _scored(
+        self, guider: CFGGuider, clean: Tensor, sigmas: Sequence[float], memory: float
+    ) -> list[Scores]:
         scores: dict[int, Scores] = {}
         # clips and sounds one at a time: decoded ones are large, and each is much to a reward
         stills = frames_of(clean.shape[1:]) == 1 and not packed_shapes(guider)

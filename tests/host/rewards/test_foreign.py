@@ -1,5 +1,6 @@
 """A reward of another pack, which inherits from nothing and knows nothing of this one."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import host_models as hm
@@ -161,3 +162,38 @@ def test_more_inputs_than_a_node_has_are_named(name):
     given = {"rewards": {"reward0": Redness()}, "rule": {"rule": "product"}, name: Redness()}
     with pytest.raises(ValueError, match=f"'{name}' is no input of this node"):
         checked(CombineRewards).execute(**given)
+
+
+class Paid(s.Brightness):
+    """Costs money; what it was asked about is kept."""
+
+    def __init__(self):
+        super().__init__()
+        self.spec = replace(self.spec, name="paid", paid=True)
+        self.asked = []
+
+    def score(self, images):
+        self.asked += [image.numpy().tobytes() for image in images]
+        return super().score(images)
+
+
+class Hungry(s.Brightness):
+    """Has memory for two pictures."""
+
+    def score(self, images):
+        if len(images) > 2:
+            raise torch.cuda.OutOfMemoryError("no room")
+        return super().score(images)
+
+
+def test_memory_that_runs_out_beside_a_paid_reward_asks_it_nothing_twice():
+    paid, rule = Paid(), {"rule": "weighted_sum", "weights": "", "normalisation": "none"}
+    both = CombineRewards.execute({"reward0": paid, "reward1": Hungry()}, rule).result[0]
+    given = {"strategy": s.strategy("rbf", rows_per_call=4), "evaluations": 60}
+    found = s.reward_search(hm.gaussian_model(), reward=both, **given)
+    assert len(paid.asked) == len({*paid.asked}) > 8
+    free = CombineRewards.execute({"reward0": s.Brightness(), "reward1": s.Brightness()}, rule)
+    expected = s.reward_search(hm.gaussian_model(), reward=free.result[0], **given)
+    assert torch.equal(found[0]["samples"], expected[0]["samples"])
+    calls = [r.trace.record["stopped"][0]["ledger"]["reward_calls"] for r in (found[2], expected[2])]
+    assert calls[0] == calls[1]
