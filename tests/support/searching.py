@@ -92,6 +92,11 @@ def reward_node(model, latent=None, positive=0.5, negative=0.0, **given):
 
 def search(guider, inner, latent=None, seed=3, sigmas=SIGMAS, **given):
     """Search with small numbers; returns (LATENT, IMAGE, FLOW_REPORT)."""
+    return search_node(guider, inner, latent, seed, sigmas, **given).result[:3]
+
+
+def search_node(guider, inner, latent=None, seed=3, sigmas=SIGMAS, **given):
+    """Search with small numbers; returns all that the node puts out."""
     defaults = {
         "evaluations": 40,
         "target": NEVER,
@@ -105,7 +110,7 @@ def search(guider, inner, latent=None, seed=3, sigmas=SIGMAS, **given):
         sigmas=sigmas,
         latent_image=latent or hm.empty_latent(),
         **{**defaults, **given},
-    ).result[:3]
+    )
 
 
 def count_rows(model):

@@ -7,16 +7,21 @@ only where there are any:
 
     A, A again;  B, near A;  C, far from both;  B again;  D, where A is;  A again;  B at a sigma
     between, after A and after C;  a state alone and beside another
+
+These are evaluations like others: they are taken off the limits of the run. Where those leave no
+room for them, nothing is tried and every picture is run whole, which is right whatever the code does.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from ....samplers.search import Budget
 from ....samplers.search.protocol import ModelError
 from ....samplers.stepping.noise import keyed_normal
 from ..model.patches import name_of
@@ -25,6 +30,7 @@ from .problem import HostProblem
 __all__ = ["Behaviour", "behaviour_of", "need_whole"]
 
 SAME = 0.01  # difference of two predictions, in standard deviations of one, that a device may make
+EVALUATIONS = 13  # of all that
 ALONE = 0.05  # the same of a row alone and in a batch, which low precision changes more
 PURPOSE = 7  # of the probe's own noise
 
@@ -37,27 +43,55 @@ class Behaviour:
         remembers: Who gives a state another prediction after other calls; "" for nobody.
         mixes: Who gives it another one beside other rows; "" for nobody.
         note: A sentence for the report; "" where nothing was tried.
+        untried: Why nothing was tried, where it had to be; a sentence's beginning.
     """
 
     remembers: str = ""
     mixes: str = ""
     note: str = ""
+    untried: str = ""
 
 
-def behaviour_of(problem: HostProblem) -> Behaviour:
+def behaviour_of(problem: HostProblem, budget: Budget, plain: int) -> tuple[Behaviour, Budget]:
     """Try out what code of other packs does, if any takes part.
 
     Args:
         problem: Of the run; what the code keeps from call to call is as it was afterwards.
+        budget: Limits of the run.
+        plain: Evaluations of one picture.
 
     Returns:
-        What was found.
+        What was found, and what it left of the budget.
     """
     codes = problem.foreign_code
     sigmas = problem.own_sigmas()[:-1]
     if not codes or not sigmas:
-        return Behaviour()
+        return Behaviour(), budget
     names = ", ".join(dict.fromkeys(map(name_of, codes)))
+    items = len(problem.latent)
+    least = plain + -(-EVALUATIONS // items)
+    if min(budget.evaluations, (budget.rows or 2 * least) // 2) < least:
+        why = (
+            f"whether {names} makes predictions of earlier ones was not tried, for that takes "
+            f"{EVALUATIONS} evaluations and the limits leave no room for them beside one picture "
+            f"(evaluations at least {least})"
+        )
+        return Behaviour(note=f"{why}; so every picture is run whole", untried=why), budget
+    begun = time.perf_counter()
+    found = _tried(problem, names, sigmas)
+    evaluations, rows = problem.tried
+    left = replace(
+        budget,
+        evaluations=budget.evaluations - -(-evaluations // items),
+        rows=budget.rows and max(1, budget.rows - -(-rows // items)),
+        seconds=budget.seconds and max(1e-3, budget.seconds - (time.perf_counter() - begun)),
+    )
+    spent = f"{evaluations} evaluations ({rows} network rows) to find that out, off the limits"
+    return replace(found, note=f"{found.note}; {spent}"), left
+
+
+def _tried(problem: HostProblem, names: str, sigmas: Sequence[float]) -> Behaviour:
+    """Try it out."""
     moved = _moved(problem, sigmas)
     if moved > SAME:
         told = (
@@ -66,8 +100,8 @@ def behaviour_of(problem: HostProblem) -> Behaviour:
         )
         return Behaviour(names, "", told)
     if _mixed(problem, sigmas[0]) > ALONE:
-        return Behaviour("", names, "")
-    return Behaviour(note=f"{names} was tried with twelve predictions and remembers none")
+        return Behaviour("", names, f"{names} mixes the rows of a call")
+    return Behaviour(note=f"{names} remembers no earlier prediction")
 
 
 def _moved(problem: HostProblem, sigmas: Sequence[float]) -> float:
@@ -114,18 +148,24 @@ def _mixed(problem: HostProblem, sigma: float) -> float:
             return float("inf")
 
 
-def need_whole(remembers: str, strategy: str) -> str:
+def need_whole(found: Behaviour, strategy: str) -> str:
     """Say why a strategy that decides on the way cannot be used.
 
     Args:
-        remembers: Who does.
+        found: Code that remembers, or was not tried.
         strategy: The strategy's name.
 
     Returns:
         A sentence.
     """
+    if found.untried:
+        return (
+            f"{found.untried}, and {strategy} needs to know: raise the limits, connect the model "
+            "from before that node, or choose best_of_n in Search Strategy, which runs each "
+            "picture whole"
+        )
     return (
-        f"{remembers} takes part in the model's predictions and gives one state another one "
+        f"{found.remembers} takes part in the model's predictions and gives one state another one "
         f"after other calls, and {strategy} goes from picture to picture, so they would be another "
         "picture's. Connect the model from before that node, or choose best_of_n in Search "
         "Strategy, which runs each picture whole"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -145,16 +146,32 @@ def search_latent(
             "samples in a way of its own; connect another one, such as CFGGuider"
         )
     out = _with_rows(out, found.to(comfy.model_management.intermediate_device()))
-    pictures, report = _pictures(search.judge, out["samples"]), reports[0]
+    pictures, report = _pictures(search.judge, out["samples"]), _of_pieces(reports)
     shows: dict[str, Any] | None = None
     with logged():
-        shows = _shown(report, pictures)
-    return io.NodeOutput(out, pictures, report, report.scores, ui=shows)
+        shows = _shown(report, pictures, captions(report) if len(reports) == 1 else [])
+    scores = [score for each in reports for score in each.scores]
+    return io.NodeOutput(out, pictures, report, scores, ui=shows)
 
 
-def _shown(report: Report, pictures: Tensor | ExecutionBlocker) -> dict[str, Any]:
+def _of_pieces(reports: Sequence[Report]) -> Report:
+    """The report; of a guider that samples in pieces the first one, which says so."""
+    report, count = reports[0], len(reports)
+    if count == 1:
+        return report
+    said = (
+        f"the guider ran the search {count} times, on pieces of the latent: this report and Search "
+        f"Replay are of the first piece, and the scores that come out are those of all {count} "
+        "pieces in order, not of the whole picture; Score Images scores that"
+    )
+    return replace(report, notes=[*report.notes, said])
+
+
+def _shown(
+    report: Report, pictures: Tensor | ExecutionBlocker, scores: Sequence[str]
+) -> dict[str, Any]:
     """What the node goes on showing: the pictures, of clips the middle one, and the last word."""
-    lines, scores = last_words(report), captions(report)
+    lines = last_words(report)
     rows = [] if isinstance(pictures, ExecutionBlocker) else [*pictures]
     frames = max(1, len(rows) // max(1, len(scores)))
     texts = scores if len(scores) > 1 else []

@@ -96,6 +96,7 @@ class HostProblem:
         self._keys = batch_keys(noise, latent, extra_args.get("seed"))
         self._whole_costs: dict[tuple[float, ...], int] = {}
         self._counter = RowCounter()
+        self.tried = (0, 0)  # evaluations and network rows before the search
         self._widest = 1  # candidates in a call so far: what a reward leaves must hold as many
         self.parts = packed_shapes(guider)
         # exactly the host's where a linear sigma is one of the run's
@@ -303,8 +304,11 @@ class HostProblem:
         return self._model_sampling.noise_scaling(at, noise, self.latent[:1], False)
 
     def predicted(self, x: Tensor, sigma: float) -> Tensor:
-        """Predict states of the first item at a sigma of the model's."""
-        return self._denoised(0, x, sigma, None)[0]
+        """Predict states of the first item at a sigma of the model's; counted in `tried`."""
+        denoised, network = self._denoised(0, x, sigma, None)
+        evaluations, rows = self.tried
+        self.tried = (evaluations + len(x), rows + network * len(x))
+        return denoised
 
     def score(
         self, items: Sequence[int], denoised: Tensor, sigmas: Sequence[float]

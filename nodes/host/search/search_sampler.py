@@ -242,13 +242,17 @@ class SearchSampler(Sampler):
         choice = self.choice or StrategyChoice(usual_strategy(self.inner))
         transition = transition_of(self.inner)
         require_searchable(guider, len(noise), isinstance(transition, Whole))
-        found = Behaviour() if isinstance(transition, Whole) else behaviour_of(problem)
-        if found.remembers:
-            choice, transition = self._whole(found.remembers), Whole(type(self.inner).__name__)
+        found, budget = Behaviour(), self.budget
+        if not isinstance(transition, Whole):
+            first, *rest = problem.linear_sigmas
+            plain = problem.cost(None, first) + sum(problem.cost(transition, to) for to in rest)
+            found, budget = behaviour_of(problem, budget, plain)
+        if found.remembers or found.untried:
+            choice, transition = self._whole(found), Whole(type(self.inner).__name__)
         mixing = mixes_rows(guider) or found.mixes
         rows = 1 if mixing else choice.rows_per_call or rows_that_fit(guider, shape)
         memory = partial(memory_needed, guider, shape, rows)
-        trace, progress = Trace(), Progress(self.budget, len(noise), memory)
+        trace, progress = Trace(), Progress(budget, len(noise), memory)
 
         def tell(event: Event) -> None:
             trace(event)
@@ -258,7 +262,7 @@ class SearchSampler(Sampler):
             choice.strategy,
             tuple(problem.linear_sigmas),
             transition,
-            self.budget,
+            budget,
             items=tuple(range(len(noise))),
             seed=extra_args.get("seed") or 0,
             rows_per_call=rows,
@@ -279,11 +283,11 @@ class SearchSampler(Sampler):
             )
         return search, trace, progress
 
-    def _whole(self, remembers: str) -> StrategyChoice:
-        """How a model is searched that makes predictions of earlier ones."""
+    def _whole(self, found: Behaviour) -> StrategyChoice:
+        """How a model is searched that makes predictions of earlier ones, or may."""
         choice = self.choice or StrategyChoice(BestOfN())
         if not isinstance(choice.strategy, BestOfN):
-            raise ValueError(need_whole(remembers, choice.strategy.name))
+            raise ValueError(need_whole(found, choice.strategy.name))
         return choice
 
     def _checkpoint(

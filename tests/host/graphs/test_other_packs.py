@@ -3,6 +3,7 @@
 docs/OTHER_PACKS.md has the table; its last column names these tests.
 """
 
+import re
 from pathlib import Path
 from types import FunctionType
 
@@ -160,6 +161,28 @@ def test_a_guider_that_does_not_run_its_sampler_is_named():
         s.search(guider, s.flow())
 
 
+class Pieces(CFGGuider):
+    """Samples the upper half, then the lower one."""
+
+    def sample(self, noise, latent_image, sampler, sigmas, denoise_mask=None, **given):
+        for place in (slice(None, 8), slice(8, None)):
+            mask = torch.zeros_like(latent_image[:, :1])
+            mask[..., place, :] = 1.0
+            found = super().sample(noise, latent_image, sampler, sigmas, denoise_mask=mask, **given)
+            latent_image = found
+        return latent_image
+
+
+def test_a_guider_that_samples_in_pieces_says_whose_scores_come_out():
+    guider = hm.guider(hm.scene_model(), 0.5)
+    guider.__class__ = Pieces
+    found = s.search_node(guider, s.flow(), evaluations=40, strategy=s.strategy("rbf"))
+    _, _, report, scores = found.result
+    assert len(scores) == 2
+    assert scores[0] == report.best(0)
+    assert any("ran the search 2 times, on pieces" in note for note in report.notes)
+
+
 def test_a_guider_that_counts_steps_at_sigmas_it_does_not_know_is_run_whole():
     g, steps = scheduled(), len(graphs.SIGMAS) - 1
     host = hm.run(scheduled().guider, s.sampler(), g.sigmas, g.latent, 3)[0]
@@ -289,8 +312,31 @@ def test_a_patch_that_mixes_rows_is_called_row_by_row():
 def test_a_patch_without_memory_is_searched_as_ever():
     g = graphs.graph(pack.harmless)
     report = searched(g, s.flow(), strategy=s.strategy("rbf"))[2]
-    assert any("remembers none" in note for note in report.notes)
+    assert any("remembers no earlier prediction" in note for note in report.notes)
     assert {row["phase"] for row in report.trace.record["evaluated"]} > {"plain"}
+
+
+def test_what_is_tried_is_counted_and_off_the_limits():
+    g = graphs.graph(pack.harmless)
+    rows = s.count_rows(g.model)
+    report = searched(g, s.flow(), strategy=s.strategy("rbf"), evaluations=40)[2]
+    (note,) = [n for n in report.notes if "off the limits" in n]
+    tried, network = (int(word) for word in re.findall(r"(\d+) (?:evaluations|network)", note))
+    ledger = report.trace.record["stopped"][0]["ledger"]
+    assert ledger["rows"] + network == sum(rows), "every row that reached the network is said"
+    assert 0 < tried <= 13
+    assert 40 - tried >= ledger["evaluations"] > 40 - 13 - 7
+
+
+def test_limits_without_room_for_it_mean_whole_pictures():
+    g, steps = graphs.graph(pack.harmless), len(graphs.SIGMAS) - 1
+    rows = s.count_rows(g.model)
+    latent, _, report = searched(g, FlowSampler(ODE), evaluations=steps + 11)
+    assert any("was not tried" in n and "evaluations at least 19" in n for n in report.notes)
+    assert sum(rows) == report.trace.record["stopped"][0]["ledger"]["rows"]
+    assert {row["sigma"] for row in report.trace.record["evaluated"]} == {0.0}
+    with pytest.raises(ValueError, match=r"at least 19.*smc needs to know: raise the limits"):
+        searched(g, s.flow(), evaluations=steps, strategy=s.strategy("smc"))
 
 
 def guide(args):
