@@ -9,7 +9,7 @@ only where there are any:
     between, after A and after C;  a state alone and beside another
 
 These are evaluations like others: they are taken off the limits of the run. Where those leave no
-room for them, nothing is tried and every picture is run whole, which is right whatever the code does.
+room for them, nothing is tried and every picture is run whole, which is right whatever code does.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from torch import Tensor
 from ..model.field import fitting_samples
 from ..page.card import card_output, draw_card
 from ..page.progress import logged, say
+from ..page.text import for_page
 from .judge import Judge
 from .outcome import Report
 from .search_sampler import SearchSampler
@@ -183,7 +184,7 @@ def _pictures(judge: Judge, samples: Any) -> Tensor | ExecutionBlocker:
     """What the IMAGE output holds."""
     vae = judge.decoders.pictures
     if vae is None:
-        return ExecutionBlocker(NO_PICTURES if judge.decoders.sound is None else SOUND)
+        return ExecutionBlocker(for_page(NO_PICTURES if judge.decoders.sound is None else SOUND))
     try:
         return decoded(vae, samples)
     except comfy.model_management.InterruptProcessingException:
@@ -191,9 +192,8 @@ def _pictures(judge: Judge, samples: Any) -> Tensor | ExecutionBlocker:
     except Exception as error:  # noqa: BLE001 - said to whoever uses the pictures
         # the search is done: its latent and its report come out whatever its VAE does
         _LOG.warning("search: the IMAGE output is left out, because %s", error)
-        return ExecutionBlocker(
-            f"the search has a latent and a report but no pictures to put out, because {error}"
-        )
+        why = f"the search has a latent and a report but no pictures to put out, because {error}"
+        return ExecutionBlocker(for_page(why))
 
 
 def _with_rows(latent: dict[str, Any], found: Tensor) -> dict[str, Any]:
