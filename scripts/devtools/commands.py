@@ -19,18 +19,12 @@ from devtools.environment import Place, prepare
 from devtools.layout import lay_out
 from devtools.pins import DEFAULT_HOST, HOSTS, PYTHON_RANGE, ROOT, cache_root, host_pin
 from devtools.server import has_accelerator, models_config, running_host, serve
+from devtools.soak import PARTS, soak
 from devtools.tiers import TIERS, child_environment, lint, run_tests
-from devtools.upstream import compare
 
 TIER_NAMES = ("lint", *(tier.name for tier in TIERS))
 SCHEMA_TEST = "tests/host/project/test_registration.py"
 MODELS_TEST = "tests/host/models/test_families.py"
-CRASH_TEST = "tests/host/search/test_crash.py"
-GRAPHS_TEST = "tests/host/project/test_invalid_inputs.py"
-QUEUE_TEST = "tests/host/project/test_queueing.py"
-SOAK = {"FLOWSEARCH_GRAPHS": "1000", "FLOWSEARCH_SEARCHES": "500"}
-RESUME_TEST = "tests/unit/samplers/search/engine/test_resume.py"
-SOAK_KILLS = 50
 WORKFLOW_TEST = "tests/browser/test_workflows.py"
 LAYOUT_TEST = "tests/browser/test_layout.py"
 
@@ -87,7 +81,8 @@ def parser() -> argparse.ArgumentParser:
     command("models", run_models, "rewrite the committed table of families of models")
     command("workflows", run_workflows, "rewrite example_workflows/api from the editor's files")
     command("layout", run_layout, "place the nodes of the example workflows by their sizes")
-    command("soak", run_soak, "what takes longer than a test should: kills, every host version")
+    longer = command("soak", run_soak, "what takes longer than a test should: kills, every host")
+    longer.add_argument("--part", action="append", choices=PARTS, help="only this; repeatable")
     bundle = command("bundle", run_bundle, "for `bench gpu` and `test --tier gpu` elsewhere")
     bundle.add_argument("folder", type=Path, help="a new folder, to be carried there")
     bundle.add_argument("--python", default="3.12", help="release of Python there")
@@ -239,27 +234,8 @@ def run_layout(options: argparse.Namespace, rest: list[str]) -> int:
     return status
 
 
-def run_soak(options: argparse.Namespace, rest: list[str]) -> int:  # noqa: ARG001
-    say(f"### a search that is killed {SOAK_KILLS} times ###")
-    os.environ["FLOWSEARCH_KILLS"] = str(SOAK_KILLS)
-    worst = run_tests(prepare(host_pin(DEFAULT_HOST)), ["host"], [CRASH_TEST, *rest])
-    del os.environ["FLOWSEARCH_KILLS"]
-    say("### a search that is interrupted in every call ###")
-    os.environ["FLOWSEARCH_SOAK"] = "1"
-    worst = max(worst, run_tests(prepare(host_pin(DEFAULT_HOST)), ["pure"], [RESUME_TEST]))
-    del os.environ["FLOWSEARCH_SOAK"]
-    say("### 1000 workflows that are wrong; 500 searches in a queue; memory over 500 ###")
-    os.environ.update(SOAK)
-    tests = [GRAPHS_TEST, QUEUE_TEST]
-    worst = max(worst, run_tests(prepare(host_pin(DEFAULT_HOST)), ["host"], tests))
-    for name in SOAK:
-        del os.environ[name]
-    for version in HOSTS:
-        say(f"### ComfyUI {version} ###")
-        worst = max(worst, run_tests(prepare(host_pin(version)), ["host"], rest))
-    say("### the host's own tests, without the pack and with it ###")
-    worst = max(worst, compare(prepare(host_pin(DEFAULT_HOST))))
-    return worst
+def run_soak(options: argparse.Namespace, rest: list[str]) -> int:
+    return soak(options.part or (), rest)
 
 
 def run_bundle(options: argparse.Namespace, rest: list[str]) -> int:  # noqa: ARG001

@@ -14,6 +14,7 @@ from pathlib import Path
 import detectors
 import encoders
 import folder_paths
+import hostile
 import preference_weights
 import pytest
 import sounds
@@ -249,3 +250,10 @@ def test_the_measure_sees_what_is_quadratic():
 
     found = next(slow(quadratic))
     assert found[1] > SIZES[0]
+
+
+def test_texts_of_anything_are_read_or_refused_in_a_sentence(nodes):
+    for number, text in enumerate(hostile.texts()):
+        key = [*TABLE][number % len(TABLE)]
+        said = refusal(lambda some, key=key: nodes[key[0]].execute(**TABLE[key][0](some)), text)
+        assert len(said) < 5000

@@ -1,9 +1,13 @@
 """A reward of another pack, which inherits from nothing and knows nothing of this one."""
 
+import math
+import random
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import host_models as hm
+import hostile
 import numpy as np
 import pytest
 import searching as s
@@ -196,3 +200,28 @@ def test_memory_that_runs_out_beside_a_paid_reward_asks_it_nothing_twice():
     assert torch.equal(found[0]["samples"], expected[0]["samples"])
     (row,) = found[2].trace.record["stopped"]
     assert len(paid.asked) == row["ledger"]["reward_calls"] > 8
+
+
+def any_values(seed, count):
+    """What a reward might give for so many pictures."""
+    rng = random.Random(seed)
+    shape = rng.choice(((count,), (count,), (count, 1), (), (count + 1,), (0,), (1, count)))
+    value = rng.choice((0.0, 0.5, -3.0, 1e30, 1e300, math.nan, math.inf, 1e-40))
+    made = torch.full(shape, value, dtype=rng.choice((torch.float64, torch.float32)))
+    whole = made.nan_to_num().to(rng.choice((torch.float16, torch.int64, torch.bool)))
+    other = rng.choice((made.tolist(), None, "0.5", {"score": 1.0}, made + 1j))
+    return rng.choice((made, made, whole, other))
+
+
+def test_rewards_that_give_anything_end_in_a_picture_or_a_sentence():
+    sentences = []
+    for number in range(hostile.COUNT):
+        reward = Returning(partial(any_values, number), number % 6)
+        try:
+            latent = s.reward_search(hm.gaussian_model(), reward=reward, evaluations=18)[0]
+        except RewardError as refused:
+            sentences.append(str(refused))
+        else:
+            assert latent["samples"].isfinite().all()
+    assert sentences
+    assert all("the reward redness" in sentence for sentence in sentences)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import folder_paths
 import host_models as hm
+import hostile
 import pytest
 import searching as s
 import torch
@@ -218,3 +219,21 @@ def test_checkpoints_are_where_the_host_neither_deletes_nor_serves_them():
     assert temp not in folder.parents
     assert folder.parent.parent == Path(folder_paths.get_user_directory())
     assert folder_paths.get_public_user_directory(folder.parent.name) is None
+
+
+def test_a_file_spoilt_at_random_is_known_or_is_what_was_written(tmp_path):
+    file = FileCheckpoint(tmp_path / "a.safetensors", CPU)
+    tensors = {"0/1/x": torch.randn(1, 3, 4, 4), "0/2/x": torch.arange(3)}
+    file.save(tensors, {"logs": [[]]})
+    known = 0
+    for content in hostile.spoilt(file.path.read_bytes(), 5 * hostile.COUNT):
+        file.path.write_bytes(content)
+        try:
+            found, data = file.load()
+        except Unreadable:
+            known += 1
+        else:
+            assert data == {"logs": [[]]}
+            assert found.keys() == tensors.keys()
+            assert all(torch.equal(found[key], tensors[key]) for key in tensors)
+    assert known > 4 * hostile.COUNT

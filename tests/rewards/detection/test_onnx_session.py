@@ -1,7 +1,9 @@
 """Networks in ONNX files: a cancel ends them, and what they ask for is bounded first."""
 
 import threading
+import time
 
+import hostile
 import numpy as np
 import onnx_files
 import pytest
@@ -205,3 +207,27 @@ def test_a_cancel_before_a_run_starts_nothing():
     with pytest.raises(Cancelled):
         obeying(lambda: begun.append(1), cancelled, lambda: None)
     assert begun == []
+
+
+def test_files_spoilt_at_random_give_boxes_or_a_sentence(tmp_path):
+    rows = np.zeros((1, 2, 6), np.float32)
+    rows[0, 0] = [0, 0, 4, 4, 0.9, 1]
+    whole = taking(tmp_path, [1, 3, 32, 32], (1, 2, 6), same=rows).read_bytes()
+    begun = time.monotonic()
+
+    def before():
+        assert time.monotonic() < begun + 20.0, "it takes long"
+
+    opened, sentences = 0, []
+    for number, content in enumerate(hostile.spoilt(whole)):
+        path = tmp_path / f"{number}.onnx"
+        path.write_bytes(content)
+        begun = time.monotonic()
+        try:
+            model = open_onnx(path, before=before)
+            opened += 1
+            OnnxDetector(model, before=before).detect(torch.zeros(1, 32, 32, 3), model.names[:1])
+        except (ValueError, RuntimeError) as refused:
+            sentences.append(str(refused))
+    assert 0 < opened < hostile.COUNT
+    assert all(".onnx" in said or "ONNX file" in said for said in sentences)

@@ -11,6 +11,7 @@ import subprocess
 import threading
 import time
 
+import hostile
 import numpy as np
 import pytest
 import torch
@@ -534,3 +535,23 @@ def test_a_count_of_tokens_that_is_none_is_not_counted(usage):
     assert "tokens not told" in spent.told(
         Endpoint("judge", "http://localhost", "m", price_input=1.0)
     )
+
+
+def test_answers_spoilt_at_random_are_a_score_or_a_sentence():
+    whole = b'<think>Hm.</think> {"reason": "two of three", "score": 7.5}'
+    answers = [*hostile.texts(10 * hostile.COUNT)]
+    answers += [
+        each.decode("utf-8", "replace") for each in hostile.spoilt(whole, 10 * hostile.COUNT)
+    ]
+    read, sentences = 0, []
+    for text in answers:
+        try:
+            score, reason = parse_verdict(text)
+        except ValueError as refused:
+            sentences.append(str(refused))
+        else:
+            read += 1
+            assert 0.0 <= score <= 10.0
+            assert isinstance(reason, str)
+    assert 0 < read < len(answers)
+    assert max(map(len, sentences)) < 500

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from devtools import DevError, browser, environment, pins, server, tiers
+from devtools import DevError, browser, environment, pins, server, soak, tiers
 from devtools.commands import default_tiers, main, parser
 from devtools.lock import locked
 
@@ -344,3 +344,18 @@ def test_a_run_with_another_host_leaves_out_the_tier_that_brings_its_own(monkeyp
     assert "host_oldest" in tiers_of("--host-version", pins.DEFAULT_HOST)
     assert "host_oldest" not in tiers_of("--host-version", "0.20.1")
     assert "host" in tiers_of("--host-version", "0.20.1")
+
+
+def test_every_part_of_a_soak_names_tests_that_read_what_it_sets():
+    tests = pins.ROOT / "tests"
+    texts = {file: file.read_text(encoding="utf-8") for file in tests.rglob("*.py")}
+    for name, part in soak.PARTS.items():
+        files = [pins.ROOT / file for tier in part.tests.values() for file in tier]
+        assert all(file.is_file() for file in files), name
+        for variable in part.more:
+            readers = [file for file, text in texts.items() if f'"{variable}"' in text]
+            modules = {file.stem for file in readers}
+            assert any(
+                file in readers or any(f"import {m}" in texts[file] for m in modules)
+                for file in files
+            ), f"{name}: nothing reads {variable}"
