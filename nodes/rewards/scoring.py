@@ -36,6 +36,7 @@ __all__ = [
 ]
 
 CHUNK = 16  # pictures between two looks at the cancel button; networks split them further
+PIXELS = 2**24  # of these together: 16 of 1024 x 1024, and one of 4096 x 4096
 QUANTILES = (0, 5, 25, 50, 75, 95, 100)
 LISTED = 8  # best pictures that are named on the node
 THINGS = {"image": "picture", "video": "clip"}
@@ -69,13 +70,14 @@ def scored(images: Tensor, reward: Reward) -> Assessment:
     values: list[Tensor] = []
     parts: list[dict[str, float]] = []
     notes: list[str] = []
-    for start in range(0, count, CHUNK):
+    chunk = max(1, min(CHUNK, PIXELS // max(1, images[0, ..., 0].numel())))
+    for start in range(0, count, chunk):
         comfy.model_management.throw_exception_if_processing_interrupted()
-        found = assess(reward, images[start : start + CHUNK].clone())
+        found = assess(reward, images[start : start + chunk].clone())
         values.append(found.values.detach().float().cpu())
         parts += [dict(each) for each in found.parts]
         notes += found.notes
-        bar.update_absolute(min(start + CHUNK, count), count)
+        bar.update_absolute(min(start + chunk, count), count)
     together = torch.cat(values)
     if not bool(together.isfinite().all()):
         bad = int((~together.isfinite()).nonzero()[0])

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from reward_cases.detection import yolo11n
 
+from flowsearch.nodes.rewards import scoring
 from flowsearch.nodes.rewards.scoring import CHUNK, Ranking, ScoreImages, scored
 from flowsearch.rewards.base import Assessment
 from flowsearch.rewards.detection.detector_count import DetectorCount
@@ -191,6 +192,15 @@ class Hearing:
 
     def score(self, waveforms):
         return waveforms.amax(dim=(1, 2))
+
+
+def test_large_pictures_come_in_smaller_chunks_so_that_a_cancel_waits_for_few(monkeypatch):
+    monkeypatch.setattr(scoring, "PIXELS", 2 * 4 * 4 + 1)
+    reward = Corner()
+    scored(torch.zeros(5, 4, 4, 3), reward)
+    assert reward.batches == [2, 2, 1]
+    scored(torch.zeros(2, 8, 8, 3), reward)
+    assert reward.batches[3:] == [1, 1], "one is always scored"
 
 
 def test_for_a_reward_of_clips_the_pictures_are_one_clip():
