@@ -8,7 +8,7 @@ the paid answers are taken from here.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -32,7 +32,7 @@ class Answers:
         self._used: set[tuple[int, bytes]] = set()
 
     @contextmanager
-    def kept(self) -> Iterator[None]:
+    def kept(self) -> Generator[None]:
         """Keep answers until this ends without a failure.
 
         Yields:

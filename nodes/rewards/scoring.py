@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 CHUNK = 16  # pictures between two looks at the cancel button; networks split them further
-PIXELS = 2**24  # of these together: 16 of 1024 x 1024, and one of 4096 x 4096
+PIXELS = 2**22  # of these together: 4 of 1024 x 1024, and at least one of any size
 QUANTILES = (0, 5, 25, 50, 75, 95, 100)
 LISTED = 8  # best pictures that are named on the node
 THINGS = {"image": "picture", "video": "clip"}

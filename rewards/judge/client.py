@@ -85,6 +85,7 @@ class JudgeClient:
         self.spent = Spent()
         self._checkpoint, self._sleep, self._spending = checkpoint, sleep, spending
         self._schema = True
+        self._warned = False
         self._lock = threading.Lock()
         self._next = 0.0
 
@@ -118,6 +119,19 @@ class JudgeClient:
             if spent.questions:
                 here, all_ = spent.told(self.endpoint), self.spent.told(self.endpoint)
                 LOG.info("judge '%s': %s (since start: %s)", self.endpoint.name, here, all_)
+                self._warn_of_unknown_cost(spent)
+
+    def _warn_of_unknown_cost(self, spent: Spent) -> None:
+        """Say once that a ceiling of cost cannot hold, for the server counts no tokens."""
+        priced = self.endpoint.price_input or self.endpoint.price_output
+        if self._warned or not priced or spent.tokens() is not None:
+            return
+        self._warned = True
+        LOG.warning(
+            "judge '%s' does not say how many tokens its answers took, so their cost is not known "
+            "and cost_per_day does not hold; calls_per_day does",
+            self.endpoint.name,
+        )
 
     async def _all(
         self,

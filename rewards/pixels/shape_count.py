@@ -12,7 +12,7 @@ triangle 1 / 2. Both are exact on the scenes this counts; on photographs it is m
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -35,9 +35,9 @@ __all__ = [
     "Floats",
     "Group",
     "ShapeCount",
-    "components",
     "count_shapes",
     "parse_groups",
+    "patches_of",
     "wrong",
 ]
 
@@ -139,7 +139,7 @@ def _kind(fill: float) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Component:
-    """A connected patch of one colour.
+    """A connected patch of one colour that is large enough to be counted.
 
     Attributes:
         colour: Name of the colour.
@@ -155,20 +155,32 @@ class Component:
     here: NDArray[np.bool_]
     soft: Floats
 
-    @property
-    def is_shape(self) -> bool:
-        """Whether it is large enough to be counted."""
-        return self.area >= SMALLEST
+
+@dataclass(frozen=True, eq=False)
+class Patches:
+    """The patches of colour of one picture, colour by colour.
+
+    Noise is specks, hundreds of thousands in a large picture, so those are counted all at once.
+
+    Attributes:
+        solid: Pixels of any of them.
+        areas: Of all, as of a 64 x 64 picture.
+        shapes: Those that are no specks.
+    """
+
+    solid: NDArray[np.bool_]
+    areas: list[float]
+    shapes: list[Component]
 
 
-def components(picture: Floats) -> Iterator[Component]:
-    """Find the patches of colour of one picture, specks included.
+def patches_of(picture: Floats) -> Patches:
+    """Find the patches of colour of one picture.
 
     Args:
         picture: Shape (H, W, 3), 0 to 1.
 
-    Yields:
-        The components, colour by colour.
+    Returns:
+        The patches.
     """
     absorbed = cast("Floats", 1.0 - np.minimum(np.maximum(picture, 0.0), 1.0))
     norm = np.sqrt((absorbed * absorbed).sum(axis=2))
@@ -177,13 +189,23 @@ def components(picture: Floats) -> Iterator[Component]:
     cover = np.minimum(norm / _STRENGTH[colour], 1.0)
     solid = (cover > 0.5) & (chroma > 0.25)
     per_pixel = 4096.0 / (picture.shape[0] * picture.shape[1])
+    found = Patches(solid, [], [])
     find: Any = ndimage
-    for index in {int(i) for i in colour[solid]}:
+    for index in map(int, np.bincount(colour[solid]).nonzero()[0]):
         labels, number = cast(
             "tuple[NDArray[np.int32], int]", find.label(solid & (colour == index))
         )
-        boxes = cast("list[tuple[slice, slice]]", find.find_objects(labels, number))
-        for label, (rows, columns) in enumerate(boxes, start=1):
+        areas = np.bincount(labels.ravel(), minlength=number + 1).astype(np.float64) * per_pixel
+        found.areas.extend(map(float, areas[1:]))
+        large = (areas[1:] >= SMALLEST).nonzero()[0] + 1
+        numbers = np.zeros(number + 1, dtype=np.int32)
+        numbers[large] = np.arange(1, len(large) + 1)
+        boxes = (
+            cast("list[tuple[slice, slice]]", find.find_objects(numbers[labels], len(large)))
+            if len(large)
+            else []
+        )
+        for label, (rows, columns) in zip(map(int, large), boxes, strict=True):
             box = (
                 slice(max(rows.start - 1, 0), rows.stop + 1),
                 slice(max(columns.start - 1, 0), columns.stop + 1),
@@ -191,7 +213,8 @@ def components(picture: Floats) -> Iterator[Component]:
             here = labels[box] == label
             near = here | ((labels[box] == 0) & ~solid[box])
             soft = np.where(near & (cover[box] > 0.15), cover[box], 0.0)
-            yield Component(_NAMES[index], float(here.sum()) * per_pixel, box, here, soft)
+            found.shapes.append(Component(_NAMES[index], float(areas[label]), box, here, soft))
+    return found
 
 
 def count_shapes(picture: Floats) -> dict[tuple[str, str], int]:
@@ -204,11 +227,10 @@ def count_shapes(picture: Floats) -> dict[tuple[str, str], int]:
         How many of each (colour, shape); what is not there is not a key.
     """
     found: dict[tuple[str, str], int] = {}
-    for part in components(picture):
-        if part.is_shape:
-            fill = part.soft.sum() / (part.soft.sum(axis=0).max() * part.soft.sum(axis=1).max())
-            key = (part.colour, _kind(float(fill)))
-            found[key] = found.get(key, 0) + 1
+    for part in patches_of(picture).shapes:
+        fill = part.soft.sum() / (part.soft.sum(axis=0).max() * part.soft.sum(axis=1).max())
+        key = (part.colour, _kind(float(fill)))
+        found[key] = found.get(key, 0) + 1
     return found
 
 

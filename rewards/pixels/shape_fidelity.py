@@ -15,6 +15,7 @@ counts: what the count misses is here.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -25,7 +26,7 @@ from scipy import ndimage  # pyright: ignore[reportMissingTypeStubs]
 from torch import Tensor
 
 from ..base import RewardSpec, check_images
-from .shape_count import COLOURS, SHAPES, SMALLEST, Component, Floats, components
+from .shape_count import COLOURS, SHAPES, SMALLEST, Component, Floats, patches_of
 
 __all__ = ["ShapeFidelity", "cover", "fidelity"]
 
@@ -112,23 +113,24 @@ def fidelity(picture: Floats) -> float:
         Mean over its patches of colour, 0 to 1; specks count in proportion to their area and have
         no fidelity of their own. 0 for a picture without patches.
     """
-    found = list(components(picture))
+    found = patches_of(picture)
     total = weight = 0.0
-    for part, patch in zip(found, _patches(picture, found), strict=True):
-        share = min(1.0, part.area / SMALLEST)
-        weight += share
-        if part.is_shape:
-            total += max(_agreement(patch, kind) for kind in _KINDS)
+    for area in found.areas:
+        weight += min(1.0, area / SMALLEST)
+    for patch in _patches(picture, found.solid, found.shapes):
+        total += max(_agreement(patch, kind) for kind in _KINDS)
     return total / weight if weight else 0.0
 
 
-def _patches(picture: Floats, found: list[Component]) -> list[Patch]:
-    """Give each component the pixels that are nearest to it."""
-    owner = np.full(picture.shape[:2], -1, dtype=np.int64)
+def _patches(
+    picture: Floats, solid: NDArray[np.bool_], found: Sequence[Component]
+) -> Iterator[Patch]:
+    """Give each component the pixels that are nearest to it, and not to a speck."""
+    owner = np.where(solid, len(found), -1)
     for index, part in enumerate(found):
         owner[part.box][part.here] = index
     if not found:
-        return []
+        return
     find: Any = ndimage
     distance, nearest = cast(
         "tuple[NDArray[np.float64], NDArray[np.int32]]",
@@ -138,15 +140,13 @@ def _patches(picture: Floats, found: list[Component]) -> list[Patch]:
     away = picture[owner < 0]
     background = np.median(away, axis=0) if len(away) else np.ones(3)
     background = background.astype(np.float32)
-    patches: list[Patch] = []
     for index, part in enumerate(found):
         rows, columns = (slice(max(side.start - REACH, 0), side.stop + REACH) for side in part.box)
         own = (owner[rows, columns] == index)[..., None]
         drawn = np.where(own, picture[rows, columns], background)
         colour = np.array(COLOURS[part.colour], dtype=np.float32)
         corner = (int(rows.start), int(columns.start))
-        patches.append(Patch(corner, cast("Floats", drawn), background, colour))
-    return patches
+        yield Patch(corner, cast("Floats", drawn), background, colour)
 
 
 def _agreement(patch: Patch, kind: str) -> float:

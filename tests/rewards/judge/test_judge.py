@@ -390,6 +390,17 @@ def test_what_was_spent_is_logged(caplog):
     assert "judge 'local': 3 answers, 360 tokens, cost 0.000360 (since start: 3" in caplog.text
 
 
+def test_a_cost_that_a_server_does_not_tell_is_named_once(caplog):
+    with serving(in_turn(said(3, usage=None))) as server:
+        endpoint = Endpoint("local", server.url, "m", price_input=1.0)
+        client = JudgeClient(endpoint)
+        for seed in range(2):
+            picture = torch.full((1, 8, 8, 3), 0.5 * seed)
+            Judge(client, "p").score(picture)
+    told = [record for record in caplog.records if "cost is not known" in record.getMessage()]
+    assert len(told) == 1
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

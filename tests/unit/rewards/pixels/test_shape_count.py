@@ -15,6 +15,7 @@ from flowsearch.rewards.pixels.shape_count import (
     ShapeCount,
     count_shapes,
     parse_groups,
+    patches_of,
     wrong,
 )
 
@@ -188,3 +189,11 @@ def test_training_never_sees_what_is_held_out():
     assert not any(held_out(random_scene(rng)) for _ in range(500))
     one = Scene(((3, "red", "circle"), (2, "blue", "square")))
     assert held_out(one) == held_out(Scene(one.groups[::-1]))
+
+
+def test_noise_is_specks_that_are_not_looked_at_one_by_one():
+    picture = np.random.default_rng(1).random((128, 128, 3), dtype=np.float32)
+    found = patches_of(picture)
+    assert found.shapes == []
+    assert len(found.areas) > 5000
+    assert sum(found.areas) == pytest.approx(found.solid.sum() * 4096 / 128**2)
