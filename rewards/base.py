@@ -234,7 +234,7 @@ def _rows(found: Assessment) -> tuple[Tensor, Sequence[Mapping[str, float]], Seq
     return found.values, found.parts, found.notes
 
 
-def _assess(reward: Reward, images: Tensor | Seen) -> Assessment:
+def _assess(reward: Reward, images: Tensor | Views) -> Assessment:
     given = cast("Tensor", images)
     with settings_kept():
         found = reward.assess(given) if isinstance(reward, Explained) else None
