@@ -150,7 +150,7 @@ def search_latent(
     pictures, report = _pictures(search.judge, out["samples"]), _of_pieces(reports)
     shows: dict[str, Any] | None = None
     with logged():
-        shows = _shown(report, pictures, captions(report) if len(reports) == 1 else [])
+        shows = search_output(report, pictures, captions(report) if len(reports) == 1 else [])
     scores = [score for each in reports for score in each.scores]
     return io.NodeOutput(out, pictures, report, scores, ui=shows)
 
@@ -168,7 +168,7 @@ def _of_pieces(reports: Sequence[Report]) -> Report:
     return replace(report, notes=[*report.notes, said])
 
 
-def _shown(
+def search_output(
     report: Report, pictures: Tensor | ExecutionBlocker, scores: Sequence[str]
 ) -> dict[str, Any]:
     """What the node goes on showing: the pictures, of clips the middle one, and the last word."""
