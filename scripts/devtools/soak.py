@@ -54,7 +54,7 @@ PARTS = {
         {"FLOWSEARCH_SEARCHES": "500"},
     ),
     "hostile": Part(
-        "1000 of each: answers of judges, ONNX files, checkpoints, foreign rewards, texts",
+        "1000 of each: answers of judges, ONNX files, checkpoints, foreign rewards",
         {
             "rewards": [
                 "tests/rewards/judge/test_judge.py",
@@ -63,7 +63,6 @@ PARTS = {
             "host": [
                 "tests/host/search/test_checkpoint.py",
                 "tests/host/rewards/test_foreign.py",
-                "tests/host/project/test_text_growth.py",
             ],
         },
         HOSTILE,
