@@ -5,7 +5,6 @@ The server's own POST /free. A node of the foreign pack tells what the host's me
 
 import json
 import shutil
-import sys
 import time
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from PIL import Image
 from transformers import CLIPConfig, CLIPModel
 
 from devtools.pins import DEFAULT_HOST
-from devtools.server import running_host
 
 WIDE = 100_000  # of the reward's network: most of its weights, all of which it reads
 MEGABYTES = 2 * 2 * WIDE * encoders.SMALL["hidden_size"] * 4 / 2**20
@@ -40,7 +38,7 @@ LOOK = {
 }
 
 
-def workflow(seed: int, evaluations: int = 12) -> dict:
+def workflow(seed: int, evaluations: int = 8) -> dict:
     """A search by a reward with a network, which tells at its end what is loaded."""
     made = {
         "1": node("FlowSearchLoadDemo"),
@@ -64,18 +62,16 @@ def workflow(seed: int, evaluations: int = 12) -> dict:
 
 
 @pytest.fixture(scope="module")
-def client(comfyui, tmp_path_factory):
-    """A server with the foreign pack and a reward's network of some size."""
-    base = tmp_path_factory.mktemp("freed")
-    place = base / "models" / "flowsearch_rewards" / "clip"
+def client(server):
+    """The server, with a reward's network of some size and nothing loaded."""
+    place = server.server.base / "models" / "flowsearch_rewards" / "clip"
     shutil.copytree(encoders.folder("clip"), place)
     config = CLIPConfig.from_pretrained(place)
     config.vision_config.intermediate_size = WIDE
     encoders.scattered(CLIPModel(config)).save_pretrained(place)
-    support = Path(encoders.__file__).parent / "foreign_pack"
-    shutil.copytree(support, base / "custom_nodes" / "foreign_pack")
-    with running_host(Path(sys.executable), comfyui, base=base) as running:
-        yield Client(running)
+    assert emptied(server, unload_models=True, free_memory=True)
+    yield server
+    shutil.rmtree(place)
 
 
 def found(client: Client, outputs: dict) -> tuple:
@@ -131,9 +127,9 @@ def test_free_memory_gives_the_weights_back(client):
 
 
 def test_free_during_a_search_waits_for_its_end_and_changes_nothing(client):
-    alone = client.run(workflow(4, 32))
+    alone = client.run(workflow(4, 16))
     assert emptied(client, unload_models=True, free_memory=True)
-    name = client.queue(workflow(4, 32))
+    name = client.queue(workflow(4, 16))
     while not client.get("/queue")["queue_running"]:
         time.sleep(0.01)
     client.post("/free", {"unload_models": True, "free_memory": True})
