@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from comfy_api.latest import io
 
@@ -23,14 +24,14 @@ def text_input(
     Returns:
         The input.
     """
+    folded: dict[str, Any] = {"optional": True, "advanced": True} if advanced else {}
     return io.String.Input(
         name,
         default=default,
         multiline=True,
         dynamic_prompts=False,
         tooltip=tooltip,
-        optional=advanced,
-        advanced=advanced or None,
+        **folded,
     )
 
 
