@@ -26,6 +26,8 @@ WRONG_ON_FLOWS = {
     "euler": CHURN,
     "heun": CHURN,
 }
+STEPS = {name: 160 if name == "euler" else 80 for name in WRONG_ON_FLOWS}
+"""Enough for what is said of them: the error of euler falls most slowly."""
 
 
 class Given:
@@ -111,14 +113,14 @@ def distance(model, name, options, steps):
 def test_these_samplers_are_wrong_on_a_flow_model(name):
     """However many steps: their error is above 20 % and does not go away."""
     options = WRONG_ON_FLOWS[name]
-    rows = distance(hm.gaussian_model(), name, options, 80)
+    rows = distance(hm.gaussian_model(), name, options, STEPS[name] // 2)
     assert any(error > 0.2 and error > 2.0 * bound for error, bound in rows)
 
 
 @pytest.mark.parametrize("target", SCHEDULES)
 @pytest.mark.parametrize("name", WRONG_ON_FLOWS)
 def test_after_conversion_they_are_right_up_to_their_steps(name, target):
-    rows = distance(convert(hm.gaussian_model(), target), name, WRONG_ON_FLOWS[name], 160)
+    rows = distance(convert(hm.gaussian_model(), target), name, WRONG_ON_FLOWS[name], STEPS[name])
     for error, bound in rows:
         assert error < bound < 0.12  # the wrong ones are beyond 0.2
 
