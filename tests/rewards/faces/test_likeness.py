@@ -276,7 +276,9 @@ class TestLikeness:
         monkeypatch.setattr(
             face_likeness, "draw_boxes", lambda images, boxes: drawn.extend(boxes) or images
         )
-        crowd = picture([(1, 1), (5, 5)], colours=[RED, GREEN])[None]
+        # of two that are like one person the other is the second person's
+        other = GREEN if rule == "largest" else RED
+        crowd = picture([(1, 1), (5, 5)], colours=[RED, other])[None]
         reward.draw(crowd)
         found, boxes = reward.assess(crowd), drawn[0]
         shown = sorted(box.score for box in boxes)
