@@ -26,7 +26,6 @@ TIER_NAMES = ("lint", *(tier.name for tier in TIERS))
 SCHEMA_TEST = "tests/host/project/test_registration.py"
 MODELS_TEST = "tests/host/models/test_families.py"
 WORKFLOW_TEST = "tests/browser/test_workflows.py"
-LAYOUT_TEST = "tests/browser/test_layout.py"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -218,15 +217,15 @@ def run_models(options: argparse.Namespace, rest: list[str]) -> int:
 
 def run_workflows(options: argparse.Namespace, rest: list[str]) -> int:
     need_browser()
-    more = ["-k", "api_form and canvas", *rest]
+    more = ["-k", "an_example", *rest]
     return rewrite(options, "FLOWSEARCH_WRITE_WORKFLOWS", WORKFLOW_TEST, more)
 
 
 def run_layout(options: argparse.Namespace, rest: list[str]) -> int:
     need_browser()
     with tempfile.TemporaryDirectory() as scratch:
-        more = ["-k", "no_two_nodes_overlap", *rest]
-        status = rewrite(options, "FLOWSEARCH_WRITE_LAYOUT", LAYOUT_TEST, more, scratch)
+        more = ["-k", "an_example", *rest]
+        status = rewrite(options, "FLOWSEARCH_WRITE_LAYOUT", WORKFLOW_TEST, more, scratch)
         files = Path(scratch).glob("*.json")
         measured = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in files}
     for name in lay_out(ROOT / "example_workflows", measured):

@@ -1,7 +1,8 @@
 """Lay the example workflows out: columns from left to right, so that nothing overlaps after a run.
 
 How large a node is, only the page knows: it depends on the way of drawing, on the front end, and on
-the texts and pictures that a run leaves on it. tests/browser/test_layout.py measures, this places.
+the texts and pictures that a run leaves on it. tests/browser/test_workflows.py measures, this
+places.
 """
 
 from __future__ import annotations

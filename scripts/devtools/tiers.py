@@ -110,7 +110,6 @@ TELLING_PAGE = (
     "tests/browser/test_nodes.py",
     "tests/browser/test_appearance.py",
     "tests/browser/test_first_hour.py",
-    "tests/browser/test_layout.py::test_no_two_nodes_overlap[01 Reward Search, start here]",
 )
 """What tells soonest that another page than the host's own does not fit."""
 

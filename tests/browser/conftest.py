@@ -1,10 +1,12 @@
 """The host's real web page in a headless browser, with the pack mounted in a real server."""
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import foreign_pack
 import pytest
 from client import Client
 from editor import WAYS, Frontend, opened
@@ -24,14 +26,16 @@ FLAGS = (
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[Client]:
-    """A real ComfyUI server on the CPU with the pack installed; a Client for it."""
+def server(tmp_path_factory) -> Iterator[Client]:
+    """A real ComfyUI server on the CPU with the pack and a foreign one; a Client for it."""
     if not os.environ.get("COMFYUI_PATH"):
         pytest.exit("COMFYUI_PATH is not set: use python scripts/dev.py test --tier browser", 2)
     front_end = os.environ.get("FLOWSEARCH_FRONT_END")
     options = ["--front-end-root", front_end] if front_end else []
     comfyui = Path(os.environ["COMFYUI_PATH"])
-    with running_host(Path(sys.executable), comfyui, options=options) as running:
+    base = tmp_path_factory.mktemp("server")
+    shutil.copytree(Path(foreign_pack.__file__).parent, base / "custom_nodes" / "foreign_pack")
+    with running_host(Path(sys.executable), comfyui, base=base, options=options) as running:
         yield Client(running)
 
 
@@ -46,13 +50,6 @@ def chromium():
         browser.close()
 
 
-@pytest.fixture(params=WAYS)
-def frontend(request, server, chromium) -> Iterator[Frontend]:
-    """The editor in a new page, ready, once with each way of drawing nodes."""
-    with opened(server, chromium, request.param) as front:
-        yield front
-
-
 @pytest.fixture
 def new_page(server, chromium) -> Iterator[Frontend]:
     """The editor as a new user opens it, with Nodes 2.0."""
@@ -60,25 +57,11 @@ def new_page(server, chromium) -> Iterator[Frontend]:
         yield front
 
 
-@pytest.fixture(scope="session", params=WAYS)
-def kept_page(request, server, chromium) -> Iterator[Frontend]:
-    """A page for many tests: the editor takes five seconds to start."""
-    with opened(server, chromium, request.param) as front:
-        yield front
-
-
 @pytest.fixture(scope="session")
-def kept_switching_page(server, chromium) -> Iterator[Frontend]:
-    """A page for many tests that change the way of drawing."""
+def kept_page(server, chromium) -> Iterator[Frontend]:
+    """A page for many tests: the editor takes five seconds to start."""
     with opened(server, chromium, WAYS[0]) as front:
         yield front
-
-
-@pytest.fixture
-def one_page(kept_switching_page) -> Frontend:
-    """The editor in which other workflows were open before, for tests of both ways of drawing."""
-    kept_switching_page.problems.clear()
-    return kept_switching_page
 
 
 @pytest.fixture
@@ -86,3 +69,10 @@ def editor(kept_page) -> Frontend:
     """The editor in which other workflows were open before, as on a person's day."""
     kept_page.problems.clear()
     return kept_page
+
+
+@pytest.fixture(params=WAYS)
+def drawn(request, editor) -> Frontend:
+    """That editor, in each way of drawing nodes."""
+    editor.draw(request.param)
+    return editor

@@ -1,7 +1,5 @@
 """What the pack's one script does: sockets of its own have colours, new nodes show their titles."""
 
-import pytest
-
 SOCKETS = (
     "FLOW_REWARD",
     "FLOW_STRATEGY",
@@ -36,15 +34,14 @@ TITLES = """() => {
 }"""
 
 
-@pytest.mark.parametrize("palette", ["dark", "light"])
-def test_sockets_have_colours_of_their_own_in_both_ways_of_drawing(frontend, palette):
-    frontend.page.evaluate(PALETTE, palette)
-    frontend.page.wait_for_function(LOADED, arg=palette == "dark")
-    frontend.draw_frames()
-    rows = frontend.page.evaluate(COLOURS, list(SOCKETS))
-    assert [len(set(row)) for row in rows] == [1] * len(SOCKETS), rows
-    assert len({row[0] for row in rows} - {"", None}) == len(SOCKETS)
-    frontend.page.evaluate(PALETTE, "dark")
+def test_sockets_have_colours_of_their_own_in_both_ways_of_drawing(drawn):
+    for palette in ("light", "dark"):
+        drawn.page.evaluate(PALETTE, palette)
+        drawn.page.wait_for_function(LOADED, arg=palette == "dark")
+        drawn.draw_frames()
+        rows = drawn.page.evaluate(COLOURS, list(SOCKETS))
+        assert [len(set(row)) for row in rows] == [1] * len(SOCKETS), (palette, rows)
+        assert len({row[0] for row in rows} - {"", None}) == len(SOCKETS), palette
 
 
 def test_every_socket_of_the_pack_has_a_colour(server):
@@ -53,12 +50,12 @@ def test_every_socket_of_the_pack_has_a_colour(server):
     assert given == set(SOCKETS)
 
 
-def test_a_new_node_shows_its_whole_title(frontend):
-    titles = frontend.page.evaluate(TITLES)
+def test_a_new_node_shows_its_whole_title(drawn):
+    titles = drawn.page.evaluate(TITLES)
     assert titles
     assert [name for name, fits in titles if not fits] == []
 
 
-def test_the_script_registers_under_the_packs_name(frontend):
-    names = frontend.page.evaluate("() => window.app.extensions.map(one => one.name)")
+def test_the_script_registers_under_the_packs_name(editor):
+    names = editor.page.evaluate("() => window.app.extensions.map(one => one.name)")
     assert [name for name in names if "flowsearch" in name.lower()] == ["flowsearch.appearance"]

@@ -2,20 +2,17 @@
 
 import json
 import os
-import shutil
-import sys
 from pathlib import Path
 
-import foreign_pack
 import pytest
-from client import Client
 from editor import opened
 
-from devtools.server import running_host
+from devtools.pins import OLDEST_FRONT_END
 
 CASES = json.loads(
     (Path(__file__).parents[1] / "data" / "hostile_words.json").read_text(encoding="utf-8")
 )["cases"]
+OLDEST = OLDEST_FRONT_END.partition("==")[2]
 MARKUP = [case for case in CASES if case.startswith("<")]
 FOUND = """() => ({
     title: document.title,
@@ -25,20 +22,12 @@ FOUND = """() => ({
 })"""
 
 
-@pytest.fixture(scope="module")
-def oldest(tmp_path_factory, chromium):
-    """The oldest page of the hosts that we support, and a pack with a reward of any name."""
-    if os.environ.get("FLOWSEARCH_FRONT_END"):
-        pytest.skip("the oldest page is tried once, in the tier browser")
-    base = tmp_path_factory.mktemp("oldest")
-    pack = Path(foreign_pack.__file__).parent
-    shutil.copytree(pack, base / "custom_nodes" / "foreign_pack")
-    comfyui, page = Path(os.environ["COMFYUI_PATH"]), os.environ["FLOWSEARCH_OLDEST_FRONT_END"]
-    options = ["--front-end-root", page]
-    with (
-        running_host(Path(sys.executable), comfyui, base=base, options=options) as running,
-        opened(Client(running), chromium, "canvas") as shown,
-    ):
+@pytest.fixture
+def oldest(server, chromium):
+    """The oldest page of the hosts that we support."""
+    files = Path(os.environ["FLOWSEARCH_OLDEST_FRONT_END"])
+    with opened(server, chromium, "canvas", files) as shown:
+        assert shown.page.evaluate("window.__COMFYUI_FRONTEND_VERSION__") == OLDEST
         yield shown.page
 
 

@@ -1,18 +1,31 @@
-"""Every example workflow opens in the real editor and says the same as its API form.
+"""Every example opens in the real editor, says the same as its API form, and nothing overlaps.
 
 `example_workflows/NAME.json` is what the editor saves, `example_workflows/api/NAME.json` what it
 sends. The second is rewritten from the first only by `python scripts/dev.py workflows`. Compared
-are node ids, class names, titles, links and every input's value.
+are node ids, class names, titles, links and every input's value. Places of nodes are written by
+`python scripts/dev.py layout`, from what is measured here in both ways of drawing, as opened and
+after a run.
 """
 
 import json
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from examples import EXAMPLES, FOLDER, read
+from editor import overlaps
+from examples import EXAMPLES, FOLDER, named_weights, read
 
-COMMAND = "python scripts/dev.py workflows"
+WORKFLOWS, LAYOUT = (f"python scripts/dev.py {name}" for name in ("workflows", "layout"))
+WRITES_WORKFLOWS = "FLOWSEARCH_WRITE_WORKFLOWS" in os.environ
+IS_NEWEST = "FLOWSEARCH_FRONT_END" in os.environ
+# What a run leaves on the nodes is as large after few of these.
+MOST = {"evaluations": 16, "steps": 4}
+LESS = """most => {
+    for (const node of window.app.rootGraph.nodes)
+        for (const widget of node.widgets ?? [])
+            if (widget.name in most) widget.value = Math.min(widget.value, most[widget.name]);
+}"""
 
 
 def node_types(workflow: dict) -> Iterator[str]:
@@ -27,22 +40,51 @@ def test_there_are_example_workflows():
     assert EXAMPLES, f"{FOLDER} holds no workflow"
 
 
-@pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
-def test_an_example_opens_and_says_the_same_as_its_api_form(editor, file):
-    workflow = read(file)
-    missing = sorted(set(node_types(workflow)) - editor.known_types())
-    assert missing == []
-    editor.load(workflow)
-    assert editor.problems == []
-    found = editor.api()
-    api = FOLDER / "api" / file.name
-    if os.environ.get("FLOWSEARCH_WRITE_WORKFLOWS"):
+def says_the_same(file, editor):
+    """Compare what the page sends for the open workflow with the API form, or write that."""
+    found, api = editor.api(), FOLDER / "api" / file.name
+    if WRITES_WORKFLOWS:
         api.parent.mkdir(exist_ok=True)
         api.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    assert api.is_file(), f"{api} is missing: {COMMAND}"
-    assert found == read(api), f"{api.name} differs from what the editor sends: {COMMAND}"
-    editor.load(editor.workflow())  # as saved and opened again
-    assert editor.api() == found
+    assert api.is_file(), f"{api} is missing: {WORKFLOWS}"
+    assert found == read(api), f"{api.name} differs from what the editor sends: {WORKFLOWS}"
+
+
+def is_run(file):
+    """Whether an example is run: it can be, and no other page was seen to run it."""
+    if WRITES_WORKFLOWS or (IS_NEWEST and file != EXAMPLES[0]):
+        return False
+    return not named_weights(read(FOLDER / "api" / file.name))
+
+
+@pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
+def test_an_example_says_the_same_as_its_api_form_and_nothing_overlaps(editor, file):
+    workflow = read(file)
+    assert sorted(set(node_types(workflow)) - editor.known_types()) == []
+    measured = {}
+    for how in ("canvas", "vue"):
+        editor.load(workflow, how)
+        says_the_same(file, editor)
+        measured[how] = {"opened": editor.rectangles()}
+        workflow = editor.workflow()  # as saved and opened again
+    if is_run(file):
+        editor.page.evaluate(LESS, MOST)
+        editor.run()
+        for how in ("vue", "canvas"):
+            editor.draw(how)
+            measured[how]["run"] = editor.rectangles()
+    assert editor.problems == []
+    if folder := os.environ.get("FLOWSEARCH_WRITE_LAYOUT"):
+        (Path(folder) / file.name).write_text(json.dumps(measured), encoding="utf-8")
+    if folder or WRITES_WORKFLOWS:
+        return
+    wrong = {
+        (how, state): pairs
+        for how, states in measured.items()
+        for state, rectangles in states.items()
+        if (pairs := overlaps(rectangles))
+    }
+    assert wrong == {}, f"{LAYOUT} places them"
 
 
 def test_no_api_form_is_left_over():
@@ -89,11 +131,11 @@ TINY = {
 }
 
 
-def test_the_editor_converts_a_known_workflow(frontend):
+def test_the_editor_converts_a_known_workflow(drawn):
     """The machinery above is right where the answer is known by hand."""
-    frontend.load(TINY)
-    assert frontend.problems == []
-    assert frontend.api() == {
+    drawn.load(TINY)
+    assert drawn.problems == []
+    assert drawn.api() == {
         "1": {
             "class_type": "EmptyLatentImage",
             "_meta": {"title": "Empty Latent Image"},
@@ -107,12 +149,12 @@ def test_the_editor_converts_a_known_workflow(frontend):
     }
 
 
-def test_a_missing_node_is_noticed(frontend):
+def test_a_missing_node_is_noticed(drawn):
     broken = json.loads(json.dumps(TINY).replace("SaveLatent", "NoSuchNode"))
-    assert set(node_types(broken)) - frontend.known_types() == {"NoSuchNode"}
+    assert set(node_types(broken)) - drawn.known_types() == {"NoSuchNode"}
 
 
-def test_a_console_error_is_noticed(frontend):
-    with frontend.page.expect_console_message():
-        frontend.page.evaluate("() => console.error('planted')")
-    assert [line for line in frontend.problems if "planted" in line]
+def test_a_console_error_is_noticed(drawn):
+    with drawn.page.expect_console_message():
+        drawn.page.evaluate("() => console.error('planted')")
+    assert [line for line in drawn.problems if "planted" in line]

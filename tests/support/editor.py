@@ -1,12 +1,14 @@
 """The host's page in a browser: open the editor, load, draw, run and read workflows there."""
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
-import pytest
 from client import Client
-from playwright.sync_api import ConsoleMessage, Page
+from playwright.sync_api import ConsoleMessage, Page, Route
 
 SETTINGS = {"Comfy.TutorialCompleted": True}
 # Files of a user that a new one has not; a word of the default page's own start; weights of the
@@ -29,6 +31,8 @@ STARTED = """() => {
 # Whatever is to be drawn is drawn by the second of two frames.
 DRAWN = "() => new Promise(end => requestAnimationFrame(() => requestAnimationFrame(end)))"
 WAYS = ["canvas", "vue"]
+CHOOSE = "vue => window.app.extensionManager.setting.set('Comfy.VueNodes.Enabled', vue)"
+SLACK = 4.0  # pixels that rounding and borders may share
 STILL = 4  # times two frames in which nothing moves
 
 # Of each node: x, y, width and height on the canvas, its title among them.
@@ -58,6 +62,27 @@ SEE_ALL = """() => {
     [ds.offset[0], ds.offset[1]] = [80 / ds.scale - x, 110 / ds.scale - y];
     window.app.canvas.setDirty(true, true);
 }"""
+PICTURES = """vue => window.app.rootGraph.nodes.every(node => {
+    const images = window.app.nodeOutputs[node.id]?.images?.length;
+    const shown = vue
+        ? [...document.querySelectorAll(`[data-node-id="${node.id}"] img`)]
+        : (node.imgs ?? []);
+    return (!images || shown.length) && shown.every(it => it.complete);
+})"""
+SETTLE = f"""async ([vue, still]) => {{
+    const [drawn, rectangles, seeAll, pictures] = [{DRAWN}, {RECTANGLES}, {SEE_ALL}, {PICTURES}];
+    let before = "", same = 0;
+    for (let left = 400; left; left--) {{
+        seeAll();
+        await drawn();
+        const now = rectangles(vue).map(([node, it]) => [node, it && it.map(Math.round)]);
+        const text = JSON.stringify(now);
+        same = text === before && now.every(([, it]) => it) && pictures(vue) ? same + 1 : 0;
+        if (same === still) return;
+        before = text;
+    }}
+    throw new Error("the page does not come to rest: " + before);
+}}"""
 RUN = """() => new Promise((resolve, reject) => {
     const {api} = window.app;
     const end = event => resolve([event.type, event.detail]);
@@ -96,7 +121,7 @@ class Frontend:
         """Wait until everything done so far is drawn."""
         self.page.evaluate(DRAWN)
 
-    def load(self, workflow: dict) -> None:
+    def load(self, workflow: dict, how: str | None = None) -> None:
         """Open a workflow in the editor's own format, as dropping its file on the page does.
 
         The page looks at the addresses of the models that a workflow names; that there is no
@@ -105,18 +130,20 @@ class Frontend:
         nodes = workflow["nodes"]
         models = (m for node in nodes for m in node["properties"].get("models", []))
         self.offered += [model["url"] for model in models]
+        self._choose(how or self.how)
         self.page.evaluate("workflow => window.app.loadGraphData(workflow)", workflow)
         self.settle()
 
     def draw(self, how: str) -> None:
-        """Draw nodes in the other of the host's two ways, as the setting of that name does."""
+        """Draw nodes in one of the host's two ways, as the setting of that name does."""
         if how != self.how:
-            setting = (
-                "value => window.app.extensionManager.setting.set('Comfy.VueNodes.Enabled', value)"
-            )
-            self.page.evaluate(setting, how == "vue")
-            self.how = how
+            self._choose(how)
             self.settle()
+
+    def _choose(self, how: str) -> None:
+        if how != self.how:
+            self.page.evaluate(CHOOSE, how == "vue")
+            self.how = how
 
     def run(self) -> None:
         """Press Run, and wait for the end of that."""
@@ -129,17 +156,8 @@ class Frontend:
         return dict(self.page.evaluate(RECTANGLES, self.how == "vue"))
 
     def settle(self) -> None:
-        """Wait until all nodes are drawn and none changes its size any more."""
-        before: list[object] = []
-        for _ in range(400):
-            self.page.evaluate(SEE_ALL)
-            self.draw_frames()
-            now = self.rectangles()
-            rounded = {key: it and [round(x) for x in it] for key, it in now.items()}
-            before = [*before[-STILL:], rounded]
-            if all(now.values()) and before == [rounded] * (STILL + 1):
-                return
-        pytest.fail(f"the page does not come to rest: {before[-2:]}")
+        """Wait until nodes and pictures are all drawn and no node changes its size any more."""
+        self.page.evaluate(SETTLE, [self.how == "vue", STILL])
 
     def api(self) -> dict:
         """What the server gets by Run: {node id: {inputs, class_type, _meta: {title}}}.
@@ -163,12 +181,37 @@ class Frontend:
         return set(self.page.evaluate("() => Object.keys(LiteGraph.registered_node_types)"))
 
 
+def overlaps(rectangles: dict[str, list[float]]) -> list[tuple]:
+    """Pairs of nodes that share more than a border, and how much of both directions."""
+    found = []
+    for (a, one), (b, other) in itertools.combinations(rectangles.items(), 2):
+        shared = [
+            min(one[i] + one[i + 2], other[i] + other[i + 2]) - max(one[i], other[i])
+            for i in (0, 1)
+        ]
+        if min(shared) > SLACK:
+            found.append((a, b, *(round(x) for x in shared)))
+    return found
+
+
 @contextmanager
-def opened(server: Client, chromium, how: str) -> Iterator[Frontend]:
-    """Open the editor, drawing nodes in one of the host's two ways."""
+def opened(server: Client, chromium, how: str, files: Path | None = None) -> Iterator[Frontend]:
+    """Open the editor, drawing nodes in one of the host's two ways; of another page's files."""
     server.post("/settings", {**SETTINGS, "Comfy.VueNodes.Enabled": how == "vue"})
     context = chromium.new_context(viewport={"width": 1600, "height": 1000})
+    if files is not None:
+        context.route("**/*", lambda route: _serve(route, files))
+        # A page that no server sent may not talk to this machine unasked.
+        context.grant_permissions(["local-network-access"])
     front = Frontend(context.new_page(), how)
     front.start(server.url)
     yield front
     context.close()
+
+
+def _serve(route: Route, files: Path) -> None:
+    path = unquote(urlsplit(route.request.url).path).lstrip("/") or "index.html"
+    if (files / path).is_file():
+        route.fulfill(path=files / path)
+    else:
+        route.continue_()
