@@ -19,9 +19,7 @@ COLOURS = """types => types.map(type => {
 PALETTE = """async name => {
     await window.app.extensionManager.setting.set("Comfy.ColorPalette", name);
 }"""
-LOADED = (
-    "is_dark => (document.querySelector('html.dark-theme, body.dark-theme') !== null) === is_dark"
-)
+TITLE = "() => LiteGraph.NODE_TITLE_COLOR"  # a palette gives it too
 TITLES = """() => {
     const context = document.createElement("canvas").getContext("2d");
     const ours = Object.keys(LiteGraph.registered_node_types).filter(id => /^FlowSearch/.test(id));
@@ -35,13 +33,15 @@ TITLES = """() => {
 
 
 def test_sockets_have_colours_of_their_own_in_both_ways_of_drawing(drawn):
+    titles = []
     for palette in ("light", "dark"):
         drawn.page.evaluate(PALETTE, palette)
-        drawn.page.wait_for_function(LOADED, arg=palette == "dark")
         drawn.draw_frames()
+        titles.append(drawn.page.evaluate(TITLE))
         rows = drawn.page.evaluate(COLOURS, list(SOCKETS))
         assert [len(set(row)) for row in rows] == [1] * len(SOCKETS), (palette, rows)
         assert len({row[0] for row in rows} - {"", None}) == len(SOCKETS), palette
+    assert titles[0] != titles[1], "the palettes were not loaded"
 
 
 def test_every_socket_of_the_pack_has_a_colour(server):
