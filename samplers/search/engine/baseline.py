@@ -50,12 +50,15 @@ class Baseline:
         """Return whether the plain sample was thinned, and a budget allows a better one."""
         return 0 < self._taken < left
 
-    def sample(self, left: Callable[[], int], price: int) -> Generator[Request, list[Node], None]:
+    def sample(
+        self, left: Callable[[], int], price: int, scores_left: Callable[[int], int]
+    ) -> Generator[Request, list[Node], None]:
         """Take the plain sample of the seed to sigma 0 with the connected sampler.
 
         Args:
             left: The item's evaluations, now.
             price: Evaluations that it takes in full.
+            scores_left: How many of so many pictures may still be scored, now.
         """
         self.nodes.clear()
         before = left()
@@ -65,7 +68,7 @@ class Baseline:
             moves = [Move(None, 0.0, (), whole)]
             self.nodes = yield Request(-1, 0, "plain", moves, [()])
         else:
-            thinned = yield from self._steps(left)
+            thinned = yield from self._steps(left, scores_left)
         self._taken = max(1, before - left()) if thinned else 0
         if thinned:
             self.nodes.clear()
@@ -77,7 +80,9 @@ class Baseline:
             self.notes.pop("plain", None)
             self.scores = [score for n in self.nodes[-1:] if (score := n.score) is not None]
 
-    def _steps(self, left: Callable[[], int]) -> Generator[Request, list[Node], bool]:
+    def _steps(
+        self, left: Callable[[], int], scores_left: Callable[[int], int]
+    ) -> Generator[Request, list[Node], bool]:
         """Step down the sigmas, or down fewer of them; return whether they were thinned."""
         plan, below = self._plan, self._plan.settings.strategy.score_below
         path, how, step = plan.settings.sigmas, None, -1
@@ -88,7 +93,9 @@ class Baseline:
                 path, how = plan.way((node.sigma, *path), left())
                 ahead, thinned = left(), True
             to, key = path[0], (step,) if step >= 0 else ()
-            moves = [Move(node, to, key, how, score=to <= below)]
+            # of few reward calls the finished picture has the last one
+            score = to == 0.0 or (to <= below and scores_left(2) == 2)
+            moves = [Move(node, to, key, how, score=score)]
             ahead -= sum(map(plan.move_cost, moves))
             (node,) = yield Request(-1, 0, "plain", moves, [key])
             self.nodes.append(node)

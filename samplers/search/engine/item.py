@@ -144,7 +144,9 @@ class ItemSearch:
         self._shared.outbox.append(Stopped(self.index, self.why, ids, ledger, self.target))
 
     def _plain_sample(self) -> Rounds:
-        steps = self.baseline.sample(self.spending.left, self.spending.sample_cost)
+        steps = self.baseline.sample(
+            self.spending.left, self.spending.sample_cost, self.spending.reward_calls_left
+        )
         yield from self._baseline(steps, False)
 
     def _calibrate(self) -> Rounds:

@@ -159,11 +159,12 @@ class StrategyLaws:
     def test_a_limit_of_reward_calls_is_kept(
         self, search: Callable[..., Search], budget: Budget
     ) -> None:
-        """No more pictures are scored than may be, once the plain sample's are."""
-        for most in (len(_FEW) - 1, 23):
+        """No more pictures are scored than may be; of one, the finished plain sample is it."""
+        for most in (1, 2, len(_FEW) - 1, 23):
             problem = MixtureProblem()
             limited = replace(budget, reward_calls=most, target=None, top=None)
-            search(problem, budget=limited).run()
+            found = search(problem, budget=limited).run().items[0]
+            assert found.winners, f"no picture of {most} reward calls"
             scored = problem.scored.get(0, 0)
             assert scored <= most, f"{scored} pictures scored, {most} allowed"
 
