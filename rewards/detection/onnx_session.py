@@ -93,7 +93,11 @@ def open_session(path: Path, lacking: str, checkpoint: Callable[[], object] = _n
 
     def opened() -> Session:
         try:
-            return runtime.InferenceSession(str(path), options, providers=providers)
+            session: Session = runtime.InferenceSession(str(path), options, providers=providers)
+            for entry in (*session.get_inputs(), *session.get_outputs()):
+                _ = entry.name, entry.shape, entry.type  # text in a file may be no text at all
+            _ = session.get_modelmeta().custom_metadata_map
+            return session
         except Exception as cause:  # onnxruntime's errors have no common class of their own
             raise ValueError(
                 f"onnxruntime {runtime.__version__} cannot read {path.name}: it is no ONNX file, "
