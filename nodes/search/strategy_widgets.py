@@ -319,8 +319,10 @@ _ATTRIBUTE = re.compile(r"^    (\w+): (.*(?:\n        .*)*)", re.MULTILINE)
 
 
 def said_of(strategy: type[Any]) -> str:
-    """Return what a strategy says of itself: the first sentence of its docstring."""
-    return (inspect.getdoc(strategy) or strategy.name).split("\n\n")[0].replace("\n", " ")
+    """Return what a strategy says of itself: the first paragraph of its docstring."""
+    text = inspect.getdoc(strategy) or ""
+    is_made = text.startswith(f"{strategy.__name__}(")  # by dataclass, where nobody wrote one
+    return strategy.name if is_made or not text else text.split("\n\n")[0].replace("\n", " ")
 
 
 def widgets_of(strategy: type[Any]) -> dict[str, Widget]:
@@ -341,6 +343,11 @@ def widgets_of(strategy: type[Any]) -> dict[str, Widget]:
         name, hint = field.name, hints[field.name]
         options = get_args(hint) if get_origin(hint) is Literal else ()
         high = 1.0 if hint is float else COUNT
+        if hint is float and not 0.0 <= field.default <= high:
+            raise ValueError(
+                f"{strategy.name}: {name} is {field.default}, and a fraction goes from 0 to 1; "
+                "give it its range in a table of nodes/search/strategy_widgets.py"
+            )
         widget = Widget(said.get(name, name), 0, high, options, advanced=False)
         found[name] = _SHARED.get(name, widget)
     return found

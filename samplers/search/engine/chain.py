@@ -171,6 +171,13 @@ class Chain:
         if not self._pending:
             raise RuntimeError(f"the strategy {self._strategy.name} asked for nothing")
         for move in self._pending:
+            how = move.transition or self._plan.settings.transition
+            if isinstance(how, Whole) and (move.parent is not None or move.to > 0.0):
+                raise RuntimeError(
+                    f"the strategy {self._strategy.name} asked the sampler {how.name} for a step "
+                    f"to sigma {move.to:.4g}; it is run whole, so the only draw is Move(None, 0.0, "
+                    "key): ask for that, or refuse such samplers in check()"
+                )
             if move.key in self._used:
                 raise RuntimeError(
                     f"the strategy {self._strategy.name} drew twice with the key {move.key} "

@@ -4,6 +4,8 @@ import re
 import sys
 from types import ModuleType
 
+import pytest
+
 from devtools.pack import ROOT
 
 
@@ -30,5 +32,12 @@ run("my_pack.redness", block("REWARDS.md", "class RednessNode"))
 sys.modules["my_pack"] = ModuleType("my_pack")
 TestRedness = run("my_pack.test_redness", block("REWARDS.md", "class TestRedness"))["TestRedness"]
 
-STRATEGY = [block("STRATEGIES.md", needle) for needle in ("class MiddleOut", "class TestMiddleOut")]
-TestMiddleOut = run("my_pack.middle_out", *STRATEGY)["TestMiddleOut"]
+SHOWN = ("class MiddleOut", "class FreshStarts", "class TestMiddleOut")
+STRATEGY = run("my_pack.middle_out", *(block("STRATEGIES.md", needle) for needle in SHOWN))
+TestMiddleOut = STRATEGY["TestMiddleOut"]
+
+
+class TestFreshStarts(TestMiddleOut):
+    @pytest.fixture
+    def strategy(self):
+        return STRATEGY["FreshStarts"]()

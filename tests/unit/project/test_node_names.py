@@ -62,6 +62,19 @@ def test_a_name_that_no_node_has_is_found(text, names):
 
 def test_every_node_has_a_help_page_that_begins_with_its_name():
     pages = {file.stem: file.read_text(encoding="utf-8") for file in ROOT.glob("web/docs/*.md")}
-    assert pages.keys() == SCHEMA.keys()
+    assert set(pages) == set(SCHEMA), "write web/docs/ID.md, or run: python scripts/dev.py schema"
     for node, shown in SCHEMA.items():
         assert pages[node].startswith(f"# {shown['display_name']}\n"), node
+
+
+def test_every_node_that_is_written_is_listed():
+    """A module whose NODES nobody lists is absent without a word."""
+    written = {
+        name
+        for file in (ROOT / "nodes").rglob("*.py")
+        for name in re.findall(r'node_id="(\w+)"', file.read_text(encoding="utf-8"))
+    }
+    assert written == set(SCHEMA), (
+        "list the module in MODULES of nodes/extension.py or FAMILIES of "
+        "nodes/rewards/__init__.py, then run: python scripts/dev.py schema"
+    )
