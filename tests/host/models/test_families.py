@@ -7,10 +7,10 @@ made; `python scripts/dev.py models` writes both.
 import itertools
 import json
 import os
-from collections import deque
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from queue import SimpleQueue
 
 import comfy.nested_tensor
 import comfy.samplers
@@ -361,13 +361,13 @@ def test_video_and_sound_come_back_from_a_search_as_they_went_in():
 @pytest.mark.parametrize("evaluations", [3, 2 * STEPS], ids=["thinned", "full"])
 def test_a_network_that_reads_the_sigmas_reads_those_of_its_run(evaluations):
     family = f.BY_NAME["HunyuanVideo MeanFlow"]
-    # a list would be put back after each picture, as what a patch remembers
-    model, calls = f.model(family.name).clone(), deque()
+    # a list or deque would be put back after each picture, as what a patch remembers
+    model, queue = f.model(family.name).clone(), SimpleQueue()
 
     def look(apply, args):
         options = args["c"]["transformer_options"]
         run, sigma = options["sample_sigmas"].tolist(), float(options["sigmas"][0])
-        calls.append((sigma, run[run.index(sigma) + 1]))
+        queue.put((sigma, run[run.index(sigma) + 1]))
         return apply(args["input"], args["timestep"], **args["c"])
 
     model.set_model_unet_function_wrapper(look)
@@ -375,6 +375,7 @@ def test_a_network_that_reads_the_sigmas_reads_those_of_its_run(evaluations):
         hm.guider(model, f.conditioning(family)), EULER, f.latent(family), vae=None,
         evaluations=evaluations, reward=LatentReward("mean"), sigmas=sigmas_of(model),
     )  # fmt: skip
+    calls = [queue.get() for _ in range(queue.qsize())]
     assert len(calls) == evaluations
     for (_, goes_to), (sigma, _) in itertools.pairwise(calls):
         assert goes_to in (sigma, 0.0)

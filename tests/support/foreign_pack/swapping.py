@@ -5,6 +5,8 @@ by hooks of the blocks. Elsewhere is a dictionary here, and what stays in the bl
 so that a call which finds them is noticed.
 """
 
+import itertools
+
 import torch
 from comfy.patcher_extension import CallbacksMP
 
@@ -13,7 +15,8 @@ class Swap:
     """The weights of a block."""
 
     def __init__(self, block):
-        self.block, self.away, self.brought = block, {}, 0
+        self.block, self.away = block, {}
+        self.brought = itertools.count()  # a number would be put back after each picture
 
     def send(self, *_):
         for name, held in self.block.named_parameters():
@@ -22,7 +25,7 @@ class Swap:
                 held.data = torch.full_like(held, float("nan"))
 
     def bring(self, *_):
-        self.brought += 1
+        next(self.brought)
         for name, values in self.away.items():
             self.block.get_parameter(name).data = values
 

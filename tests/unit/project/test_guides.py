@@ -1,7 +1,10 @@
 """What the guides for other packs show is run: their rewards, strategies and tests, as printed."""
 
+import importlib.util
 import re
 import sys
+import tempfile
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -15,11 +18,13 @@ def blocks(page):
 
 
 def run(name, *codes):
-    """Run blocks as one module of that name; return what they define."""
-    module = ModuleType(name)
-    sys.modules[name] = module
-    for code in codes:
-        exec(compile(code, name, "exec"), vars(module))
+    """Import blocks as one module of that name; return what they define."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "printed.py"
+        file.write_text("\n".join(codes), encoding="utf-8")
+        spec = importlib.util.spec_from_file_location(name, file)
+        module = sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
     return vars(module)
 
 
