@@ -74,49 +74,49 @@ def inputs(page, number="6"):
     return page.api()[number]["inputs"]
 
 
-def test_a_file_of_schema_0_4_with_fewer_or_more_values_than_now_means_what_it_did(one_page):
+def test_a_file_of_schema_0_4_with_fewer_or_more_values_than_now_means_what_it_did(editor):
     for values, count in ((VALUES, [TEXT]), ([*VALUES, 0, 0, 0, 1, 0, 30, 5, "x"], [TEXT, "", 1])):
-        one_page.load(old(values, count))
-        assert inputs(one_page) == {**WIRED, **SET, **LATER}
-        assert inputs(one_page, "5") == {"prompt": TEXT, "targets": ""}
+        editor.load(old(values, count))
+        assert inputs(editor) == {**WIRED, **SET, **LATER}
+        assert inputs(editor, "5") == {"prompt": TEXT, "targets": ""}
 
 
-def test_a_file_of_schema_1_means_what_it_did(one_page):
-    one_page.load(old(VALUES, [TEXT]))
-    before = one_page.api()
-    saved = one_page.page.evaluate("() => window.app.rootGraph.asSerialisable()")
+def test_a_file_of_schema_1_means_what_it_did(editor):
+    editor.load(old(VALUES, [TEXT]))
+    before = editor.api()
+    saved = editor.page.evaluate("() => window.app.rootGraph.asSerialisable()")
     assert saved["version"] == 1
-    one_page.load(copy.deepcopy(saved))
-    assert one_page.problems == []
-    assert one_page.api() == before
+    editor.load(copy.deepcopy(saved))
+    assert editor.problems == []
+    assert editor.api() == before
 
 
-def test_a_muted_reward_and_a_bypassed_model_node_are_left_out(one_page):
-    one_page.load(old(VALUES, [TEXT]))
-    one_page.page.evaluate(MODE, [8, BYPASSED])
-    one_page.page.evaluate(MODE, [9, MUTED])
+def test_a_muted_reward_and_a_bypassed_model_node_are_left_out(editor):
+    editor.load(old(VALUES, [TEXT]))
+    editor.page.evaluate(MODE, [8, BYPASSED])
+    editor.page.evaluate(MODE, [9, MUTED])
     wired = {k: v for k, v in WIRED.items() if k != "held_out.held_out0"}
-    assert inputs(one_page) == {**wired, "model": ["1", 0], **SET, **LATER}
-    assert {"8", "9"}.isdisjoint(one_page.api())
+    assert inputs(editor) == {**wired, "model": ["1", 0], **SET, **LATER}
+    assert {"8", "9"}.isdisjoint(editor.api())
 
 
-def test_a_bypassed_search_hands_its_latent_on(one_page):
+def test_a_bypassed_search_hands_its_latent_on(editor):
     workflow = old(VALUES, [TEXT])
     (search,) = [each for each in workflow["nodes"] if each["id"] == 6]
     search["outputs"][0]["links"] = [11]
     workflow["nodes"].append(node(10, "SaveLatent", {"samples": ("LATENT", 11)}, [], ["a"]))
     workflow["links"].append([11, 6, 0, 10, 0, "LATENT"])
-    one_page.load(workflow)
-    one_page.page.evaluate(MODE, [6, BYPASSED])
-    assert inputs(one_page, "10")["samples"] == ["4", 0]
-    assert "6" not in one_page.api()
+    editor.load(workflow)
+    editor.page.evaluate(MODE, [6, BYPASSED])
+    assert inputs(editor, "10")["samples"] == ["4", 0]
+    assert "6" not in editor.api()
 
 
-def test_a_search_in_a_subgraph_is_sent_as_it_was_and_runs(one_page):
-    one_page.load(old([*VALUES[:6], 4, "never"], [TEXT]))
-    one_page.page.evaluate(MODE, [8, BYPASSED])
-    before = one_page.api()
-    number = one_page.page.evaluate(INTO_SUBGRAPH, [5, 6, 9])
+def test_a_search_in_a_subgraph_is_sent_as_it_was_and_runs(editor):
+    editor.load(old([*VALUES[:6], 4, "never"], [TEXT]))
+    editor.page.evaluate(MODE, [8, BYPASSED])
+    before = editor.api()
+    number = editor.page.evaluate(INTO_SUBGRAPH, [5, 6, 9])
     inside = {each: f"{number}:{each}" for each in ("5", "6", "9")}
 
     def moved(value):
@@ -126,6 +126,6 @@ def test_a_search_in_a_subgraph_is_sent_as_it_was_and_runs(one_page):
         inside.get(key, key): {k: moved(v) for k, v in body["inputs"].items()}
         for key, body in before.items()
     }
-    assert {key: body["inputs"] for key, body in one_page.api().items()} == expected
-    one_page.run()
-    assert one_page.problems == []
+    assert {key: body["inputs"] for key, body in editor.api().items()} == expected
+    editor.run()
+    assert editor.problems == []
