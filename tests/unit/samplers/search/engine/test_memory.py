@@ -109,12 +109,12 @@ def test_more_budget_gives_more_passes_of_the_same_particles(particles):
 
 
 @pytest.mark.parametrize("strategy", [cls() for cls in STRATEGIES.values()], ids=list(STRATEGIES))
-def test_two_thousand_evaluations_hold_what_fifty_hold(strategy):
+def test_eight_hundred_evaluations_hold_what_fifty_hold(strategy):
     """On sigmas so few that fifty evaluations are a pass of every strategy; but for a candidate.
 
     What that is of a process, benchmarks/memory.py says.
     """
-    few, many = (peak(strategy, evaluations, sigmas=SHORT) for evaluations in (50, 2000))
+    few, many = (peak(strategy, evaluations, sigmas=SHORT) for evaluations in (50, 800))
     assert many <= few + 2 * len(SHORT)
 
 
