@@ -343,9 +343,10 @@ def widgets_of(strategy: type[Any]) -> dict[str, Widget]:
         name, hint = field.name, hints[field.name]
         options = get_args(hint) if get_origin(hint) is Literal else ()
         high = 1.0 if hint is float else COUNT
-        if hint is float and not 0.0 <= field.default <= high:
+        default: Any = field.default
+        if hint is float and not 0.0 <= default <= high:
             raise ValueError(
-                f"{strategy.name}: {name} is {field.default}, and a fraction goes from 0 to 1; "
+                f"{strategy.name}: {name} is {default}, and a fraction goes from 0 to 1; "
                 "give it its range in a table of nodes/search/strategy_widgets.py"
             )
         widget = Widget(said.get(name, name), 0, high, options, advanced=False)
