@@ -19,7 +19,7 @@ from examples import EXAMPLES, FOLDER, named_weights, read
 WORKFLOWS, LAYOUT = (f"python scripts/dev.py {name}" for name in ("workflows", "layout"))
 WRITES_WORKFLOWS = "FLOWSEARCH_WRITE_WORKFLOWS" in os.environ
 IS_NEWEST = "FLOWSEARCH_FRONT_END" in os.environ
-# What a run leaves on the nodes is as large after few of these.
+# A run leaves pictures, cards and texts on the nodes after few of these too.
 MOST = {"evaluations": 16, "steps": 4}
 LESS = """most => {
     for (const node of window.app.rootGraph.nodes)
