@@ -18,7 +18,7 @@ from torch import Tensor
 from ....samplers.search import Outcome, Trace, Winner
 from ....samplers.search.account.lineage import Frame
 from ....samplers.search.account.trace import Row
-from ....samplers.stepping.transition import ODE, Transition
+from ....samplers.stepping.transition import Transition
 from .problem import HostProblem
 
 __all__ = ["Point", "Step", "WinnerPath", "origins"]
@@ -90,11 +90,6 @@ class WinnerPath:
         """Return the first point at or below a linear sigma, or else the last one."""
         found = (i for i, point in enumerate(self.points) if point.sigma <= sigma + 1e-6)
         return next(found, len(self.points) - 1)
-
-    @property
-    def is_ode(self) -> bool:
-        """Whether every step was an ODE step."""
-        return all(step.transition == ODE for step in self.steps)
 
 
 def origins(
