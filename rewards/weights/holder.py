@@ -9,13 +9,14 @@ use without it, which also shows what the other must do.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Holder", "Local", "NetworkReward", "dtype_of", "in_batches"]
+__all__ = ["Holder", "Local", "NetworkReward", "backward_ready", "dtype_of", "in_batches"]
 
 N = TypeVar("N", bound=nn.Module)
 N_co = TypeVar("N_co", bound=nn.Module, covariant=True)
@@ -39,7 +40,8 @@ class Holder(Protocol[N_co]):
             rows: Shape (B, ...); B may be 0, which calls nothing.
 
         Returns:
-            Shape (B, ...), float32, on the rows' device. Shape (0,) for no rows.
+            Shape (B, ...), float32 (float64 where the function gives it), on the rows' device.
+            Shape (0,) for no rows.
         """
         ...
 
@@ -74,6 +76,52 @@ def dtype_of(network: nn.Module) -> torch.dtype:
     return next(types, torch.float32)
 
 
+@contextmanager
+def backward_ready(network: nn.Module) -> Generator[None]:
+    """Let a backward pass go through a network whose weights were made in inference mode.
+
+    Such tensors cannot be saved for it: those of the host's loaders, and all that were moved to
+    another device in a node. For the while, others that share their memory stand in their places;
+    where a tensor is of a class of its own (quantised ones are), a clone.
+
+    Args:
+        network: Any; parameters and buffers are the same objects again after, whatever happens.
+
+    Yields:
+        Nothing. To be entered outside inference mode, in which everything made is of that kind.
+    """
+    held: list[tuple[dict[str, Any], str, Tensor]] = []
+    stands: dict[int, Tensor] = {}
+    try:
+        for module in network.modules():
+            places: list[dict[str, Any]] = [vars(module)[of] for of in ("_parameters", "_buffers")]
+            for place, name, tensor in ((p, name, t) for p in places for name, t in p.items()):
+                if tensor is not None and tensor.is_inference():
+                    held.append((place, name, tensor))
+                    if id(tensor) not in stands:
+                        stands[id(tensor)] = _normal(tensor)
+                    place[name] = stands[id(tensor)]
+        yield
+    finally:
+        for place, name, tensor in held:
+            place[name] = tensor
+
+
+def _normal(tensor: Tensor) -> Tensor:
+    """The same numbers in a tensor that a backward pass can save."""
+    if type(tensor) not in (Tensor, nn.Parameter) or tensor.layout is not torch.strided:
+        found = tensor.detach().clone()
+    else:
+        found = torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(
+            tensor.untyped_storage(),  # pyright: ignore[reportArgumentType]
+            int(tensor.storage_offset()),
+            tensor.size(),
+            tensor.stride(),
+        )
+    is_parameter = isinstance(tensor, nn.Parameter)
+    return nn.Parameter(found, requires_grad=False) if is_parameter else found
+
+
 def in_batches(
     function: Callable[[Tensor], Tensor],
     rows: Tensor,
@@ -91,14 +139,16 @@ def in_batches(
         before: Called before each batch; it may raise, which is how a run is cancelled.
 
     Returns:
-        The results, float32, on the rows' device, differentiable where the rows are.
+        The results, float32 (float64 where the function gives it), on the rows' device,
+        differentiable where the rows are.
     """
     found: list[Tensor] = []
     with torch.set_grad_enabled(rows.requires_grad):
         for start in range(0, rows.shape[0], batch):
             before()
             piece = function(rows[start : start + batch].to(device))
-            found.append(piece.to(rows.device, torch.float32))
+            wide = torch.float64 if piece.dtype is torch.float64 else torch.float32
+            found.append(piece.to(rows.device, wide))
     return torch.cat(found) if found else rows.new_zeros(0, dtype=torch.float32)
 
 
