@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from ..paths.interpolant import LINEAR, VE, Interpolant, sigma_from_r
+from .guidance import GradientSource
+from .steering import Steering
 from .step import Coefficients, check, step
 from .transition import METHODS, Transition
 
-__all__ = ["advance", "integrate", "row"]
+__all__ = ["advance", "guided", "integrate", "row", "steering"]
 
 Model = Callable[[Tensor, float], Tensor]
 
@@ -108,6 +110,70 @@ def _glass(
     return (wide * coefficients.keep + y * coefficients.gain).to(x.dtype)
 
 
+def steering(
+    transition: Transition,
+    source: GradientSource | None,
+    rows: Sequence[int],
+    model: Model,
+) -> Steering | None:
+    """Return what steers a transition's steps; None where it is not guided.
+
+    Args:
+        transition: How to step.
+        source: Knows the gradient; None for none.
+        rows: Rows of the caller's batch that are stepped.
+        model: model(x, sigma) predicts these rows.
+
+    Returns:
+        The steering.
+
+    Raises:
+        ValueError: A guided transition without a source.
+    """
+    if transition.guidance is None:
+        return None
+    if source is None:
+        raise ValueError(
+            f"the transition is guided ({transition.guidance.method}), and here nothing knows the "
+            "gradient of a reward; connect a guidance with a reward that has one, or take a "
+            "transition without guidance"
+        )
+    return Steering(transition.guidance, source, rows, model)
+
+
+def guided(
+    model: Model,
+    x: Tensor,
+    denoised: Tensor,
+    coefficients: Coefficients,
+    z: Tensor | None,
+    past: Sequence[Tensor],
+    steer: Steering | None,
+) -> tuple[Tensor, Tensor]:
+    """Take one step of any method, under guidance if there is any.
+
+    Args:
+        model: See advance().
+        x: State.
+        denoised: Prediction there.
+        coefficients: The step's scalars.
+        z: Standard normal like x, or None where the step needs none.
+        past: Earlier predictions, newest first, as this returned them.
+        steer: What steers; None for nothing.
+
+    Returns:
+        The state at coefficients.sigma_next, and the prediction that the step was taken with, which
+        is what a method with memory remembers.
+
+    Raises:
+        ValueError: See advance().
+    """
+    if steer is None:
+        return advance(model, x, denoised, coefficients, z, past), denoised
+    used, z = steer.prepared(x, denoised, coefficients, z)
+    return advance(steer.model(coefficients), x, used, coefficients, z, past), used
+
+
 def integrate(
     model: Model,
     x: Tensor,
@@ -116,6 +182,7 @@ def integrate(
     noise: Callable[[int], Tensor],
     callback: Callable[[int, Tensor, Tensor], None] | None = None,
     coordinates: Interpolant = LINEAR,
+    source: GradientSource | None = None,
 ) -> Tensor:
     """Carry states along a list of sigmas.
 
@@ -128,12 +195,15 @@ def integrate(
             needs it.
         callback: callback(i, x, D), called after each step's first prediction.
         coordinates: Those of x, sigmas and the model: LINEAR, or VE for x = x0 + sigma eps.
+        source: Knows the gradient, for a transition that is guided; else it is not asked.
 
     Returns:
         States at the last sigma, shape and dtype of x; x itself if there is no step.
 
     Raises:
-        ValueError: A sigma outside [0, 1], or one the transition cannot handle.
+        ValueError: A sigma outside [0, 1], or one the transition cannot handle; a guided transition
+            without a source.
+        GradientError: A gradient is not finite.
 
     Example:
         >>> from flowsearch.samplers.paths.sigmas import uniform
@@ -155,12 +225,27 @@ def integrate(
         for i, (s, s_next) in enumerate(pairwise(times))
     ]
     past: list[Tensor] = []
+    steer = steering(transition, source, range(x.shape[0]), model)
+    if steer is not None and table:
+        x = _ascended(model, x, table[0], steer, transition)
     for i, coefficients in enumerate(table):
         # at sigma 0 the state is the clean latent: nothing to predict
         denoised = model(x, coefficients.sigma) if coefficients.sigma > 0.0 else x
         if callback is not None:
             callback(i, x, denoised)
         z = noise(i) if coefficients.needs_noise else None
-        x = advance(model, x, denoised, coefficients, z, past)
-        past = [denoised, *past][:memory]
+        x, used = guided(model, x, denoised, coefficients, z, past, steer)
+        past = [used, *past][:memory]
+    return x
+
+
+def _ascended(
+    model: Model, x: Tensor, first: Coefficients, steer: Steering, transition: Transition
+) -> Tensor:
+    """Turn the start, where that is what the guidance does."""
+    guidance, sigma = transition.guidance, first.sigma
+    if guidance is None or not guidance.ascends or sigma == 0.0:
+        return x
+    for _ in range(guidance.ascents):
+        x = steer.ascent(x, model(x, sigma), sigma, first.slope)
     return x

@@ -19,13 +19,14 @@ step. step() takes a step that needs no further call of the model; integrate.adv
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 from ..paths.interpolant import named
 from ..paths.noise_law import NoiseLaw, noise_law
 from .extrapolation import run_of
+from .guidance import Guidance
 from .method import LAST_STEPS, METHODS, exact
 from .step import Coefficients, step
 
@@ -52,6 +53,8 @@ class Transition:
         last: Key of LAST_STEPS: what the step to sigma 0 is; other than "denoised" only for
             second_order.
         inner_evaluations: Model calls of a glass transition, the one that its start had included.
+        guidance: How a reward's gradient steers; None for not at all. A step that is guided needs a
+            gradient source beside its model.
 
     Raises:
         ValueError: Unknown method or interpolant, or a combination without meaning.
@@ -69,6 +72,7 @@ class Transition:
     interpolant: str = "linear"
     last: str = "denoised"
     inner_evaluations: int = 4
+    guidance: Guidance | None = None
 
     def __post_init__(self) -> None:
         """Refuse combinations that have no meaning."""
@@ -100,6 +104,11 @@ class Transition:
                 f"euler_maruyama integrates an SDE, and {self.law.name} belongs to none; "
                 "use the method exact, or a law with a k"
             )
+        if self.last != "denoised" and self.guidance is not None and self.guidance.shifts:
+            raise ValueError(
+                f"the last step {self.last} would extrapolate the shifts of {self.guidance.method} "
+                "into the picture; choose the last step denoised, or another guidance method"
+            )
 
     def calls(self, sigma_next: float) -> int:
         """Return how often a step may call the model beyond the prediction at its start.
@@ -109,11 +118,18 @@ class Transition:
 
         Returns:
             1 for heun; inner_evaluations - 1 for glass, but none on the last step, and none where
-            the law keeps all noise; else 0.
+            the law keeps all noise; else 0. What guidance evaluates comes to it.
         """
+        inner = METHODS[self.method].calls - 1
         if self.method == "glass":
-            return self.inner_evaluations - 1 if sigma_next > 0.0 else 0
-        return METHODS[self.method].calls - 1
+            inner = self.inner_evaluations - 1 if sigma_next > 0.0 else 0
+        if self.guidance is None:
+            return inner
+        return inner + self.guidance.price * self.guidance.gradients(1 + inner, sigma_next)
+
+    def guided(self, guidance: Guidance | None) -> "Transition":
+        """Return this transition under a guidance, or under none."""
+        return self if guidance == self.guidance else replace(self, guidance=guidance)
 
     def coefficients(
         self, sigma: float, sigma_next: float, past: Sequence[float] = ()
@@ -143,6 +159,7 @@ class Transition:
             "interpolant": self.interpolant,
             "last": self.last,
             "inner_evaluations": self.inner_evaluations,
+            **({"guidance": self.guidance.to_json()} if self.guidance is not None else {}),
         }
 
     @classmethod
@@ -158,11 +175,13 @@ class Transition:
         Raises:
             ValueError: An unknown key or value.
         """
-        keys = ("law", "method", "interpolant", "last", "inner_evaluations")
+        keys = ("law", "method", "interpolant", "last", "inner_evaluations", "guidance")
         if set(data) - set(keys) or "law" not in data:
             raise ValueError(f"a transition has the keys {', '.join(keys)}; got {sorted(data)}")
-        rest = {key: data[key] for key in keys[1:] if key in data}
-        return cls(NoiseLaw.from_json(data["law"]), **rest)
+        rest = {key: data[key] for key in keys[1:-1] if key in data}
+        steered = data.get("guidance")
+        guidance = None if steered is None else Guidance.from_json(steered)
+        return cls(NoiseLaw.from_json(data["law"]), **rest, guidance=guidance)
 
 
 @lru_cache(maxsize=4096)

@@ -140,6 +140,10 @@ class Broken:
     def method(self):
         return self.right.method
 
+    @property
+    def guidance(self):
+        return self.right.guidance
+
     def coefficients(self, sigma, sigma_next, past=()):
         return self.change(self.right.coefficients(sigma, sigma_next, past))
 

@@ -2,7 +2,8 @@
 
 Candidates branch, go back up and change their transition, so each carries what its next step may
 use: the predictions it came from, their sigmas, and which transition stepped from them. A step by
-another transition, or in another direction, starts without memory.
+another transition, or in another direction, starts without memory. Under guidance what is
+remembered are the guided predictions, which the steps were taken with.
 """
 
 import hashlib
@@ -10,18 +11,23 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ...paths.interpolant import LINEAR, Interpolant
-from ...stepping.integrate import advance, row
+from ...stepping.guidance import GradientSource
+from ...stepping.integrate import guided, row, steering
+from ...stepping.steering import Steering
+from ...stepping.step import Coefficients
 from ...stepping.transition import METHODS, Transition
 from ..protocol import State
 
 __all__ = ["moved"]
 
 _SIGMAS, _BY, _PAST = "past_sigmas", "past_by", "past_{}"
+_OF_GUIDANCE = ("gradients", "log_weight")
 
 
 def moved(
@@ -33,6 +39,7 @@ def moved(
     predict: Callable[[list[int], Tensor, float], Tensor],
     coordinates: Interpolant = LINEAR,
     own_sigma: Callable[[float], float] = float,
+    source: GradientSource | None = None,
 ) -> State:
     """Carry states from one sigma to another.
 
@@ -46,18 +53,28 @@ def moved(
             coordinates.
         coordinates: Those of x: LINEAR or VE.
         own_sigma: Turns a linear sigma into the model's.
+        source: Knows the gradient, for a transition that is guided.
 
     Returns:
-        state with x at `to`, and with "evaluations" where a step called the model less often than
-        transition.calls() says.
+        state with x at `to`; with "evaluations" where a step called the model less often than
+        transition.calls() says; under guidance with "gradients", how many were asked for, and, for
+        a method whose draws are weighed, "log_weight": log of target over proposal density.
+
+    Raises:
+        ValueError: A guided transition without a source.
+        GradientError: A gradient is not finite.
     """
     memory = METHODS[transition.method].memory
     x, denoised = state["x"], state["denoised"]
     kept = [state[key] for j in range(memory) if (key := _PAST.format(j)) in state]
     groups = _groups(state, _identity(transition), len(kept))
-    out = {key: value for key, value in state.items() if not key.startswith("past_")}
+    out = {
+        key: value
+        for key, value in state.items()
+        if not key.startswith("past_") and key not in _OF_GUIDANCE
+    }
     z: Tensor | None = None
-    parts: list[Tensor] = []
+    parts: list[_Part] = []
     calls = [0] * x.shape[0]
     for sigmas, rows in groups.items():
         places = [own_sigma(s) for s in (sigma_from, to, *sigmas)]
@@ -71,16 +88,59 @@ def moved(
                 calls[index] += 1
             return predict(rows, at, sigma)
 
+        steer = steering(transition, source, rows, model)
         past = [tensor[pick] for tensor in kept[: len(sigmas)]]
         drawn = None if z is None else z[pick]
-        parts.append(advance(model, x[pick], denoised[pick], coefficients, drawn, past))
+        parts.append(_part(model, x[pick], denoised[pick], coefficients, drawn, past, steer))
+        for index in rows if steer is not None else ():
+            calls[index] += parts[-1].evaluations
     if any(count != transition.calls(to) for count in calls):  # glass where the law adds no noise
         out["evaluations"] = torch.tensor([count + (to > 0.0) for count in calls])
-    order = torch.tensor([index for rows in groups.values() for index in rows])
-    out["x"] = parts[0] if len(parts) == 1 else torch.cat(parts)[order.argsort().to(x.device)]
+    order = torch.tensor([index for rows in groups.values() for index in rows]).argsort()
+
+    def joined(tensors: Sequence[Tensor]) -> Tensor:
+        return tensors[0] if len(tensors) == 1 else torch.cat([*tensors])[order.to(x.device)]
+
+    out["x"] = joined([part.x for part in parts])
+    if transition.guidance is not None:
+        sizes = zip(parts, groups.values(), strict=True)
+        asked = [torch.full((len(rows),), part.gradients) for part, rows in sizes]
+        out["gradients"] = asked[0] if len(asked) == 1 else torch.cat(asked)[order]
+        weights = [weight for part in parts if (weight := part.log_weight) is not None]
+        if len(weights) == len(parts):
+            out["log_weight"] = joined(weights)
     if memory and to > 0.0:
-        _remember(out, state, sigma_from, denoised, kept, transition)
+        used = joined([part.used for part in parts])
+        _remember(out, state, sigma_from, used, kept, transition)
     return out
+
+
+class _Part(NamedTuple):
+    """What came of the rows with one past."""
+
+    x: Tensor
+    used: Tensor
+    gradients: int = 0
+    evaluations: int = 0
+    log_weight: Tensor | None = None
+
+
+def _part(
+    model: Callable[[Tensor, float], Tensor],
+    x: Tensor,
+    denoised: Tensor,
+    coefficients: Coefficients,
+    z: Tensor | None,
+    past: Sequence[Tensor],
+    steer: Steering | None,
+) -> _Part:
+    if steer is None:
+        return _Part(*guided(model, x, denoised, coefficients, z, past, None))
+    if steer.is_ascent(coefficients):
+        turned = steer.ascent(x, denoised, coefficients.sigma, coefficients.slope)
+        return _Part(turned, denoised, steer.gradients, steer.evaluations)
+    moved_to, used = guided(model, x, denoised, coefficients, z, past, steer)
+    return _Part(moved_to, used, steer.gradients, steer.evaluations, steer.log_weight)
 
 
 def _remember(
