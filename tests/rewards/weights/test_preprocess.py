@@ -11,6 +11,7 @@ from torchvision.transforms import v2
 from transformers import AutoImageProcessor, CLIPImageProcessor
 from transformers.image_transforms import get_resize_output_image_size
 
+from flowsearch.rewards.gradient import value_and_gradient
 from flowsearch.rewards.weights import preprocess
 from flowsearch.rewards.weights.preprocess import (
     CLIP_224,
@@ -209,16 +210,53 @@ def test_a_crop_of_another_shape_covers_the_picture():
     assert wide(torch.rand(2, 100, 500, 4)).shape == (2, 3, 32, 64)
 
 
-def test_gradients_reach_the_pictures():
-    images = torch.rand(1, 300, 260, 3).requires_grad_()
-    CLIP_224(images).square().sum().backward()
-    assert float((images.grad != 0).float().mean()) > 0.5
+TWINS = {
+    **{name: preprocess for name, (_, preprocess) in LIBRARY.items()},
+    "naflex": Patches(),
+    "pad": Preprocess(64, 96, HALF, HALF, fit="pad"),
+    "letterbox": Preprocess(224, 224, fit="letterbox", fill=0.0),
+    "as hpsv2": Preprocess(224, 224, fit="letterbox", fill=0.0, rounded=False),
+}
+
+
+@pytest.mark.parametrize("name", TWINS)
+@pytest.mark.parametrize("kind", ["edges", "ramp", "not of 8 bits"])
+def test_the_float_twin_is_within_a_level_or_what_one_more_rounding_makes_of_it(name, kind):
+    preprocess = TWINS[name]
+    for size in [(457, 301), (64, 99)]:
+        images = floats(picture(*size, kind))
+        if kind == "not of 8 bits":
+            images = images + 0.5 / 255 * torch.sin(torch.arange(size[1]))[:, None]
+        twin = preprocess(images.requires_grad_())
+        apart = levels(twin.detach(), preprocess(images.detach()), preprocess)
+        most, mean = (1.7, 0.45) if kind == "not of 8 bits" else (1.15, 0.35)
+        assert float(apart.max()) < most
+        assert float(apart.mean()) < mean
+
+
+@pytest.mark.parametrize("name", TWINS)
+@pytest.mark.parametrize("kind", ["edges", "ramp"])
+def test_the_slope_of_the_float_twin_is_that_of_its_values(name, kind):
+    """In float64, up, down and across; where clamps cut (edges) too."""
+    images = 0.01 + 0.98 * floats(picture(40, 61, kind)).double()
+    generator = torch.Generator().manual_seed(5)
+    shapes = (TWINS[name](images).shape[1:], images.shape)
+    weights, way = (torch.randn(shape, generator=generator) for shape in shapes)
+
+    def value(images):
+        return (TWINS[name](images) * weights).sum(dim=(1, 2, 3))
+
+    found = value_and_gradient(value, images)
+    up, down = (value_and_gradient(value, images + h * way).values for h in (1e-8, -1e-8))
+    assert found.values.dtype is torch.float64
+    assert float((found.gradient * way).sum()) == pytest.approx(float(up - down) / 2e-8, rel=1e-5)
 
 
 def test_values_beyond_the_range_are_cut_as_8_bit_pictures_are():
     images = torch.tensor([-0.5, 0.5, 1.5])[:, None, None, None].expand(3, 224, 224, 3)
     expected = CLIP_224(images.clamp(0, 1))
     assert torch.equal(CLIP_224(images), expected)
+    assert torch.allclose(CLIP_224(images.clone().requires_grad_()), expected, atol=0.04)
 
 
 def test_how_many_columns_are_made_at_once_changes_nothing(monkeypatch):
