@@ -12,12 +12,21 @@ Nothing here steps or calls a model; see transition.py.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
 
-import torch
-from torch import Tensor
+from .elementary import (
+    Function,
+    Number,
+    atan,
+    constant,
+    cos,
+    exp,
+    inverse,
+    log1p,
+    one_minus_exp,
+    sin,
+    sqrt,
+)
 
 __all__ = [
     "INTERPOLANTS",
@@ -35,16 +44,8 @@ __all__ = [
     "sigma_from_r",
 ]
 
-Number = TypeVar("Number", float, Tensor)
-
 BETA_MIN, BETA_MAX = 0.1, 20.0
 VE_SIGMA_MAX = 80.0
-
-
-class Function(Protocol):
-    """A function of time that maps floats to floats and tensors to tensors."""
-
-    def __call__(self, r: Number, /) -> Number: ...
 
 
 @dataclass(frozen=True)
@@ -79,31 +80,6 @@ class Interpolant:
     r_data: float = 0.0
 
 
-def _either(of_tensor: Callable[[Tensor], Tensor], of_float: Callable[[float], float]) -> Function:
-    """Join the two versions of an elementary function."""
-
-    def function(x: Number, /) -> Number:
-        if isinstance(x, Tensor):
-            return of_tensor(x)
-        return of_float(x)
-
-    return function
-
-
-def _constant(value: float) -> Function:
-    return _either(lambda x: torch.full_like(x, value), lambda _: value)
-
-
-_exp = _either(torch.exp, math.exp)
-_sin = _either(torch.sin, math.sin)
-_cos = _either(torch.cos, math.cos)
-_sqrt = _either(torch.sqrt, math.sqrt)
-_atan = _either(torch.atan, math.atan)
-_log1p = _either(torch.log1p, math.log1p)
-_one_minus_exp = _either(lambda x: -torch.expm1(x), lambda x: -math.expm1(x))
-_inverse = _either(torch.reciprocal, lambda x: 1.0 / x if x != 0.0 else math.inf)
-
-
 # linear: alpha = 1 - r, sigma = r
 
 
@@ -112,7 +88,7 @@ def _linear_alpha(r: Number) -> Number:
 
 
 def _linear_r(rho: Number) -> Number:
-    return _inverse(1.0 + _inverse(rho))
+    return inverse(1.0 + inverse(rho))
 
 
 def _identity(r: Number) -> Number:
@@ -123,23 +99,23 @@ def _identity(r: Number) -> Number:
 
 
 def _trigonometric_alpha(r: Number) -> Number:
-    return _sin(0.5 * math.pi * (1.0 - r))
+    return sin(0.5 * math.pi * (1.0 - r))
 
 
 def _trigonometric_sigma(r: Number) -> Number:
-    return _sin(0.5 * math.pi * r)
+    return sin(0.5 * math.pi * r)
 
 
 def _trigonometric_alpha_dot(r: Number) -> Number:
-    return -0.5 * math.pi * _sin(0.5 * math.pi * r)
+    return -0.5 * math.pi * sin(0.5 * math.pi * r)
 
 
 def _trigonometric_sigma_dot(r: Number) -> Number:
-    return 0.5 * math.pi * _cos(0.5 * math.pi * r)
+    return 0.5 * math.pi * cos(0.5 * math.pi * r)
 
 
 def _trigonometric_r(rho: Number) -> Number:
-    return _atan(rho) * (2.0 / math.pi)
+    return atan(rho) * (2.0 / math.pi)
 
 
 # VP: T(r) = integral of beta = BETA_MIN r + (BETA_MAX - BETA_MIN) r^2 / 2, alpha = exp(-T / 2)
@@ -155,11 +131,11 @@ def vp_beta(r: Number) -> Number:
 
 
 def _vp_alpha(r: Number) -> Number:
-    return _exp(-0.5 * _vp_integral(r))
+    return exp(-0.5 * _vp_integral(r))
 
 
 def _vp_sigma(r: Number) -> Number:
-    return _sqrt(_one_minus_exp(-_vp_integral(r)))
+    return sqrt(one_minus_exp(-_vp_integral(r)))
 
 
 def _vp_alpha_dot(r: Number) -> Number:
@@ -167,17 +143,17 @@ def _vp_alpha_dot(r: Number) -> Number:
 
 
 def _vp_sigma_dot(r: Number) -> Number:
-    return 0.5 * vp_beta(r) * _exp(-_vp_integral(r)) * _inverse(_vp_sigma(r))
+    return 0.5 * vp_beta(r) * exp(-_vp_integral(r)) * inverse(_vp_sigma(r))
 
 
 def _vp_r(rho: Number) -> Number:
     # the root of T(r) = log(1 + rho^2), divided through by T so that both ends are limits
-    inverse = _inverse(_log1p(rho * rho))
-    half = BETA_MIN * inverse
-    return 2.0 * _inverse(half + _sqrt(half * half + 2.0 * (BETA_MAX - BETA_MIN) * inverse))
+    above = inverse(log1p(rho * rho))
+    half = BETA_MIN * above
+    return 2.0 * inverse(half + sqrt(half * half + 2.0 * (BETA_MAX - BETA_MIN) * above))
 
 
-LINEAR = Interpolant("linear", _linear_alpha, _identity, _constant(-1.0), _constant(1.0), _linear_r)
+LINEAR = Interpolant("linear", _linear_alpha, _identity, constant(-1.0), constant(1.0), _linear_r)
 VP = Interpolant("vp", _vp_alpha, _vp_sigma, _vp_alpha_dot, _vp_sigma_dot, _vp_r)
 TRIGONOMETRIC = Interpolant(
     "trigonometric",
@@ -188,7 +164,7 @@ TRIGONOMETRIC = Interpolant(
     _trigonometric_r,
 )
 VE = Interpolant(
-    "ve", _constant(1.0), _identity, _constant(0.0), _constant(1.0), _identity, VE_SIGMA_MAX
+    "ve", constant(1.0), _identity, constant(0.0), constant(1.0), _identity, VE_SIGMA_MAX
 )
 INTERPOLANTS: dict[str, Interpolant] = {i.name: i for i in (LINEAR, VP, TRIGONOMETRIC, VE)}
 
@@ -248,7 +224,7 @@ def sigma_from_r(interpolant: Interpolant, r: Number) -> Number:
         >>> round(sigma_from_r(VP, 1.0), 4)
         0.9935
     """
-    return _inverse(1.0 + interpolant.alpha(r) * _inverse(interpolant.sigma(r)))
+    return inverse(1.0 + interpolant.alpha(r) * inverse(interpolant.sigma(r)))
 
 
 def r_from_sigma(interpolant: Interpolant, sigma: Number) -> Number:
@@ -265,7 +241,7 @@ def r_from_sigma(interpolant: Interpolant, sigma: Number) -> Number:
         >>> r_from_sigma(VE, 0.75)
         3.0
     """
-    return interpolant.r_from_rho(sigma * _inverse(1.0 - sigma))
+    return interpolant.r_from_rho(sigma * inverse(1.0 - sigma))
 
 
 def sigma_dot_linear(interpolant: Interpolant, r: Number) -> Number:
@@ -311,4 +287,4 @@ def kl_diffusion(interpolant: Interpolant, r: Number) -> Number:
     """
     alpha, sigma = interpolant.alpha(r), interpolant.sigma(r)
     wronskian = alpha * interpolant.sigma_dot(r) - sigma * interpolant.alpha_dot(r)
-    return sigma * wronskian * _inverse(alpha)
+    return sigma * wronskian * inverse(alpha)
