@@ -4,20 +4,23 @@ With values v_i, weights w_i and units (zero z_i, one s_i: see Unit), u_i = (v_i
 
     weighted_sum     sum_i w_i u_i
     minimum          min_i u_i
+    smooth_minimum   - s log(mean_i exp(- u_i / s))     s: softness; at least the minimum, at most
+                                                        the mean and s log n more than the minimum
     product          prod_i (v_i - low_i) / (high_i - low_i)
     lexicographic    v_1 decides, where it is equal v_2, ...; see lexicographic.py
 
 Everything is computed in float64 from monotonic operations and rounded to float32 once, so that no
 order is reversed by rounding, and the range of the whole is the rule of the members' ranges.
+
+A combination is as differentiable as its members, by the chain rule; of the minimum it is the
+gradient of the lowest (the mean over equal ones). In order it has none: it goes in steps.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import reduce
 from typing import Any
 
@@ -37,32 +40,15 @@ from .base import (
     spec_of,
 )
 from .frames import of_clips
+from .gradient import Gradient, gradient_of, why_no_gradient
 from .lexicographic import InOrder
+from .units import NORMALISATIONS, Unit, blaming, common_step, in_units, sizes, units, within
 
 __all__ = ["NORMALISATIONS", "RULES", "Combination", "Unit", "combine", "units"]
 
-RULES = ("weighted_sum", "minimum", "product", "lexicographic")
-NORMALISATIONS = ("spec", "calibration", "none")
-
-ROUNDING = 1e-5
-"""Part by which float32 may exceed a bound that is given in float64."""
-
-
-@dataclass(frozen=True)
-class Unit:
-    """How a member's values are made comparable: u = (v - zero) / one.
-
-    Args:
-        zero: In the member's unit.
-        one: In the member's unit, above 0.
-
-    Example:
-        >>> Unit(zero=0.5, one=0.1)
-        Unit(zero=0.5, one=0.1)
-    """
-
-    zero: float = 0.0
-    one: float = 1.0
+RULES = ("weighted_sum", "minimum", "smooth_minimum", "product", "lexicographic")
+SOFTNESS = 0.25
+"""Of smooth_minimum where nobody says another, in the members' units."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,10 +90,10 @@ class Combination(Assessed):
         device = torch.device("cpu")
         for name, reward in self.members.items():
             given = images if isinstance(images, Tensor) else images.of(spec_of(reward))
-            with _blaming(name, [*self.members]):
+            with blaming(name, [*self.members]):
                 found = assess(reward, given)
                 device = found.values.device
-                rows.append(_within(found.values.to("cpu", torch.float64), spec_of(reward)))
+                rows.append(within(found.values.to("cpu", torch.float64), spec_of(reward)))
             for place, value in enumerate(map(float, rows[-1].detach())):
                 inner = {f"{name}.{key}": float(part) for key, part in found.parts[place].items()}
                 parts[place] |= {name: value, **inner}
@@ -131,99 +117,67 @@ class Combination(Assessed):
                 drawn = torch.where((own != images).any(dim=-1, keepdim=True), own, drawn)
         return drawn
 
+    def why_no_gradient(self) -> str:
+        """Say why it cannot be differentiated, by the member that cannot; "" where it can."""
+        for place, (name, reward) in enumerate(self.members.items()):
+            if why := why_no_gradient(reward):
+                return f"{name} (reward {place + 1} of {len(self.members)}): {why}"
+        if isinstance(self.rule, InOrder):
+            return (
+                "lexicographic goes in steps of the rewards before the last, and on a step a small "
+                "change of the picture changes nothing. Choose the rule weighted_sum"
+            )
+        rates = _rates(self.members)
+        if len(rates) > 1:
+            return (
+                f"it scores sound at {' and '.join(map(str, sorted(rates)))} samples a second (0: "
+                "as decoded), and a gradient has one rate. Use one of these rewards"
+            )
+        return ""
+
+    def gradient(self, images: Tensor | Views) -> Gradient:
+        """Differentiate the value by the chain rule; see rewards/gradient.py.
+
+            d value / d rows = sum_i (d rule / d v_i) (d v_i / d rows)
+
+        Args:
+            images: As for assess.
+
+        Returns:
+            Values and gradients; by domain where the members score different things.
+
+        Raises:
+            ValueError: It has none (see why_no_gradient), or as for score.
+        """
+        if why := self.why_no_gradient():
+            raise ValueError(f"combination has no gradient: {why}.")
+        rows: list[Tensor] = []
+        parts: list[list[tuple[str, Tensor]]] = []
+        for name, reward in self.members.items():
+            spec = spec_of(reward)
+            given = images if isinstance(images, Tensor) else images.of(spec)
+            with blaming(name, [*self.members]):
+                found = gradient_of(reward, given)
+                rows.append(within(found.values.to("cpu", torch.float64), spec))
+            whole = found.gradient
+            parts.append([(spec.domain, whole)] if isinstance(whole, Tensor) else [*whole.items()])
+        with torch.enable_grad():
+            values = torch.stack(rows).requires_grad_()
+            combined = self.rule(values)
+            (shares,) = torch.autograd.grad(combined.sum(), values)
+        slopes: dict[str, Tensor] = {}
+        for share, of_member in zip(shares, parts, strict=True):
+            for domain, part in of_member:
+                scaled = part * share.to(part).reshape(-1, *[1] * (part.ndim - 1))
+                slopes[domain] = slopes[domain] + scaled if domain in slopes else scaled
+        one = next(iter(slopes.values()))
+        kept = torch.float64 if one.dtype is torch.float64 else torch.float32
+        found_values = combined.detach().to(one.device, kept)
+        return Gradient(found_values, one if isinstance(images, Tensor) else slopes)
+
     def get_models(self) -> list[Any]:
         """What a memory manager knows the members' networks by."""
         return [model for reward in self.members.values() for model in models_of(reward)]
-
-
-@contextmanager
-def _blaming(name: str, names: Sequence[str]) -> Generator[None]:
-    """Put a member's name before what it raises; its type stays, for callers that know it."""
-    try:
-        yield
-    except Exception as error:
-        place = f"{name} (reward {names.index(name) + 1} of {len(names)})"
-        error.args = (f"{place}: {error}", *error.args[1:])
-        raise
-
-
-def _widened(bound: float, side: float) -> float:
-    return bound + side * ROUNDING * (1.0 + abs(bound)) if math.isfinite(bound) else bound
-
-
-def _within(values: Tensor, spec: RewardSpec) -> Tensor:
-    """Refuse values that are not finite or outside the range on which the rules rely."""
-    low, high = _widened(spec.low, -1.0), _widened(spec.high, 1.0)
-    wrong = ~(values.isfinite() & (values >= low) & (values <= high))
-    if bool(wrong.any()):
-        place = int(wrong.nonzero()[0])
-        raise ValueError(
-            f"it returned {float(values[place]):g} for picture {place} of {len(values)}; its spec "
-            f"allows finite values from {spec.low:g} to {spec.high:g}"
-        )
-    return values.clamp(spec.low, spec.high)
-
-
-def units(
-    members: Mapping[str, Reward], normalisation: str, examples: Tensor | None = None
-) -> list[Unit]:
-    """Return the unit of each reward; measured ones never change again.
-
-    Args:
-        members: Name to reward.
-        normalisation: "spec" divides by the scale in the spec; "calibration" takes mean and
-            standard deviation over examples; "none" takes values as they are.
-        examples: What the rewards score, at least 2, for "calibration".
-
-    Returns:
-        One unit a reward.
-
-    Raises:
-        ValueError: No scale in a spec, no examples, or examples that all get one value.
-
-    Example:
-        >>> from flowsearch.rewards.latent import LatentReward
-        >>> units({"mean": LatentReward("mean")}, "none")
-        [Unit(zero=0.0, one=1.0)]
-    """
-    if normalisation == "none":
-        return [Unit() for _ in members]
-    if normalisation == "spec":
-        scales = {name: spec_of(reward).scale for name, reward in members.items()}
-        unknown = [name for name, scale in scales.items() if not scale > 0.0]
-        if unknown:
-            raise ValueError(
-                "the typical difference between a good and a poor picture is not known for "
-                f"{', '.join(unknown)}, so its values cannot be compared with another reward's. "
-                "Set normalisation to calibration and connect pictures of your prompt, or to none "
-                "and give weights in the rewards' own units."
-            )
-        return [Unit(0.0, scale) for scale in scales.values()]
-    if normalisation != "calibration":
-        raise ValueError(f"normalisation is '{normalisation}'; it is one of {NORMALISATIONS}")
-    count = 0 if examples is None else examples.shape[0]
-    if examples is None or count < 2:
-        raise ValueError(
-            f"normalisation by calibration needs at least 2 pictures and was given {count}. "
-            "Connect ordinary pictures of your prompt to calibration (16 are good), or set "
-            "normalisation to spec or none."
-        )
-    return [_measured(name, members, examples) for name in members]
-
-
-def _measured(name: str, members: Mapping[str, Reward], examples: Tensor) -> Unit:
-    """Mean and standard deviation of a reward's values."""
-    with _blaming(name, [*members]):
-        values = assess(members[name], examples).values.detach().to("cpu", torch.float64)
-        values = _within(values, spec_of(members[name]))
-        spread = float(values.std())
-        if not spread > 0.0:
-            raise ValueError(
-                f"all {len(values)} pictures of the calibration get {float(values[0]):g}, so their "
-                "spread is no unit. Connect pictures that differ in it, or set normalisation to "
-                "spec or none."
-            )
-    return Unit(float(values.mean()), spread)
 
 
 def combine(
@@ -232,6 +186,7 @@ def combine(
     weights: Sequence[float] = (),
     normalisation: str = "none",
     examples: Tensor | None = None,
+    softness: float = SOFTNESS,
 ) -> Combination:
     """Combine rewards.
 
@@ -241,8 +196,10 @@ def combine(
         rule: One of RULES.
         weights: For weighted_sum, one a reward; none for 1 each. A reward of weight 0 is not
             scored; a negative weight wants it low.
-        normalisation: For weighted_sum and minimum, see units().
+        normalisation: For weighted_sum and the minima, see units().
         examples: For calibration, see units().
+        softness: For smooth_minimum, in the members' units, above 0: how much better than the
+            worst another may be and still count.
 
     Returns:
         The combination.
@@ -274,6 +231,8 @@ def combine(
         return _weighted_sum(members, given, units(members, normalisation, examples))
     if rule == "minimum":
         return _minimum(members, units(members, normalisation, examples))
+    if rule == "smooth_minimum":
+        return _smooth_minimum(members, units(members, normalisation, examples), softness)
     if rule == "product":
         return _product(members)
     if rule == "lexicographic":
@@ -284,6 +243,17 @@ def combine(
 def _kind(spec: RewardSpec) -> tuple[str, int]:
     """What a reward is given; sound at different rates is different things."""
     return spec.domain, spec.sample_rate
+
+
+def _rates(members: Mapping[str, Reward]) -> set[int]:
+    """At which rates sound is scored, by members of members too."""
+    found: set[int] = set()
+    for member in members.values():
+        if isinstance(member, Combination):
+            found |= _rates(member.members)
+        elif spec_of(member).domain == "audio":
+            found.add(spec_of(member).sample_rate)
+    return found
 
 
 def _weights(weights: Sequence[float], members: Mapping[str, Reward]) -> dict[str, float]:
@@ -308,13 +278,13 @@ def _weighted_sum(
         return reduce(torch.add, [w * ((row - unit.zero) / unit.one) for w, unit, row in rows])
 
     terms = zip(factors, members, strict=True)
-    known = [abs(w) * size for w, size in zip(factors, _sizes(members, scales), strict=True)]
+    known = [abs(w) * size for w, size in zip(factors, sizes(members, scales), strict=True)]
     return _made(
         members,
         rule,
-        f"the sum of {', '.join(f'{w:g} {name}' for w, name in terms)}{_in_units(scales)}",
+        f"the sum of {', '.join(f'{w:g} {name}' for w, name in terms)}{in_units(scales)}",
         signs=factors,
-        quantum=_common_step(members, scales, factors),
+        quantum=common_step(members, scales, factors),
         scale=sum(known) if all(known) else 0.0,
     )
 
@@ -327,9 +297,31 @@ def _minimum(members: Mapping[str, Reward], scales: Sequence[Unit]) -> Combinati
     return _made(
         members,
         rule,
-        f"the lowest of {', '.join(members)}{_in_units(scales)}",
-        quantum=_common_step(members, scales, [1.0] * len(members)),
-        scale=min(_sizes(members, scales)),
+        f"the lowest of {', '.join(members)}{in_units(scales)}",
+        quantum=common_step(members, scales, [1.0] * len(members)),
+        scale=min(sizes(members, scales)),
+    )
+
+
+def _smooth_minimum(
+    members: Mapping[str, Reward], scales: Sequence[Unit], softness: float
+) -> Combination:
+    if not 0.0 < softness < math.inf:
+        raise ValueError(
+            f"the softness is {softness}; it is above 0, in the units of the rewards. For none "
+            "choose the rule minimum"
+        )
+
+    def rule(values: Tensor) -> Tensor:
+        rows = [(row - unit.zero) / unit.one for unit, row in zip(scales, values, strict=True)]
+        lowness = torch.stack(rows) / -softness
+        return -softness * (lowness.logsumexp(dim=0) - math.log(len(rows)))
+
+    return _made(
+        members,
+        rule,
+        f"the lowest of {', '.join(members)}, smoothed by {softness:g}{in_units(scales)}",
+        scale=min(sizes(members, scales)),
     )
 
 
@@ -397,38 +389,10 @@ def _made(
         sample_rate=rate,
         paid=any(s.paid for s in specs),
         deterministic=all(s.deterministic for s in specs),
-        has_gradient=differentiable and all(s.has_gradient for s in specs),
+        has_gradient=differentiable
+        and all(s.has_gradient for s in specs)
+        and len(_rates(members)) < 2,
         licence=" and ".join(dict.fromkeys(s.licence for s in specs)),
         source="; ".join(dict.fromkeys(s.source for s in specs)),
     )
     return Combination(dict(members), rule, spec)
-
-
-def _sizes(members: Mapping[str, Reward], scales: Sequence[Unit]) -> list[float]:
-    """Typical differences in the units; a measured unit is one itself where the spec has none."""
-    specs = [spec_of(reward) for reward in members.values()]
-    return [
-        spec.scale / unit.one if spec.scale else float(unit != Unit())
-        for spec, unit in zip(specs, scales, strict=True)
-    ]
-
-
-def _in_units(scales: Sequence[Unit]) -> str:
-    if all(unit == Unit() for unit in scales):
-        return ", each in its own unit"
-    said = ", ".join(f"(value - {unit.zero:.4g}) / {unit.one:.4g}" for unit in scales)
-    return f", each as {said}"
-
-
-def _common_step(
-    members: Mapping[str, Reward], scales: Sequence[Unit], factors: Sequence[float]
-) -> float:
-    """Largest number of which all values are multiples; 0 where there is none worth the name."""
-    rows = zip(members.values(), scales, factors, strict=True)
-    steps = [abs(w) * spec_of(reward).quantum / unit.one for reward, unit, w in rows]
-    parts = [Fraction(step).limit_denominator(1000) for step in steps]
-    near = [abs(float(p) - s) <= 1e-9 * s for p, s in zip(parts, steps, strict=True)]
-    if any(unit.zero for unit in scales) or not all(steps) or not all(near):
-        return 0.0
-    below = math.lcm(*(part.denominator for part in parts))
-    return math.gcd(*(int(part * below) for part in parts)) / below

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -27,6 +27,7 @@ from .base import (
     models_of,
     spec_of,
 )
+from .gradient import Gradient, gradient_of, why_no_gradient
 
 __all__ = ["AGGREGATES", "COUNT", "FRAMES", "FrameReward", "of_clips", "places"]
 
@@ -148,16 +149,64 @@ class FrameReward(Assessed):
         if not found:
             return Assessment(images.new_zeros(0, dtype=torch.float32))
         values = torch.stack([each.values for each in found]).double()
-        shares = values.new_tensor([*used.values()]) / used.total()
-        joined = {"mean": (values * shares).sum, "min": values.amin, "max": values.amax}
         return Assessment(
-            joined[self.aggregate](dim=1).float(),
+            self._joined(values, used).float(),
             [
                 {f"frame {at}": float(v) for at, v in zip(used, each.values.detach(), strict=True)}
                 for each in found
             ],
             [_note([*used], each) for each in found],
         )
+
+    def gradient(self, images: Tensor) -> Gradient:
+        """Differentiate the value: that of the scored frames, and 0 for the others.
+
+            d value / d frame_i = w_i d r(frame_i) / d frame_i
+
+        where w_i is the frame's share of the mean, or for min and max 1 for the worst or best one
+        (shared by equal ones). See rewards/gradient.py.
+
+        Args:
+            images: As for score.
+
+        Returns:
+            Values and gradients of the clips.
+
+        Raises:
+            ValueError: Not a batch of finite clips, or the inner reward has no gradient.
+        """
+        check_clips(images, "Frame Reward")
+        used = Counter(places(self.frames, images.shape[1], self.count))
+        values: list[Tensor] = []
+        slopes = torch.zeros_like(images)
+        for clip, slope in zip(images, slopes, strict=True):
+            each, inner = self._slopes(clip[[*used]])
+            with torch.enable_grad():
+                of_frames = each.double()[None].requires_grad_()
+                value = self._joined(of_frames, used)
+                (weights,) = torch.autograd.grad(value.sum(), of_frames)
+            values.append(value.detach())
+            slope[[*used]] = inner * weights.to(inner).reshape(-1, 1, 1, 1)
+        kept = torch.float64 if images.dtype is torch.float64 else torch.float32
+        found = torch.cat(values) if values else images.new_zeros(0)
+        return Gradient(found.to(kept), slopes)
+
+    def why_no_gradient(self) -> str:
+        """Say why the inner reward cannot be differentiated; "" where it can."""
+        return why_no_gradient(self.inner)
+
+    def _joined(self, values: Tensor, used: Counter[int]) -> Tensor:
+        """One value a clip of those of its frames (B, k)."""
+        shares = values.new_tensor([*used.values()]) / used.total()
+        joined = {"mean": (values * shares).sum, "min": values.amin, "max": values.amax}
+        return joined[self.aggregate](dim=1)
+
+    def _slopes(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Values and gradients of frames (k, H, W, C) by the inner reward."""
+        starts = range(0, len(frames), CHUNK)
+        found = [gradient_of(self.inner, frames[at : at + CHUNK]) for at in starts]
+        slopes = [cast("Tensor", each.gradient) for each in found]
+        return torch.cat([each.values for each in found]), torch.cat(slopes)
 
     def draw(self, images: Tensor) -> Tensor:
         """Draw on the scored frames what the inner reward draws.

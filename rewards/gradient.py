@@ -30,6 +30,7 @@ __all__ = [
     "gradient_of",
     "holder_gradient",
     "value_and_gradient",
+    "why_no_gradient",
 ]
 
 SCALES = (2.0**16, 2.0**8, 1.0)
@@ -94,11 +95,11 @@ def gradient_of(reward: Reward, images: Tensor | Views) -> Gradient:
         1.0
     """
     spec = spec_of(reward)
-    if not spec.has_gradient:
+    if why := why_no_gradient(reward):
         raise ValueError(
-            f"{spec.name} has no gradient: it cannot say how a picture should change for a higher "
-            "value. Use it in a search without guidance, or choose a reward that has one, such as "
-            "CLIP Score, Image Statistic or Layout Reward (docs/REWARDS.md lists them)."
+            f"{spec.name} has no gradient: {why}. Use it in a search without guidance, or choose a "
+            "reward that has one, such as CLIP Score, Image Statistic or Layout Reward "
+            "(docs/REWARDS.md lists them)."
         )
     with torch.inference_mode(False), settings_kept():
         given = _saved(images) if isinstance(images, Tensor) else images
@@ -107,6 +108,27 @@ def gradient_of(reward: Reward, images: Tensor | Views) -> Gradient:
         else:
             found = value_and_gradient(reward.score, cast("Tensor", given))
         return _checked(found, given, spec)
+
+
+def why_no_gradient(reward: Reward) -> str:
+    """Say why a reward cannot be differentiated.
+
+    Args:
+        reward: Any; one that can say why has a method of this name, without arguments.
+
+    Returns:
+        What to read after "has no gradient: ", without a stop; "" where it has one.
+
+    Example:
+        >>> from flowsearch.rewards.pixels.image_statistic import ImageStatistic
+        >>> why_no_gradient(ImageStatistic("brightness"))
+        ''
+    """
+    if spec_of(reward).has_gradient:
+        return ""
+    own = getattr(reward, "why_no_gradient", None)
+    said = str(own()) if callable(own) else ""
+    return said or "it cannot say how a picture should change for a higher value"
 
 
 def value_and_gradient(function: Callable[[Tensor], Tensor], rows: Tensor) -> Gradient:

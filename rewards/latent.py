@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from .base import RewardSpec
+from .gradient import Gradient, value_and_gradient
 
 __all__ = ["STATISTICS", "TO_REFERENCE", "LatentReward", "check_latents"]
 
@@ -114,20 +115,45 @@ class LatentReward:
         Raises:
             ValueError: Not a batch of finite latents, or not of the reference's shape.
         """
+        return self._measured(self._checked(latents).float())
+
+    def gradient(self, latents: Tensor) -> Gradient:
+        """Differentiate the value; see rewards/gradient.py.
+
+        Args:
+            latents: As for score.
+
+        Returns:
+            Values and gradients. The standard deviation of equal values has the gradient 0; of
+            several references it is that to the nearest.
+
+        Raises:
+            ValueError: As for score.
+        """
+        return value_and_gradient(self._measured, self._checked(latents))
+
+    def _checked(self, latents: Tensor) -> Tensor:
         check_latents(latents, "Latent Reward")
-        rows = latents.float().flatten(1)
-        if self.statistic == "mean":
-            return rows.mean(dim=1)
-        if self.statistic == "std":
-            return (rows - rows.mean(dim=1, keepdim=True)).square().mean(dim=1).sqrt()
         reference = latents if self.reference is None else self.reference
-        if reference.shape[1:] != latents.shape[1:]:
+        if self.statistic in TO_REFERENCE and reference.shape[1:] != latents.shape[1:]:
             raise ValueError(
                 f"Latent Reward compares latents of shape {tuple(latents.shape[1:])} with a "
                 f"reference of shape {tuple(reference.shape[1:])}; it needs one of the same size "
                 "and model"
             )
-        return _likeness(self.statistic, rows[:, None], reference.to(rows).flatten(1)[None])
+        return latents
+
+    def _measured(self, latents: Tensor) -> Tensor:
+        """The statistic of latents that were looked at, (B,)."""
+        rows = (latents if latents.dtype is torch.float64 else latents.float()).flatten(1)
+        if self.statistic == "mean":
+            return rows.mean(dim=1)
+        if self.statistic == "std" or self.reference is None:
+            # a root's gradient is infinite at 0, and without the first value rounding would be one
+            return (rows - rows[:, :1]).std(dim=1, unbiased=False)
+        # a copy: one that the host made in inference mode could not be saved for a backward pass
+        references = self.reference.to(rows).flatten(1).clone()
+        return _likeness(self.statistic, rows[:, None], references[None])
 
 
 def _likeness(statistic: str, rows: Tensor, references: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ...rewards.base import Reward
-from ...rewards.combination import NORMALISATIONS, combine
+from ...rewards.combination import NORMALISATIONS, SOFTNESS, combine
 from ..sockets import CATEGORY_REWARDS, FlowReward
 
 __all__ = ["NODES", "CombineRewards", "numbers"]
@@ -69,6 +69,18 @@ class CombineRewards(io.ComfyNode):
         each = FlowReward.Input(PREFIX, tooltip=REWARDS)
         template = io.Autogrow.TemplatePrefix(each, prefix=PREFIX, min=1, max=100)
         weights = io.String.Input("weights", default="", dynamic_prompts=False, tooltip=WEIGHTS)
+        softness = io.Float.Input(
+            "softness",
+            default=SOFTNESS,
+            min=0.001,
+            max=1000.0,
+            step=0.01,
+            round=False,
+            tooltip=(
+                "How much better than the worst another may be and still count, in the rewards' "
+                "units. Small: as minimum; large: as their mean. Default 0.25."
+            ),
+        )
         return io.Schema(
             node_id="FlowSearchCombineRewards",
             display_name="Combine Rewards",
@@ -86,14 +98,19 @@ class CombineRewards(io.ComfyNode):
                     options=[
                         io.DynamicCombo.Option("weighted_sum", [weights, _normalisation("spec")]),
                         io.DynamicCombo.Option("minimum", [_normalisation("calibration")]),
+                        io.DynamicCombo.Option(
+                            "smooth_minimum", [_normalisation("calibration"), softness]
+                        ),
                         io.DynamicCombo.Option("product", []),
                         io.DynamicCombo.Option("lexicographic", []),
                     ],
                     tooltip=(
                         "weighted_sum: one may make up for another. minimum: the worst one counts, "
-                        "so all must be good. product: of values from 0 to 1 by their ranges; one "
-                        "at 0 spoils all. lexicographic: the first decides, where it is equal the "
-                        "second, and so on; all but the last must move in steps, as counts do."
+                        "so all must be good. smooth_minimum: mostly the worst one; for gradients, "
+                        "which would else move one reward at a time. product: of values from 0 to "
+                        "1 by their ranges; one at 0 spoils all. lexicographic: the first decides, "
+                        "where it is equal the second, and so on; all but the last must move in "
+                        "steps, as counts do."
                     ),
                 ),
                 io.MultiType.Input(
@@ -128,6 +145,7 @@ class CombineRewards(io.ComfyNode):
             numbers(rule.get("weights", "")),
             rule.get("normalisation", "none"),
             examples,
+            rule.get("softness", SOFTNESS),
         )
         return io.NodeOutput(combined)
 

@@ -10,8 +10,10 @@
     compressibility - bytes of the JPEG (quality 95, 4:2:0) / pixels
     palette         - E[ min over the palette of dE ],  dE = |Lab - Lab'|  CIE 1976, D65
 
-All but compressibility are differentiable. The reward is the value, its opposite, or minus its
-distance from a target.
+All but compressibility, a count of bytes, are differentiable; where a length, a spread or a
+distance is 0 its gradient is taken as 0, so that an even picture has a finite one. Values outside 0
+to 1 are clamped, and have no gradient. The reward is the value, its opposite, or minus its distance
+from a target.
 
 Sources: Pertuz, Puig, Garcia 2013, Pattern Recognition 46(5), operator LAP4 (sharpness); Peli 1990,
 JOSA A 7(10) (contrast); Hasler, Suesstrunk 2003, Proc. SPIE 5007 (colourfulness, in 8-bit units as
@@ -34,6 +36,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..base import Assessed, Assessment, RewardSpec, check_images
+from ..gradient import Gradient, value_and_gradient
 
 __all__ = ["DIRECTIONS", "STATISTICS", "ImageStatistic", "Palette", "Statistic", "lab"]
 
@@ -90,6 +93,11 @@ def _length(vectors: Tensor) -> Tensor:
     return algebra.vector_norm(vectors, dim=-1)
 
 
+def _spread(values: Tensor) -> Tensor:
+    """Standard deviation over dimension 1, with the gradient 0 where all values are the same."""
+    return (values - values[:, :1]).std(dim=1, unbiased=False)  # or rounding would be a spread
+
+
 def _sharpness(images: Tensor, palette: Palette) -> Tensor:
     del palette
     if min(images.shape[1:3]) < 3:
@@ -109,14 +117,14 @@ def _brightness(images: Tensor, palette: Palette) -> Tensor:
 
 def _contrast(images: Tensor, palette: Palette) -> Tensor:
     del palette
-    return luma(images).flatten(1).std(dim=1, unbiased=False)
+    return _spread(luma(images).flatten(1))
 
 
 def _colourfulness(images: Tensor, palette: Palette) -> Tensor:
     del palette
     r, g, b = images.flatten(1, 2).unbind(-1)
     opponents = torch.stack([r - g, (r + g) / 2.0 - b], dim=-1)
-    spread = _length(opponents.std(dim=1, unbiased=False))
+    spread = _length(_spread(opponents))
     mean = _length(opponents.mean(dim=1))
     return 255.0 * (spread + 0.3 * mean)
 
@@ -312,17 +320,49 @@ class ImageStatistic(Assessed):
             Values, and the statistic as a part and a note.
         """
         check_images(images, "Image Statistic")
-        pictures = images[..., :3].float().clamp(0.0, 1.0)
-        measure = STATISTICS[self.statistic].measure
-        found = measure(pictures, self.palette) if len(pictures) else pictures.new_zeros(0)
-        values = found
-        if self.direction == "lower":
-            values = -found
-        elif self.direction == "target":
-            values = -(found - self.target).abs()
+        found = self._measured(images.float())
+        values = self._directed(found)
         numbers = [float(number) for number in found.detach()]
         return Assessment(
             values,
             [{self.statistic: number} for number in numbers],
             [f"{self.statistic} {number:.4g}" for number in numbers],
         )
+
+    def gradient(self, images: Tensor) -> Gradient:
+        """Differentiate the value; see rewards/gradient.py.
+
+        Args:
+            images: As for score.
+
+        Returns:
+            Values and gradients; of a picture whose values are all the same, 0 where the statistic
+            is a length, a spread or a distance that is 0 there.
+
+        Raises:
+            ValueError: The statistic has none, or not a batch of finite pictures.
+        """
+        if why := self.why_no_gradient():
+            raise ValueError(f"image_statistic has no gradient: {why}.")
+        check_images(images, "Image Statistic")
+        return value_and_gradient(lambda rows: self._directed(self._measured(rows)), images)
+
+    def why_no_gradient(self) -> str:
+        """Say why the statistic cannot be differentiated; "" where it can."""
+        if STATISTICS[self.statistic].has_gradient:
+            return ""
+        smooth = ", ".join(name for name, row in STATISTICS.items() if row.has_gradient)
+        return f"{self.statistic} counts the bytes of a file; {smooth} can be differentiated"
+
+    def _measured(self, images: Tensor) -> Tensor:
+        """The statistic's own value of pictures (B, H, W, C), (B,)."""
+        wide = images if images.dtype is torch.float64 else images.float()
+        pictures = wide[..., :3].clamp(0.0, 1.0)
+        measure = STATISTICS[self.statistic].measure
+        return measure(pictures, self.palette) if len(pictures) else pictures.new_zeros(0)
+
+    def _directed(self, found: Tensor) -> Tensor:
+        """The reward of the statistic's values."""
+        if self.direction == "lower":
+            return -found
+        return -(found - self.target).abs() if self.direction == "target" else found
