@@ -138,11 +138,13 @@ def child_environment(place: Place) -> dict[str, str]:
         The current ones, where the host is, and safe import paths.
     """
     paths = (ROOT / "scripts", packages_of(place.folder))
+    # A tier's processes read the checkout compiled. Somebody's own ComfyUI is only read.
+    borrowed = not place.comfyui.is_relative_to(place.folder)
     return {
         **os.environ,
         "COMFYUI_PATH": str(place.comfyui),
         "PYTHONSAFEPATH": "1",
-        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONDONTWRITEBYTECODE": "1" if borrowed else "",
         "HF_HUB_OFFLINE": "1",
         "PYTHONPATH": os.pathsep.join(str(path) for path in paths if path.is_dir()),
     }

@@ -253,6 +253,19 @@ def test_a_tier_that_cannot_run_says_why_and_fails_in_ci(monkeypatch, capsys, ci
     assert "there is no tests/no_such_folder" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("tree", "writes"), [("here/ComfyUI", True), ("theirs", False)])
+def test_only_a_tree_of_our_own_is_written_into(monkeypatch, tmp_path, tree, writes):
+    for name in ("here/ComfyUI", "theirs"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "imported.py").touch()
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    place = environment.Place(Path(sys.executable), tmp_path / tree, tmp_path / "here")
+    command = [sys.executable, "-c", "import sys; sys.path[:0] = sys.argv[1:]; import imported"]
+    made = tiers.child_environment(place)
+    subprocess.run([*command, str(tmp_path / tree)], env=made, check=True)
+    assert bool(list(tmp_path.rglob("*.pyc"))) == writes
+
+
 def test_lint_runs_beside_a_tier_and_what_it_found_is_said_and_counts(monkeypatch, capfd):
     place = environment.Place(Path(sys.executable), ROOT, ROOT)
     order = []
