@@ -184,7 +184,11 @@ def _drawn(diffusion: Diffusion, _path: TwoSided, t: float) -> float:
 
 DIFFUSIONS: dict[str, DiffusionSpec] = {
     "none": DiffusionSpec("no noise: the probability flow", lambda _d, _path, _t: 0.0),
-    "constant": DiffusionSpec("the same at every time", lambda d, _path, _t: d.value),
+    "constant": DiffusionSpec(
+        "the same at every time, for a Brownian gamma; near the ends of others, whose gamma "
+        "vanishes faster, it needs very short steps",
+        lambda d, _path, _t: d.value,
+    ),
     "gamma": DiffusionSpec("in proportion to gamma", lambda d, path, t: d.value * path.gamma(t)),
     "variance": DiffusionSpec(
         "in proportion to gamma^2, so that noise is lost evenly in time",

@@ -14,7 +14,8 @@ from ..paths.interpolant import LINEAR, VE, Interpolant, sigma_from_r
 from .guidance import GradientSource
 from .steering import Steering
 from .step import Coefficients, check, step
-from .transition import METHODS, Transition
+from .transition import Transition
+from .two_ends import TwoEnds
 
 __all__ = ["advance", "guided", "integrate", "row", "steering"]
 
@@ -22,7 +23,7 @@ Model = Callable[[Tensor, float], Tensor]
 
 
 def row(
-    transition: Transition,
+    transition: Transition | TwoEnds,
     sigma: float,
     sigma_next: float,
     past: Sequence[float] = (),
@@ -50,6 +51,11 @@ def row(
     """
     if coordinates is not VE:
         return transition.coefficients(sigma, sigma_next, past)
+    if isinstance(transition, TwoEnds) or transition.is_bridge:
+        raise ValueError(
+            "a bridge's states are no x0 + sigma eps, the coordinates of this model; choose a "
+            "transition from noise"
+        )
     start, end, *before = (sigma_from_r(VE, s) for s in (sigma, sigma_next, *past))
     return transition.coefficients(start, end, before).exploding(sigma, sigma_next)
 
@@ -111,7 +117,7 @@ def _glass(
 
 
 def steering(
-    transition: Transition,
+    transition: Transition | TwoEnds,
     source: GradientSource | None,
     rows: Sequence[int],
     model: Model,
@@ -178,11 +184,12 @@ def integrate(
     model: Model,
     x: Tensor,
     sigmas: Sequence[float] | Tensor,
-    transition: Transition,
+    transition: Transition | TwoEnds,
     noise: Callable[[int], Tensor],
     callback: Callable[[int, Tensor, Tensor], None] | None = None,
     coordinates: Interpolant = LINEAR,
     source: GradientSource | None = None,
+    other_end: Model | None = None,
 ) -> Tensor:
     """Carry states along a list of sigmas.
 
@@ -196,13 +203,15 @@ def integrate(
         callback: callback(i, x, D), called after each step's first prediction.
         coordinates: Those of x, sigmas and the model: LINEAR, or VE for x = x0 + sigma eps.
         source: Knows the gradient, for a transition that is guided; else it is not asked.
+        other_end: other_end(x, t) returns the prediction S of a bridge's source, or the source
+            itself; asked after the model where a step goes by it.
 
     Returns:
         States at the last sigma, shape and dtype of x; x itself if there is no step.
 
     Raises:
         ValueError: A sigma outside [0, 1], or one the transition cannot handle; a guided transition
-            without a source.
+            without a source, or a step of a bridge that lacks its other end.
         GradientError: A gradient is not finite.
 
     Example:
@@ -219,7 +228,7 @@ def integrate(
     """
     # one transfer, not one per sigma, where they lie on a GPU
     times = [float(s) for s in (sigmas.cpu() if isinstance(sigmas, Tensor) else sigmas)]
-    memory = METHODS[transition.method].memory
+    memory = transition.memory
     table = [
         row(transition, s, s_next, times[max(0, i - memory) : i][::-1], coordinates)
         for i, (s, s_next) in enumerate(pairwise(times))
@@ -234,13 +243,20 @@ def integrate(
         if callback is not None:
             callback(i, x, denoised)
         z = noise(i) if coefficients.needs_noise else None
-        x, used = guided(model, x, denoised, coefficients, z, past, steer)
-        past = [used, *past][:memory]
+        ends: list[Tensor] = []
+        if coefficients.other_end and other_end is not None:
+            ends.append(other_end(x, coefficients.sigma))
+        x, used = guided(model, x, denoised, coefficients, z, [*ends, *past], steer)
+        past = [used, *ends, *past][: memory * (1 + len(ends))]
     return x
 
 
 def _ascended(
-    model: Model, x: Tensor, first: Coefficients, steer: Steering, transition: Transition
+    model: Model,
+    x: Tensor,
+    first: Coefficients,
+    steer: Steering,
+    transition: Transition | TwoEnds,
 ) -> Tensor:
     """Turn the start, where that is what the guidance does."""
     guidance, sigma = transition.guidance, first.sigma

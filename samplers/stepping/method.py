@@ -1,6 +1,7 @@
 """Which ways of stepping are there? A table: order, calls, memory, source, scalars of a step.
 
-All but euler_maruyama are (T) of transition.py with predictions combined in other ways.
+All but euler_maruyama are (T) of transition.py with predictions combined in other ways. BRIDGES is
+the table for models between two densities (bridge.py), whose noise is no law's.
 """
 
 import math
@@ -10,10 +11,11 @@ from typing import Protocol
 
 from ..paths.interpolant import Interpolant, named, r_from_sigma, scale, sigma_dot_linear
 from ..paths.noise_law import NoiseLaw, noise_law
+from .bridge import brownian, second_order_brownian
 from .extrapolation import at_data, correction, prediction
 from .step import Coefficients, Inner
 
-__all__ = ["LAST_STEPS", "METHODS", "Method", "exact"]
+__all__ = ["BRIDGES", "LAST_STEPS", "METHODS", "Method", "exact"]
 
 GLIMPSE = 0.25  # heun's last call is at this share of the last sigma
 
@@ -34,6 +36,8 @@ class Settings(Protocol):
     def last(self) -> str: ...
     @property
     def inner_evaluations(self) -> int: ...
+    @property
+    def noise_scale(self) -> float: ...
 
 
 def exact(sigma: float, sigma_next: float, q: float) -> Coefficients:
@@ -181,6 +185,19 @@ def _diffusion(law: NoiseLaw, path: Interpolant, r: float, sigma: float) -> floa
     return law.diffusion(sigma) * sigma_dot_linear(path, r) * scale(path, r) ** 2
 
 
+def _bridge_row(
+    transition: Settings, sigma: float, sigma_next: float, _q: float, _past: tuple[float, ...]
+) -> Coefficients:
+    return brownian(transition.noise_scale, sigma, sigma_next)
+
+
+def _bridge_second_order_row(
+    transition: Settings, sigma: float, sigma_next: float, _q: float, past: tuple[float, ...]
+) -> Coefficients:
+    scale, last = transition.noise_scale, transition.last
+    return second_order_brownian(scale, sigma, sigma_next, past, last)
+
+
 _Row = Callable[[Settings, float, float, float, tuple[float, ...]], Coefficients]
 
 
@@ -246,5 +263,22 @@ METHODS: dict[str, Method] = {
         _euler_maruyama_row,
         order=1,
         source="Kim et al. 2025, arXiv:2503.19385, eqs. (7) and (9)",
+    ),
+}
+
+BRIDGES: dict[str, Method] = {
+    "bridge": Method(
+        "of a Brownian bridge between two densities, one call a step: exact for one prediction",
+        _bridge_row,
+        order=1,
+        source="Tan et al. 2025, arXiv:2511.23199, for noise scale 1",
+    ),
+    "bridge_second_order": Method(
+        "of a Brownian bridge, one call a step, predictions extrapolated and corrected through the "
+        "last two",
+        _bridge_second_order_row,
+        order=2,
+        memory=2,
+        source="this project; see bridge.py",
     ),
 }

@@ -56,6 +56,8 @@ class Coefficients:
         via: If not None, a step to a lower sigma whose prediction is x'.
         slope: The state is x = (1 - slope sigma) x0 + sigma eps: 1 in linear coordinates, 0 in
             variance-exploding ones.
+        other_end: The first of past is the weight of a bridge's other end, not of an earlier
+            prediction.
 
     Example:
         >>> Coefficients(0.8, 0.4, 0.6, weight_e=-0.4, weight_z=0.8).needs_noise
@@ -76,6 +78,7 @@ class Coefficients:
     gain: float = 0.0
     via: "Coefficients | None" = None
     slope: float = 1.0
+    other_end: bool = False
 
     @property
     def needs_noise(self) -> bool:
@@ -186,6 +189,11 @@ def check(
         raise ValueError(
             f"the step from sigma {coefficients.sigma} to {coefficients.sigma_next} keeps only "
             f"{coefficients.q:.4f} of its noise; pass standard normal noise like x"
+        )
+    if coefficients.other_end and not past:
+        raise ValueError(
+            f"the step of a bridge from {coefficients.sigma} to {coefficients.sigma_next} goes by "
+            "its other end as well; pass the source, or what predicts it"
         )
     if len(past) < len(coefficients.past):
         raise ValueError(

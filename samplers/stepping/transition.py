@@ -27,10 +27,11 @@ from ..paths.interpolant import named
 from ..paths.noise_law import NoiseLaw, noise_law
 from .extrapolation import run_of
 from .guidance import Guidance
-from .method import LAST_STEPS, METHODS, exact
+from .method import BRIDGES, LAST_STEPS, METHODS, Method, exact
 from .step import Coefficients, step
 
 __all__ = [
+    "BRIDGES",
     "LAST_STEPS",
     "METHODS",
     "ODE",
@@ -48,11 +49,12 @@ class Transition:
 
     Attributes:
         law: How much noise is kept.
-        method: Key of METHODS.
+        method: Key of METHODS, or of BRIDGES for a model of a Brownian bridge, with the law ode.
         interpolant: Path in whose coordinates euler_maruyama steps; "linear" otherwise.
         last: Key of LAST_STEPS: what the step to sigma 0 is; other than "denoised" only for
-            second_order.
+            second_order and bridge_second_order.
         inner_evaluations: Model calls of a glass transition, the one that its start had included.
+        noise_scale: s of the bridge that the model was trained on, 0 to 100; 1 of any other method.
         guidance: How a reward's gradient steers; None for not at all. A step that is guided needs a
             gradient source beside its model.
 
@@ -73,13 +75,14 @@ class Transition:
     last: str = "denoised"
     inner_evaluations: int = 4
     guidance: Guidance | None = None
+    noise_scale: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuse combinations that have no meaning."""
-        if self.method not in METHODS:
-            raise ValueError(
-                f"unknown transition method {self.method!r}; choose one of: {', '.join(METHODS)}"
-            )
+        if self.method not in METHODS and not self.is_bridge:
+            known = ", ".join([*METHODS, *BRIDGES])
+            raise ValueError(f"unknown transition method {self.method!r}; choose one of: {known}")
+        _check_bridge(self)
         named(self.interpolant)
         if self.method != "euler_maruyama" and self.interpolant != "linear":
             raise ValueError(
@@ -88,7 +91,7 @@ class Transition:
                 "the method euler_maruyama"
             )
         if self.last not in LAST_STEPS or (
-            self.last != "denoised" and self.method != "second_order"
+            self.last != "denoised" and not self.method.endswith("second_order")
         ):
             raise ValueError(
                 f"the last step {self.last!r} of the method {self.method}: choose one of "
@@ -110,6 +113,21 @@ class Transition:
                 "into the picture; choose the last step denoised, or another guidance method"
             )
 
+    @property
+    def is_bridge(self) -> bool:
+        """Whether it is of a model between two densities."""
+        return self.method in BRIDGES
+
+    @property
+    def spec(self) -> Method:
+        """The method's row of METHODS or BRIDGES."""
+        return BRIDGES[self.method] if self.is_bridge else METHODS[self.method]
+
+    @property
+    def memory(self) -> int:
+        """How many earlier predictions a step uses."""
+        return self.spec.memory
+
     def calls(self, sigma_next: float) -> int:
         """Return how often a step may call the model beyond the prediction at its start.
 
@@ -120,7 +138,7 @@ class Transition:
             1 for heun; inner_evaluations - 1 for glass, but none on the last step, and none where
             the law keeps all noise; else 0. What guidance evaluates comes to it.
         """
-        inner = METHODS[self.method].calls - 1
+        inner = self.spec.calls - 1
         if self.method == "glass":
             inner = self.inner_evaluations - 1 if sigma_next > 0.0 else 0
         if self.guidance is None:
@@ -148,8 +166,8 @@ class Transition:
         Raises:
             ValueError: A sigma outside [0, 1], or one at which Euler-Maruyama is infinite.
         """
-        kept = METHODS[self.method].memory
-        return _row(self, float(sigma), float(sigma_next), tuple(map(float, past[:kept])))
+        before = tuple(map(float, past[: self.memory]))
+        return _row(self, float(sigma), float(sigma_next), before)
 
     def to_json(self) -> dict[str, Any]:
         """Return a dict of JSON types that from_json() reads."""
@@ -160,6 +178,7 @@ class Transition:
             "last": self.last,
             "inner_evaluations": self.inner_evaluations,
             **({"guidance": self.guidance.to_json()} if self.guidance is not None else {}),
+            **({"noise_scale": self.noise_scale} if self.is_bridge else {}),
         }
 
     @classmethod
@@ -175,7 +194,8 @@ class Transition:
         Raises:
             ValueError: An unknown key or value.
         """
-        keys = ("law", "method", "interpolant", "last", "inner_evaluations", "guidance")
+        keys = ("law", "method", "interpolant", "last", "inner_evaluations")
+        keys += ("noise_scale", "guidance")
         if set(data) - set(keys) or "law" not in data:
             raise ValueError(f"a transition has the keys {', '.join(keys)}; got {sorted(data)}")
         rest = {key: data[key] for key in keys[1:-1] if key in data}
@@ -184,15 +204,41 @@ class Transition:
         return cls(NoiseLaw.from_json(data["law"]), **rest, guidance=guidance)
 
 
+def _check_bridge(transition: Transition) -> None:
+    scale, law, guidance = transition.noise_scale, transition.law, transition.guidance
+    if not transition.is_bridge:
+        if scale != 1.0:
+            raise ValueError(
+                f"noise_scale {scale} is of bridges; leave it at 1 for {transition.method}, or "
+                f"choose one of: {', '.join(BRIDGES)}"
+            )
+        return
+    if not 0.0 <= scale <= 100.0:
+        raise ValueError(
+            f"the noise scale of a bridge is {scale}; it must be between 0 (no noise) and 100, and "
+            "what the model was trained with"
+        )
+    if law.name != "ode":
+        raise ValueError(
+            f"a bridge brings its own noise, and the law {law.name} is of models from noise; "
+            "choose the law ode, and the noise scale that the model was trained with"
+        )
+    if guidance is not None and guidance.ascends:
+        raise ValueError(
+            f"the guidance {guidance.method} turns the noise that a run starts from, and a bridge "
+            "starts from its source; choose another guidance method"
+        )
+
+
 @lru_cache(maxsize=4096)
 def _row(
     transition: Transition, sigma: float, sigma_next: float, past: tuple[float, ...]
 ) -> Coefficients:
     q = transition.law.q(sigma, sigma_next)
-    if sigma == 0.0:  # there is no noise to keep
+    if sigma == 0.0 and not transition.is_bridge:  # there is no noise to keep
         return exact(sigma, sigma_next, 0.0)
     run = run_of(sigma, sigma_next, past)
-    return METHODS[transition.method].row(transition, sigma, sigma_next, q, run)
+    return transition.spec.row(transition, sigma, sigma_next, q, run)
 
 
 ODE = Transition(noise_law("ode"))

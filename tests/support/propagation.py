@@ -141,6 +141,10 @@ class Broken:
         return self.right.method
 
     @property
+    def memory(self):
+        return self.right.memory
+
+    @property
     def guidance(self):
         return self.right.guidance
 

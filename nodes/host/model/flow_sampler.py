@@ -13,7 +13,6 @@ from torch import Tensor
 
 from ....samplers.paths.interpolant import LINEAR
 from ....samplers.stepping.integrate import integrate
-from ....samplers.stepping.method import METHODS
 from ....samplers.stepping.transition import Transition
 from .field import Field, FieldSampler, reads_sigmas
 
@@ -80,7 +79,7 @@ def _require_point_velocities(field: Field, transition: Transition) -> None:
     """
     if not reads_sigmas(field.guider.inner_model.diffusion_model):
         return
-    method = METHODS[transition.method]
+    method = transition.spec
     if method.calls > 1 or method.memory:
         raise ValueError(
             "this is a MeanFlow model, which predicts the mean velocity of a step, and the method "

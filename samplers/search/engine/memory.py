@@ -21,7 +21,7 @@ from ...stepping.guidance import GradientSource
 from ...stepping.integrate import guided, row, steering
 from ...stepping.steering import Steering
 from ...stepping.step import Coefficients
-from ...stepping.transition import METHODS, Transition
+from ...stepping.transition import Transition
 from ..protocol import State
 
 __all__ = ["moved"]
@@ -64,7 +64,7 @@ def moved(
         ValueError: A guided transition without a source.
         GradientError: A gradient is not finite.
     """
-    memory = METHODS[transition.method].memory
+    memory = transition.memory
     x, denoised = state["x"], state["denoised"]
     kept = [state[key] for j in range(memory) if (key := _PAST.format(j)) in state]
     groups = _groups(state, _identity(transition), len(kept))
@@ -151,7 +151,7 @@ def _remember(
     kept: Sequence[Tensor],
     transition: Transition,
 ) -> None:
-    count, memory = denoised.shape[0], METHODS[transition.method].memory
+    count, memory = denoised.shape[0], transition.memory
     for j, tensor in enumerate([denoised, *kept][:memory]):
         out[_PAST.format(j)] = tensor
     identity = _identity(transition)
