@@ -22,7 +22,7 @@ from torch import Tensor
 
 from .base import Reward, RewardSpec, Views, spec_of
 from .foreign import settings_kept, values_of
-from .weights.holder import Holder, backward_ready, dtype_of
+from .weights.holder import Holder, backward_ready, dtype_of, widened
 
 __all__ = [
     "Differentiable",
@@ -210,7 +210,7 @@ def _differentiated(
                 "the values do not depend on the rows by operations that autograd follows, so they "
                 "have no gradient; compute them without detach, numpy, round or no_grad"
             )
-        total = (values if values.dtype is torch.float64 else values.float()).sum()
+        total = widened(values).sum()
         found = torch.zeros_like(given)
         for scale in scales:
             one = torch.full_like(total, scale)
@@ -220,8 +220,7 @@ def _differentiated(
             if bool(found.isfinite().all()):
                 found = found / scale if scale != 1.0 else found
                 break
-    kept = values.detach()
-    return Gradient(kept if kept.dtype is torch.float64 else kept.float(), found)
+    return Gradient(widened(values.detach()), found)
 
 
 def _saved(rows: Tensor) -> Tensor:

@@ -18,12 +18,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
 from ..base import RewardSpec, check_images
+from ..gradient import Gradient, holder_gradient
 from ..weights.holder import Holder, NetworkReward, dtype_of
 from ..weights.preprocess import Preprocess
 from .encoder import ImageEncoder
@@ -259,6 +260,33 @@ class Aesthetic(NetworkReward):
         """
         check_images(images, "Aesthetic")
         return self.head.run(_rate, self._encoder.embed(images))
+
+    def gradient(self, images: Tensor) -> Gradient:
+        """See Differentiable.
+
+        Args:
+            images: As for score.
+
+        Returns:
+            Ratings, and how they change with the pictures.
+
+        Raises:
+            ValueError: Not a batch of finite pictures.
+        """
+        check_images(images, "Aesthetic")
+        weight, bias = self._affine
+        return self._encoder.gradient(images, lambda found: found @ weight.to(found) + bias)
+
+    @cached_property
+    def _affine(self) -> tuple[Tensor, float]:
+        """The head as one affine function: its slope, which is the same everywhere, and its value
+        at 0."""
+        head = self.head.network
+        zero = torch.zeros(1, head.kind.widths[0], dtype=dtype_of(head))
+        found = holder_gradient(self.head, _rate, zero)
+        with torch.inference_mode(False):
+            slope = cast("Tensor", found.gradient)[0].detach().clone()
+        return slope, float(found.values)
 
 
 def _rate(head: AestheticHead, directions: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from ..base import Assessed, Assessment, RewardSpec, check_images
+from ..gradient import Gradient
 from ..weights.holder import Holder, NetworkReward
 from .encoder import ImageEncoder, TextEncoder, Tokens
 
@@ -102,6 +103,26 @@ class ClipScore(Assessed, NetworkReward):
         found = self.images.embed(images)
         if not images.shape[0]:
             return Assessment(found.sum(dim=-1))
-        values = (found @ self._direction.to(found.device)).clamp(-1.0, 1.0)
         note = self.unread
-        return Assessment(values, notes=[note] * images.shape[0] if note else ())
+        notes = [note] * images.shape[0] if note else ()
+        return Assessment(_cosines(found, self._direction), notes=notes)
+
+    def gradient(self, images: Tensor) -> Gradient:
+        """See Differentiable.
+
+        Args:
+            images: As for score.
+
+        Returns:
+            Cosines, and how they change with the pictures.
+
+        Raises:
+            ValueError: Not a batch of finite pictures.
+        """
+        check_images(images, "CLIP Score")
+        direction = self._direction
+        return self.images.gradient(images, lambda found: _cosines(found, direction))
+
+
+def _cosines(found: Tensor, direction: Tensor) -> Tensor:
+    return (found @ direction.to(found)).clamp(-1.0, 1.0)

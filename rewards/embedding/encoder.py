@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..weights.holder import Holder, NetworkReward
+from ..gradient import Gradient, holder_gradient
+from ..weights.holder import Holder, NetworkReward, widened
 from ..weights.pretrained import Foreign
 
 __all__ = ["Encoder", "ImageEncoder", "TextEncoder", "Tokens", "cut_off"]
@@ -81,10 +82,26 @@ class ImageEncoder(NetworkReward):
         if not images.shape[0]:
             return images.new_zeros(0, self.width, dtype=torch.float32)
 
-        def run(network: Foreign, rows: Tensor) -> Tensor:
-            return self.forward(network, self.preprocess(rows))
+        return self.holder.run(self._directions, images)
 
-        return functional.normalize(self.holder.run(run, images), dim=-1)
+    def gradient(self, images: Tensor, value: Callable[[Tensor], Tensor]) -> Gradient:
+        """Differentiate a function of directions with respect to the pictures.
+
+        Args:
+            images: As for embed.
+            value: Directions (B, width), on the network's device -> one value a picture.
+
+        Returns:
+            Values and gradient.
+        """
+
+        def run(network: Foreign, rows: Tensor) -> Tensor:
+            return value(self._directions(network, rows))
+
+        return holder_gradient(self.holder, run, images)
+
+    def _directions(self, network: Foreign, rows: Tensor) -> Tensor:
+        return functional.normalize(widened(self.forward(network, self.preprocess(rows))), dim=-1)
 
 
 @dataclass(frozen=True)

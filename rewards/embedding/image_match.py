@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..base import Assessed, Assessment, RewardSpec, check_images
+from ..gradient import Gradient
 from ..weights.holder import Holder, NetworkReward
 from .encoder import ImageEncoder
 
@@ -94,8 +95,33 @@ class ImageMatch(Assessed, NetworkReward):
         found = self.images.embed(images)
         if not images.shape[0]:
             return Assessment(found.sum(dim=-1))
-        each = (found @ self._directions.to(found.device).T).clamp(-1.0, 1.0)
-        values = each.mean(dim=1) if self.rule == "mean" else each.amax(dim=1)
+        each = _cosines(found, self._directions)
         rows = each.detach().cpu()
         parts = [{f"reference {i}": float(v) for i, v in enumerate(row, 1)} for row in rows]
-        return Assessment(values, parts)
+        return Assessment(self._together(each), parts)
+
+    def gradient(self, images: Tensor) -> Gradient:
+        """See Differentiable; by the rule "max" it is that of the likeness to the nearest.
+
+        Args:
+            images: As for score.
+
+        Returns:
+            Cosines, and how they change with the pictures.
+
+        Raises:
+            ValueError: Not a batch of finite pictures.
+        """
+        check_images(images, "Image Match")
+        references = self._directions
+        return self.images.gradient(
+            images, lambda found: self._together(_cosines(found, references))
+        )
+
+    def _together(self, each: Tensor) -> Tensor:
+        return each.mean(dim=1) if self.rule == "mean" else each.amax(dim=1)
+
+
+def _cosines(found: Tensor, references: Tensor) -> Tensor:
+    """Shape (pictures, references)."""
+    return (found @ references.to(found).T).clamp(-1.0, 1.0)

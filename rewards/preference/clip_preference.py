@@ -15,7 +15,7 @@ in PickScore's processor (CLIP's own) and in hpsv2 1.2.0 (longer side to 224, bl
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +27,8 @@ from torch.nn import functional
 
 from ..base import RewardSpec, check_images
 from ..embedding.encoder import cut_off
-from ..weights.holder import Holder, NetworkReward, dtype_of
+from ..gradient import Gradient, holder_gradient
+from ..weights.holder import Holder, NetworkReward, dtype_of, widened
 from ..weights.preprocess import CLIP_224, Preprocess
 from ..weights.published import Rules, fill, layers, renamed, shape_of
 
@@ -136,10 +137,10 @@ class Towers(nn.Module):
             ids: Shape (B, L), of one length each, the end-of-text token last.
 
         Returns:
-            Unit vectors (B, D), float32.
+            Unit vectors (B, D), float32, or float64 of a network of that.
         """
         pooled = self.clip.text_model(input_ids=ids).pooler_output
-        return functional.normalize(self.clip.text_projection(pooled).float(), dim=-1)
+        return functional.normalize(widened(self.clip.text_projection(pooled)), dim=-1)
 
     def picture(self, pixels: Tensor) -> Tensor:
         """Encode pictures.
@@ -148,10 +149,10 @@ class Towers(nn.Module):
             pixels: Preprocessed, shape (B, 3, H, W), in the network's type.
 
         Returns:
-            Unit vectors (B, D), float32.
+            Unit vectors (B, D), float32, or float64 of a network of that.
         """
         pooled = self.clip.vision_model(pixel_values=pixels).pooler_output
-        return functional.normalize(self.clip.visual_projection(pooled).float(), dim=-1)
+        return functional.normalize(widened(self.clip.visual_projection(pooled)), dim=-1)
 
 
 def towers_from(weights: Mapping[str, Tensor], dtype: torch.dtype) -> Towers:
@@ -320,6 +321,24 @@ class ClipPreference(NetworkReward):
         Raises:
             ValueError: Not a batch of finite pictures.
         """
+        return self.holder.run(self._cosines(images), images)
+
+    def gradient(self, images: Tensor) -> Gradient:
+        """See Differentiable.
+
+        Args:
+            images: As for score.
+
+        Returns:
+            Cosines, and how they change with the pictures.
+
+        Raises:
+            ValueError: Not a batch of finite pictures.
+        """
+        return holder_gradient(self.holder, self._cosines(images), images)
+
+    def _cosines(self, images: Tensor) -> Callable[[Towers, Tensor], Tensor]:
+        """What is run of the network, after a look at the pictures."""
         name = self.holder.network.name
         check_images(images, {"pick_score": "PickScore", "hps": "HPS"}[name])
         prepared = LETTERBOX_224 if name == "hps" else CLIP_224
@@ -327,6 +346,6 @@ class ClipPreference(NetworkReward):
 
         def cosines(network: Towers, rows: Tensor) -> Tensor:
             seen = network.picture(prepared(rows).to(dtype_of(network)))
-            return (seen * text.to(seen.device)).sum(dim=-1).clamp(-1.0, 1.0)
+            return (seen * text.to(seen)).sum(dim=-1).clamp(-1.0, 1.0)
 
-        return self.holder.run(cosines, images)
+        return cosines

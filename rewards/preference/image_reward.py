@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from ..base import RewardSpec, check_images
 from ..embedding.encoder import cut_off
+from ..gradient import Gradient, holder_gradient
 from ..weights.holder import Holder, NetworkReward, dtype_of
 from ..weights.preprocess import Preprocess
 from ..weights.pretrained import Foreign
@@ -146,7 +147,7 @@ class Judged(nn.Module):
         seen = self.vision(pixel_values=pixels).last_hidden_state
         ids = ids.to(seen.device).expand(seen.shape[0], -1)
         states = self.text(input_ids=ids, encoder_hidden_states=seen).last_hidden_state
-        return (self.head(states[:, 0].float()) - MEAN) / STD
+        return (self.head(states[:, 0].to(dtype_of(self.head))) - MEAN) / STD
 
 
 def judged_from(weights: Mapping[str, Tensor], dtype: torch.dtype) -> Judged:
@@ -306,8 +307,22 @@ class ImageReward(NetworkReward):
             ValueError: Not a batch of finite pictures.
         """
         check_images(images, "ImageReward")
+        return self.holder.run(self._judge, images)
 
-        def judge(network: Judged, rows: Tensor) -> Tensor:
-            return network(PREPROCESS(rows).to(dtype_of(network)), self.ids)
+    def gradient(self, images: Tensor) -> Gradient:
+        """See Differentiable.
 
-        return self.holder.run(judge, images)
+        Args:
+            images: As for score.
+
+        Returns:
+            Values, and how they change with the pictures.
+
+        Raises:
+            ValueError: Not a batch of finite pictures.
+        """
+        check_images(images, "ImageReward")
+        return holder_gradient(self.holder, self._judge, images)
+
+    def _judge(self, network: Judged, rows: Tensor) -> Tensor:
+        return network(PREPROCESS(rows).to(dtype_of(network)), self.ids)

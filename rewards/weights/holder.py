@@ -16,7 +16,15 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Holder", "Local", "NetworkReward", "backward_ready", "dtype_of", "in_batches"]
+__all__ = [
+    "Holder",
+    "Local",
+    "NetworkReward",
+    "backward_ready",
+    "dtype_of",
+    "in_batches",
+    "widened",
+]
 
 N = TypeVar("N", bound=nn.Module)
 N_co = TypeVar("N_co", bound=nn.Module, covariant=True)
@@ -74,6 +82,18 @@ def dtype_of(network: nn.Module) -> torch.dtype:
     """
     types = (p.dtype for p in network.parameters() if p.is_floating_point())
     return next(types, torch.float32)
+
+
+def widened(values: Tensor) -> Tensor:
+    """What a network gave, for arithmetic on it.
+
+    Args:
+        values: Any.
+
+    Returns:
+        They in float32, or as they are where that is float64.
+    """
+    return values if values.dtype is torch.float64 else values.float()
 
 
 @contextmanager
@@ -147,8 +167,7 @@ def in_batches(
         for start in range(0, rows.shape[0], batch):
             before()
             piece = function(rows[start : start + batch].to(device))
-            wide = torch.float64 if piece.dtype is torch.float64 else torch.float32
-            found.append(piece.to(rows.device, wide))
+            found.append(widened(piece.to(rows.device)))
     return torch.cat(found) if found else rows.new_zeros(0, dtype=torch.float32)
 
 
