@@ -11,7 +11,7 @@ from reward_cases import CASES, OTHER
 from flowsearch import rewards
 from flowsearch.rewards.base import Reward, RewardSpec
 from flowsearch.rewards.registry import REWARDS
-from flowsearch.rewards.testing import EXAMPLES, RewardLaws
+from flowsearch.rewards.testing import EXAMPLES, RewardLaws, doubled
 
 NO_PROMPT = {
     "aesthetic", "combination:clips", "combination:latents", "combination:minimum",
@@ -59,6 +59,9 @@ def test_the_cases_that_transformers_can_change_are_tried_with_each(monkeypatch)
     assert not {"shape_count", "text_in_image", "judge"} & set(tried())
 
 
+LARGE = ("aesthetic:v2_5",)
+
+
 @pytest.fixture(scope="module", params=tried())
 def case(request):
     return request.param
@@ -68,11 +71,14 @@ def case(request):
 def made(case):
     """The case's reward, and what it gives the rows: made once, for it is what takes the time."""
     reward = CASES[case]()
-    return reward, reward.score(EXAMPLES[reward.spec.domain](3))
+    rows = EXAMPLES[reward.spec.domain](3)
+    return reward, reward.score(rows), reward.spec.has_gradient and gradient_of(reward, rows)
 
 
 class TestReward(RewardLaws):
     """What is asked of rewards of this pack beyond the laws of all."""
+
+    rounding = 0.15  # the small networks are steeper than true ones, and see rounded pictures
 
     @pytest.fixture
     def reward(self, made):
@@ -81,6 +87,16 @@ class TestReward(RewardLaws):
     @pytest.fixture
     def values(self, made):
         return made[1]
+
+    @pytest.fixture
+    def exact(self, case, made):
+        if case in LARGE:
+            pytest.skip("its network is large, and its code that of smaller ones")
+        return doubled(made[0])
+
+    @pytest.fixture
+    def found(self, made):
+        return made[2] or pytest.skip("declares none")
 
     @pytest.fixture
     def other(self, case):

@@ -16,9 +16,9 @@ FILES = sorted(
     if ">>> " in file.read_text(encoding="utf-8")
 )
 PUBLIC = (
-    "rewards/base.py", "rewards/combination.py", "rewards/frames.py", "rewards/latent.py",
-    "rewards/registry.py", "samplers/paths/interpolant.py", "samplers/paths/law_table.py",
-    "samplers/paths/noise_law.py", "samplers/paths/sigmas.py",
+    "rewards/base.py", "rewards/combination.py", "rewards/frames.py", "rewards/gradient.py",
+    "rewards/latent.py", "rewards/registry.py", "samplers/paths/interpolant.py",
+    "samplers/paths/law_table.py", "samplers/paths/noise_law.py", "samplers/paths/sigmas.py",
     "samplers/search/__init__.py", "samplers/search/account/trace.py",
     "samplers/search/engine/ledger.py", "samplers/search/engine/search.py",
     "samplers/search/protocol.py", "samplers/search/recombination.py",

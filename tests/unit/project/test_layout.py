@@ -56,6 +56,7 @@ MAY_IMPORT = {  # the longest matching prefix is the owner; "a.*" is all below a
     "rewards.reading": {"rewards"},
     "rewards.judge": {"rewards"},
     "rewards.pixels": {"rewards", "rewards.prompts"},
+    "rewards.testing": {"rewards"},
     "demo": {"samplers.*", "rewards.*"},
     "nodes": set(),
     "nodes.host": set(),

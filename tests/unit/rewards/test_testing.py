@@ -10,7 +10,15 @@ import pytest
 import torch
 
 from flowsearch.rewards.base import Assessment
-from flowsearch.rewards.testing import MOST_NOTE, MOST_PARTS, RewardLaws, pictures
+from flowsearch.rewards.gradient import Gradient, gradient_of, value_and_gradient
+from flowsearch.rewards.testing import (
+    MOST_NOTE,
+    MOST_PARTS,
+    GradientLaws,
+    RewardLaws,
+    doubled,
+    pictures,
+)
 
 
 class Brightness:
@@ -87,6 +95,70 @@ def drawing(function):
     return broken(draw=lambda self, images: function(images))
 
 
+class Sloped(Brightness):
+    """Keeps the laws of gradients, with a network; the others break one each."""
+
+    spec = SimpleNamespace(name="sloped", has_gradient=True)
+
+    def __init__(self):
+        torch.manual_seed(5)
+        self.network = torch.nn.Linear(64 * 64 * 3, 1).requires_grad_(False)
+
+    def score(self, images):
+        rows = images.flatten(1).to(self.network.weight.dtype)
+        return self.network(rows)[:, 0].tanh()
+
+    def gradient(self, images):
+        return value_and_gradient(self.score, images)
+
+
+def sloped(change, **spec):
+    """Another gradient: change(the right one, images, the reward) -> Gradient."""
+
+    def gradient(self, images):
+        return change(Sloped.gradient(self, images), images, self)
+
+    given = SimpleNamespace(**{**vars(Sloped.spec), **spec})
+    return type("Broken", (Sloped,), {"gradient": gradient, "spec": given})()
+
+
+def tilted(function):
+    """Right values, and a gradient that is a function of the right one and the pictures."""
+    return sloped(lambda right, images, _: Gradient(right.values, function(right.gradient, images)))
+
+
+def upper(gradient, _):
+    """The lower half is left out, as by a detach."""
+    return gradient * (torch.arange(64)[:, None, None] < 32)
+
+
+def below(values, images):
+    """The mean of all, of whose gradient the upper half is left out by a detach."""
+    images = images.float()
+    return (images[:, :32].detach() + images[:, 32:]).mean(dim=(1, 2, 3))
+
+
+def asking(right, images, reward):
+    reward.network.requires_grad_()
+    return right
+
+
+def rewritten(right, images, _):
+    images.mul_(0.5)
+    return right
+
+
+def drawn(right, images, _):
+    torch.rand(1)
+    return right
+
+
+def in_no_inference(right, images, _):
+    if threading.current_thread() is not threading.main_thread():
+        raise RuntimeError("not in this thread")
+    return right
+
+
 MUTANTS = {
     "test_its_description_is_whole": [
         (broken({"name": "Bright Ness"}), "snake case"),
@@ -144,8 +216,40 @@ MUTANTS = {
         (drawing(lambda images: images / 0.0), "not finite"),
         (drawing(lambda images: images.mul_(0.5)), "it drew on"),
     ],
-    "test_a_declared_gradient_is_there": [
+    "test_a_gradient_is_where_it_is_said": [
         (scoring(lambda values, _: values * 0.0, has_gradient=True), "0 everywhere"),
+        (scoring(lambda values, _: values.detach(), has_gradient=True), "autograd"),
+        (sloped(lambda right, *_: right, has_gradient=False), "is not said"),
+        (tilted(lambda gradient, _: gradient.float()), "has type"),
+    ],
+    "test_what_is_differentiated_is_what_is_scored": [
+        (sloped(lambda right, *_: Gradient(right.values + 0.1, right.gradient)), "are scored"),
+    ],
+    "test_a_gradient_is_the_slope_of_its_values": [
+        (tilted(lambda gradient, _: gradient * 1.01), "along any way"),
+        (tilted(upper), "along any way"),
+        (tilted(lambda gradient, _: gradient.flip(2)), "along any way"),
+        (scoring(below, has_gradient=True), "along blocks"),
+        (
+            scoring(
+                lambda values, im: (im.float() - (0.9 * im.float()).detach()).mean((1, 2, 3)) * 9,
+                has_gradient=True,
+            ),
+            "along itself",
+        ),
+    ],
+    "test_a_row_has_its_gradient_whatever_its_place_and_batch": [
+        (tilted(lambda gradient, _: gradient / len(gradient)), "alone"),
+        (tilted(lambda g, _: g if len(g) < 4 else g.flip(0)), "order"),
+    ],
+    "test_no_rows_have_no_gradient": [
+        (tilted(lambda gradient, _: gradient if len(gradient) else gradient[0]), "out of bounds"),
+    ],
+    "test_a_gradient_is_there_where_the_host_asks": [(sloped(in_no_inference), "thread")],
+    "test_a_gradient_changes_nothing": [
+        (sloped(asking), "changed its networks"),
+        (sloped(rewritten), "changed the rows"),
+        (sloped(drawn), "torch's generator"),
     ],
 }
 
@@ -155,13 +259,18 @@ def obey(name, reward, monkeypatch):
     rows = pictures()
     has = {"reward": reward, "other": reward, "rows": rows, "monkeypatch": monkeypatch}
     has["values"] = Brightness().score(rows) if name in LEFT else reward.score(rows.clone())
+    has |= {"stands_in": False, "exact": doubled(reward)}
     law = getattr(RewardLaws(), name)
     code = law.__func__.__code__
-    law(**{key: has[key] for key in code.co_varnames[1 : code.co_argcount]})
+    wanted = code.co_varnames[1 : code.co_argcount]
+    if "found" in wanted:
+        has["found"] = gradient_of(Sloped() if name in LEFT else reward, rows.clone())
+    law(**{key: has[key] for key in wanted})
 
 
 LEFT = ("test_its_input_is_left_alone", "test_the_process_is_left_as_it_was")
-LAWS = [name for name in vars(RewardLaws) if name.startswith("test_")]
+LEFT += ("test_a_gradient_changes_nothing",)
+LAWS = [n for laws in (RewardLaws, GradientLaws) for n in vars(laws) if n.startswith("test_")]
 
 
 @pytest.mark.parametrize("name", LAWS)
@@ -183,3 +292,19 @@ class TestBrightness(RewardLaws):
     @pytest.fixture
     def other(self):
         return None
+
+
+class TestSloped(RewardLaws):
+    """The reward that the mutants of gradients are made of keeps them all, in float64 too."""
+
+    @pytest.fixture
+    def reward(self):
+        return Sloped()
+
+    @pytest.fixture
+    def other(self):
+        return None
+
+    @pytest.fixture
+    def exact(self, reward):
+        return doubled(reward)

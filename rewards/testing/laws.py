@@ -1,21 +1,4 @@
-"""Does a reward keep the laws of all rewards? Tests to inherit, for this pack and for others.
-
-    import pytest
-    from flowsearch.rewards.testing import RewardLaws
-
-    class TestRedness(RewardLaws):
-        @pytest.fixture
-        def reward(self):
-            return Redness()
-
-        @pytest.fixture
-        def other(self):
-            return None  # it has no prompt
-
-Each law is one test, and says in words what is broken. Nothing of the pack imports this module, and
-beside its siblings for searches no other imports pytest. docs/REWARDS.md says how another pack
-finds it.
-"""
+"""The laws of all rewards but those of gradients, which are beside them."""
 
 from __future__ import annotations
 
@@ -24,19 +7,19 @@ import json
 import pickle
 import random
 import re
-from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from .base import Annotator, Assessment, Reward, assess, describe, spec_of
-from .foreign import settings, values_of
+from ..base import Annotator, Assessment, Reward, assess, describe, spec_of
+from ..foreign import values_of
+from .gradient_laws import GradientLaws, equal, process, shown
+from .rows import EXAMPLES
 
-__all__ = ["EXAMPLES", "MOST_NOTE", "MOST_PARTS", "RewardLaws", "clips", "pictures", "sounds"]
+__all__ = ["MOST_NOTE", "MOST_PARTS", "RewardLaws"]
 
 MOST_NOTE = 4000
 """Characters of a note: it is read in a list of pictures."""
@@ -44,52 +27,11 @@ MOST_PARTS = 100
 """Terms that a value is made of."""
 
 
-def pictures(count: int = 3, size: int = 64) -> Tensor:
-    """Return pictures that differ: noise of rising contrast, (B, H, W, 3)."""
-    generator = torch.Generator().manual_seed(5)
-    contrast = torch.linspace(0.2, 1.0, count)[:, None, None, None]
-    return (torch.rand(count, size, size, 3, generator=generator) - 0.5) * contrast + 0.5
-
-
-def clips(count: int = 3, frames: int = 5) -> Tensor:
-    """Return clips of such pictures, (B, T, H, W, 3)."""
-    flat = pictures(count * frames)
-    return flat.reshape(count, frames, *flat.shape[1:])
-
-
-def sounds(count: int = 3, length: int = 4000) -> Tensor:
-    """Return sounds that differ: noise of rising loudness, (B, 2, samples)."""
-    generator = torch.Generator().manual_seed(6)
-    loudness = torch.linspace(0.1, 0.9, count)[:, None, None]
-    return (torch.rand(count, 2, length, generator=generator) * 2.0 - 1.0) * loudness
-
-
-def _latents(count: int = 3) -> Tensor:
-    return pictures(count).movedim(-1, 1).contiguous()
-
-
-EXAMPLES: Mapping[str, Callable[[int], Tensor]] = {
-    "image": pictures,
-    "video": clips,
-    "audio": sounds,
-    "latent": _latents,
-}
-"""Domain to a function that makes a number of rows of it."""
-
-
-class RewardLaws:
+class RewardLaws(GradientLaws):
     """Tests of one reward. A subclass gives it by fixtures; the laws are the methods.
 
-    Attributes:
-        tolerance: Relative and absolute difference of two values that count as the same.
+    Attributes: See GradientLaws.
     """
-
-    tolerance = 2e-5
-
-    @pytest.fixture
-    def reward(self) -> Reward:
-        """Override: return the reward."""
-        raise NotImplementedError("override the fixture reward: return the reward to be tested")
 
     @pytest.fixture
     def other(self) -> Reward | None:
@@ -98,11 +40,6 @@ class RewardLaws:
             "override the fixture other: return the same reward for another prompt, or None where "
             "it reads no prompt"
         )
-
-    @pytest.fixture
-    def rows(self, reward: Reward) -> Tensor:
-        """Return three rows that differ, of what the reward scores; override for its own kind."""
-        return EXAMPLES[spec_of(reward).domain](3)
 
     @pytest.fixture
     def values(self, reward: Reward, rows: Tensor) -> Tensor:
@@ -142,7 +79,7 @@ class RewardLaws:
         values_of(values, len(rows))
         assert values.is_floating_point(), f"values are of type {values.dtype}, not floating point"
         assert values.device == rows.device, f"values are on {values.device}, not {rows.device}"
-        assert bool(values.isfinite().all()), f"values are not finite: {_shown(values)}"
+        assert bool(values.isfinite().all()), f"values are not finite: {shown(values)}"
         low, high = float(values.min()), float(values.max())
         assert spec.low <= low, f"value {low} is below low {spec.low}"
         assert high <= spec.high, f"value {high} is above high {spec.high}"
@@ -153,7 +90,7 @@ class RewardLaws:
         if quantum:
             steps = values.double() / quantum
             assert torch.allclose(steps, steps.round(), atol=1e-4), (
-                f"values {_shown(values)} are no multiples of the quantum {quantum}"
+                f"values {shown(values)} are no multiples of the quantum {quantum}"
             )
 
     def test_a_row_has_its_value_whatever_its_place_and_batch(
@@ -163,11 +100,11 @@ class RewardLaws:
         if not spec_of(reward).deterministic:
             pytest.skip("declared not deterministic")
         alone = torch.cat([reward.score(row[None]) for row in rows])
-        assert self.same(alone, values), f"alone {_shown(alone)}, together {_shown(values)}"
+        assert self.same(alone, values), f"alone {shown(alone)}, together {shown(values)}"
         order = [2, 0, 1, 2, 0]
         many = reward.score(rows[order])
         assert self.same(many, values[order]), (
-            f"in another order and number {_shown(many)}, expected {_shown(values[order])}"
+            f"in another order and number {shown(many)}, expected {shown(values[order])}"
         )
         assert self.same(reward.score(rows), values), "the same rows have other values later"
 
@@ -182,7 +119,7 @@ class RewardLaws:
         """Every floating type is scored, and a view with gaps as its copy."""
         for dtype in (torch.float16, torch.bfloat16, torch.float64):
             found = values_of(reward.score(rows[:1].to(dtype)), 1)
-            assert bool(found.isfinite().all()), f"{dtype} rows have values {_shown(found)}"
+            assert bool(found.isfinite().all()), f"{dtype} rows have values {shown(found)}"
         if spec_of(reward).deterministic:
             gaps = torch.stack([rows, torch.zeros_like(rows)], dim=-1)[..., 0]
             assert self.same(reward.score(gaps), values), "a view has other values than its copy"
@@ -216,9 +153,9 @@ class RewardLaws:
         for move in (torch.rand, np.random.rand):  # what was seeded before shows
             move(1)
         random.random()
-        before = _process()
+        before = process()
         reward.score(rows[:1])
-        changed = [name for name, value in _process().items() if not _equal(value, before[name])]
+        changed = [name for name, value in process().items() if not equal(value, before[name])]
         assert not changed, f"it changed, for the whole process: {', '.join(changed)}"
 
     def test_it_pickles_nothing(
@@ -271,21 +208,6 @@ class RewardLaws:
             assert bool(drawn.isfinite().all()), "it drew what is not finite"
             assert torch.equal(rows, before), "it drew on the pictures it was given"
 
-    def test_a_declared_gradient_is_there(self, reward: Reward, rows: Tensor) -> None:
-        """Where has_gradient is said, the value's gradient is finite and not 0."""
-        if not spec_of(reward).has_gradient:
-            pytest.skip("declares none")
-        given = rows.clone().requires_grad_()
-        cast("Any", reward.score(given).sum()).backward()
-        assert given.grad is not None, "no gradient reaches the rows"
-        assert bool(given.grad.isfinite().all()), "the gradient is not finite"
-        assert float(given.grad.abs().sum()) > 0.0, "the gradient is 0 everywhere"
-
-    def same(self, a: Tensor, b: Tensor) -> bool:
-        """Return whether two lists of values are the same but for rounding."""
-        a, b = a.detach().double(), b.detach().double()
-        return torch.allclose(a, b, rtol=self.tolerance, atol=self.tolerance)
-
 
 def _check_words(found: Assessment) -> None:
     """Parts that JSON can hold, notes that a person can read, and neither without end."""
@@ -297,22 +219,3 @@ def _check_words(found: Assessment) -> None:
     for note in found.notes:
         assert isinstance(note, str), f"a note is a {type(note).__name__}, no text"
         assert len(note) <= MOST_NOTE, f"a note of {len(note)} characters; most are {MOST_NOTE}"
-
-
-def _process() -> dict[str, Any]:
-    """What code can change for the whole process by scoring."""
-    numpys = np.random.get_state(legacy=False)  # noqa: NPY002 - the global
-    return {
-        "a setting of torch": settings(),
-        "torch's generator": torch.get_rng_state(),
-        "Python's generator": random.getstate(),
-        "numpy's generator": repr(numpys["state"]["key"].tobytes()) + repr(numpys["state"]["pos"]),
-    }
-
-
-def _shown(values: Tensor) -> str:
-    return ", ".join(f"{float(value):.7g}" for value in values)
-
-
-def _equal(a: object, b: object) -> bool:
-    return torch.equal(a, b) if isinstance(a, Tensor) and isinstance(b, Tensor) else a == b
