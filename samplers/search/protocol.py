@@ -49,6 +49,8 @@ class Node:
         sigma: Where it is; 0 is finished.
         parent: id of the node it was drawn from; None for a start.
         score: Its reward, higher is better; None if its move did not ask for one.
+        log_weight: Of the draw that led here: log of the density that was wanted over the one drawn
+            from; 0 unless a twist moved the draw.
 
     Example:
         >>> Node(id=3, item=0, sigma=0.5, parent=1, score=2.0).sigma
@@ -60,6 +62,7 @@ class Node:
     sigma: float
     parent: int | None
     score: float | None
+    log_weight: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -334,6 +337,10 @@ class Problem(Protocol):
     Where shares_calls is False all rows of a call have the same item. move() and predict() may add
     the keys "evaluations" and "rows" to the state, one number a row: what was measured, when it
     differs from cost(); the engine takes them out.
+
+    A problem whose attribute has_gradient is True is given guided transitions, too: its move()
+    hands a gradient source to moved(), which adds "gradients" and "log_weight" likewise. One that
+    has no such attribute never sees one.
     """
 
     @property

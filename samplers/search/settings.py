@@ -1,8 +1,11 @@
 """How are a strategy's settings written down? As a flat dict of JSON types, checked on reading."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, TypeVar
+
+from ..stepping.transition import Transition
+from .protocol import Whole
 
 __all__ = ["ONE_PICTURE", "Settings"]
 
@@ -20,6 +23,10 @@ _S = TypeVar("_S", bound="Settings")
 class Settings:
     """Base of every strategy: a frozen dataclass with a name, JSON both ways.
 
+    Attributes:
+        weighs_draws: Whether it corrects for draws that a twist moved.
+        begins_afresh: Whether it lives on starts of its own, which a gradient could turn.
+
     Example:
         >>> from flowsearch.samplers.search import BestOfN
         >>> BestOfN.from_json({"strategy": "best_of_n", "width": 2}).width
@@ -27,6 +34,21 @@ class Settings:
     """
 
     name: ClassVar[str] = ""
+    weighs_draws: ClassVar[bool] = False
+    begins_afresh: ClassVar[bool] = True
+
+    def draws_noise(self, sigmas: Sequence[float], transition: Transition | Whole) -> bool:
+        """Return whether any step of the search draws fresh noise, which a gradient could tilt.
+
+        Args:
+            sigmas: The run's sigmas.
+            transition: The connected sampler's.
+
+        Returns:
+            True; a strategy whose steps are all the sampler's own says it by those.
+        """
+        del sigmas, transition
+        return True
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings and the strategy's name as JSON types."""

@@ -224,7 +224,10 @@ look_ahead=0, whitening='scale', trust=0.5, ascents=4)
         Raises:
             ValueError: An unknown key or value.
         """
-        known = {field.name: type(field.default) for field in fields(cls)}
+        known: dict[str, type] = {}
+        for field in fields(cls):
+            default: object = field.default
+            known[field.name] = type(default)
         wrong = sorted(
             key
             for key, value in data.items()

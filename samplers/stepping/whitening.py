@@ -11,6 +11,7 @@ octaves are ours.
 """
 
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -68,7 +69,8 @@ def _flattened(g: Tensor) -> Tensor:
     axes = tuple(range(2, g.ndim)) if g.ndim > 2 else (1,)
     shape = tuple(g.shape[axis] for axis in axes)
     of = bands(shape).to(g.device).flatten()
-    waves = torch.fft.fftn(g, dim=axes, norm="ortho")
+    fft: Any = torch.fft  # which does not say what it returns
+    waves: Tensor = fft.fftn(g, dim=axes, norm="ortho")
     flat = waves.reshape(-1, of.numel())
     power = flat.real.square() + flat.imag.square()
     count = int(of.max()) + 1
@@ -76,7 +78,9 @@ def _flattened(g: Tensor) -> Tensor:
     sizes = torch.bincount(of, minlength=count).to(power)
     floor = 1e-12 * power.sum(1, keepdim=True)  # what rounding leaves is no direction
     gain = torch.where(sums > floor, (sizes / sums.clamp(min=1e-38)).sqrt(), torch.zeros_like(sums))
-    return torch.fft.ifftn((flat * gain[:, of]).view_as(waves), dim=axes, norm="ortho").real
+    white_waves = (flat * gain[:, of]).view_as(waves)
+    back: Tensor = fft.ifftn(white_waves, dim=axes, norm="ortho")
+    return back.real
 
 
 @lru_cache(maxsize=64)
@@ -93,7 +97,7 @@ def bands(shape: tuple[int, ...]) -> Tensor:
     for axis, size in enumerate(shape):
         view = [1] * len(shape)
         view[axis] = size
-        relative = torch.fft.fftfreq(size, dtype=torch.float64).abs().view(view)
+        places = torch.arange(size, dtype=torch.float64)
+        relative = torch.minimum(places, size - places).view(view) / size
         highest = torch.maximum(highest, relative.expand(shape))
-    octave = (highest * max(shape)).clamp(min=0.5).log2().floor().long() + 1
-    return octave
+    return (highest * max(shape)).clamp(min=0.5).log2().floor().long() + 1

@@ -89,6 +89,8 @@ class Evaluated(_Record):
         scores: Its rewards, if they were asked for.
         donor: id of the node that a mix took differences from.
         score_seconds: The part of seconds that decoding and scoring took.
+        gradients: Gradients of the reward that it asked for.
+        log_weight: Of its draw: log of the density that was wanted over the one drawn from.
     """
 
     kind: ClassVar[str] = "evaluated"
@@ -111,6 +113,8 @@ class Evaluated(_Record):
     scores: Scores | None
     donor: int | None = None
     score_seconds: float = 0.0
+    gradients: int = 0
+    log_weight: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """What does the model do without a search? The plain sample, and more of them for a target.
 
-The plain sample of the seed comes first and is the picture that the sampler makes by itself. Where
+The plain sample of the seed comes first and is the picture that the sampler makes by itself, guided
+by no gradient. Where
 the budget holds less than one, its sigmas are thinned to what fits: one evaluation is one
 prediction at the first sigma. A target "top p percent" is measured on plain samples of other starts
 (calibration.py); they are ordinary finished pictures, and may win.
@@ -62,8 +63,8 @@ class Baseline:
         """
         self.nodes.clear()
         before = left()
-        if isinstance(self._plan.settings.transition, Whole):
-            whole = self._plan.whole(self._plan.settings.transition, before)
+        if isinstance(self._plan.plain, Whole):
+            whole = self._plan.whole(self._plan.plain, before)
             thinned = bool(whole.sigmas)
             moves = [Move(None, 0.0, (), whole)]
             self.nodes = yield Request(-1, 0, "plain", moves, [()])
@@ -86,7 +87,7 @@ class Baseline:
         """Step down the sigmas, or down fewer of them; return whether they were thinned."""
         plan, below = self._plan, self._plan.settings.strategy.score_below
         path, how, step = plan.settings.sigmas, None, -1
-        ahead, thinned = plan.sample_cost, False
+        ahead, thinned = plan.plain_cost, False
         node: Node | None = None
         while path:
             if node is not None and ahead > left():
@@ -96,11 +97,11 @@ class Baseline:
             # of few reward calls the finished picture has the last one
             score = to == 0.0 or (to <= below and scores_left(2) == 2)
             moves = [Move(node, to, key, how, score=score)]
-            ahead -= sum(map(plan.move_cost, moves))
+            ahead -= sum(map(plan.price, moves))
             (node,) = yield Request(-1, 0, "plain", moves, [key])
             self.nodes.append(node)
             path, step = path[1:], step + 1
-            how = how or plan.settings.transition
+            how = how or plan.plain
         return thinned
 
     def calibrate(
@@ -138,8 +139,8 @@ class Baseline:
     def _side_by_side(self, rows: range) -> Generator[Request, list[Node], list[float]]:
         """Take whole samples of other starts; return their rewards."""
         plan = self._plan
-        if isinstance(plan.settings.transition, Whole):
-            path, how = (0.0,), plan.settings.transition
+        if isinstance(plan.plain, Whole):
+            path, how = (0.0,), plan.plain
         else:
             path, how = plan.settings.sigmas, None
         nodes: list[Node] = []
@@ -150,7 +151,7 @@ class Baseline:
                 for node, key in zip(nodes or [None] * len(rows), keys, strict=True)
             ]
             nodes = yield Request(-1, 0, "calibrate", moves, keys)
-            how = plan.settings.transition
+            how = plan.plain
         return [node.score for node in nodes if node.score is not None]
 
     def _conclude(self, budget: Budget) -> None:

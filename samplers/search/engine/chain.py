@@ -6,7 +6,6 @@ that it has so far is reserved (reservation.py). The strategy sees its ChainSpec
 
 import weakref
 from collections.abc import Generator, Sequence
-from dataclasses import replace
 
 from ...stepping.transition import ODE
 from ..protocol import Move, Node, Request, Stop, Whole
@@ -120,13 +119,14 @@ class Chain:
 
     def request(self) -> Request:
         """Return the pending request with transitions and full keys filled in."""
-        moves = [self._resolved(move) for move in self._pending]
+        moves = [*map(self._plan.guided, self._pending)]
         head = (self.index, self.spec.pass_, _PHASE_CODE[self.phase])
         keys = [(*head, *move.key) for move in moves]
         return Request(self.index, self.spec.pass_, self.phase, moves, keys, self._finishing)
 
     def target_request(self, moves: list[Move], handle: int) -> Request:
         """Return a request that finishes a handle which reached the target."""
+        moves = [*map(self._plan.guided, moves)]
         keys = [(self.index, self.spec.pass_, _PHASE_CODE["target"], *move.key) for move in moves]
         return Request(self.index, self.spec.pass_, "target", moves, keys, (handle,))
 
@@ -186,12 +186,6 @@ class Chain:
             self._used.add(move.key)
         self.spec.has_asked = True
 
-    def _resolved(self, move: Move) -> Move:
-        own = self._plan.settings.transition
-        if move.transition is not None or (move.parent is None and not isinstance(own, Whole)):
-            return move
-        return replace(move, transition=own)
-
     def _passes(self) -> Moves:
         while True:
             self._open_pass()
@@ -237,7 +231,7 @@ class Chain:
             if not group:
                 return
             self._finishing = tuple(node.id for node in group)
-            self.reservation.reserve((len(path) - 1) * len(group))
+            self.reservation.reserve((len(path) - 1) * self._plan.finish_step * len(group))
             self._finishes += 1
             yield from finishing(group, path, self._finishes)
 
@@ -245,10 +239,11 @@ class Chain:
         """Return which of these handles can be finished, and how."""
         spending, path = self._shared.spending, self._plan.finish_path(group[0].sigma)
         afford = spending.free_for(self.index)
-        if len(path) - 1 > afford:
+        each = self._plan.finish_step
+        if (len(path) - 1) * each > afford:
             if self._finishes:
                 return [], path
-            path = thin(path, afford)
-        steps = len(path) - 1
-        fits = min(len(group), afford // steps if steps else len(group))
+            path = thin(path, afford // each)
+        price = (len(path) - 1) * each
+        fits = min(len(group), afford // price if price else len(group))
         return group[: spending.reward_calls_left(fits)], path

@@ -6,19 +6,21 @@ in one call an item. A chunk that does not fit into memory is halved and tried a
 recorded, because a network's bits may change with its batch. Scoring is halved likewise.
 
 What goes wrong with one candidate (a reward that raises, a prediction that is not finite) is the
-fault of its item: the others' moves are computed all the same.
+fault of its item: the others' moves are computed all the same. A start that guidance turns is
+predicted and moved at its sigma, several times, before it is predicted at last.
 """
 
 import math
 import time
 import traceback
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ...stepping.guidance import GradientError
 from ...stepping.transition import RENOISE, Transition
 from ..protocol import DecodeError, ModelError, Problem, RewardError, Scores, State, Whole
 from ..recombination import Mix, exchanged
@@ -28,7 +30,7 @@ __all__ = ["Executor", "Faults", "Job", "Result", "clean_of"]
 Faults = dict[int, Exception]
 """Item -> what went wrong with it."""
 
-_MEASURED = ("evaluations", "rows")
+_MEASURED = ("evaluations", "rows", "gradients")
 
 
 @dataclass(eq=False)
@@ -65,7 +67,10 @@ class Job:
 
 @dataclass(eq=False)
 class Result:
-    """What came of a job: one row of state, and what it took; seconds include score_seconds."""
+    """What came of a job: one row of state, what it took, and the log weight of its draw.
+
+    Seconds include score_seconds.
+    """
 
     state: State
     evaluations: int
@@ -74,6 +79,8 @@ class Result:
     seconds: float
     score_seconds: float = 0.0
     scores: Scores | None = None
+    gradients: int = 0
+    log_weight: float = 0.0
 
 
 class Executor:
@@ -160,6 +167,10 @@ class Executor:
                 self.rows_per_call = (len(live) + 1) // 2
                 self.plan.append((self.calls, self.rows_per_call))
                 return False
+            if isinstance(fault, GradientError) and 0 <= fault.row < len(live):
+                job = jobs[live[fault.row]]
+                faults[job.item] = _gradient_error(job, self.problem.reward_name, fault)
+                return False  # what is left of the chunk is computed without that item
             faults.update({jobs[index].item: fault for index in live})
             return True
         for index, row in zip(live, rows, strict=True):
@@ -183,14 +194,19 @@ class Executor:
             if sigma == 0.0:
                 state.setdefault("denoised", state["x"])
         measured: dict[str, list[int]] = {}
+        log_weights = [0.0] * len(jobs)
         mixed: Tensor | None = None
         how = first.transition
+        if isinstance(how, Transition) and first.state is None:
+            state, how = self._ascended(items, state, sigma, how, noise, measured), None
         if isinstance(how, Mix):
             mixed = exchanged(state["x"], state["donor"], noise["mix"], how.share, problem.parts)
             state, how = {"x": mixed, "denoised": mixed}, RENOISE
         if how is not None:
             state = problem.move(items, state, sigma, first.to, how, noise)
             _measure(state, measured)
+            if "log_weight" in state:
+                log_weights = [float(value) for value in state.pop("log_weight")]
         if mixed is not None:
             state = {**state, "denoised": mixed}
         elif first.to > 0.0:
@@ -200,13 +216,40 @@ class Executor:
             state = {key: value for key, value in state.items() if key != "denoised"}
         costs = measured.get("evaluations", [job.cost for job in jobs])
         rows = measured.get("rows", costs)
+        gradients = measured.get("gradients", [0] * len(jobs))
         call = self.calls if any(costs) else -1
         self.calls += call >= 0
         seconds = (time.perf_counter() - begun) / len(jobs)
         return [
-            Result(row, cost, network, call, seconds)
-            for row, cost, network in zip(_rows(state, len(jobs)), costs, rows, strict=True)
+            Result(
+                row,
+                costs[place],
+                rows[place],
+                call,
+                seconds,
+                gradients=gradients[place],
+                log_weight=log_weights[place],
+            )
+            for place, row in enumerate(_rows(state, len(jobs)))
         ]
+
+    def _ascended(
+        self,
+        items: Sequence[int],
+        state: State,
+        sigma: float,
+        how: Transition,
+        noise: Mapping[str, Tensor],
+        measured: dict[str, list[int]],
+    ) -> State:
+        """Turn starts at their sigma, as often as the guidance says."""
+        problem = self.problem
+        for _ in range(how.guidance.ascents if how.guidance is not None else 0):
+            state = problem.predict(items, state, sigma)
+            _measure(state, measured)
+            state = problem.move(items, state, sigma, sigma, how, noise)
+            _measure(state, measured)
+        return state
 
     def _score(self, jobs: Sequence[Job], results: Sequence[Result | None], faults: Faults) -> None:
         """Score what wants a score, in one call an item (or in all)."""
@@ -331,6 +374,12 @@ def _model_error(job: Job, name: str) -> ModelError:
         f"{job}; this is not the reward's doing: run the model in a higher precision (bf16 or fp32 "
         "instead of fp16 or fp8), lower the guidance, or check its LoRAs and patches"
     )
+
+
+def _gradient_error(job: Job, name: str, cause: GradientError) -> RewardError:
+    fault = RewardError(f"{cause} (the reward {name}, candidate {job})")
+    fault.__cause__ = cause
+    return fault
 
 
 def _let_go(fault: BaseException | None) -> None:

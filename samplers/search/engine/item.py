@@ -145,7 +145,7 @@ class ItemSearch:
 
     def _plain_sample(self) -> Rounds:
         steps = self.baseline.sample(
-            self.spending.left, self.spending.sample_cost, self.spending.reward_calls_left
+            self.spending.left, self.spending.plain_cost, self.spending.reward_calls_left
         )
         yield from self._baseline(steps, False)
 
@@ -154,7 +154,7 @@ class ItemSearch:
         spending = self.spending
         if spending.budget.top is None or not self._strategy.target_stop or self._reached():
             return
-        kept, price = spending.reserved(), spending.sample_cost
+        kept, price = spending.reserved(), spending.plain_cost
         steps = self.baseline.calibrate(spending.budget, spending.ledger, kept, price)
         yield from self._baseline(steps, True)
 
@@ -261,7 +261,8 @@ class ItemSearch:
             chain = max(holding, key=Chain.last_rank)
             handle, chain.last = chain.last, None
             if handle is not None:
-                path = thin(self._plan.finish_path(handle.sigma), left)
+                afford = left // self._plan.finish_step
+                path = thin(self._plan.finish_path(handle.sigma), afford)
                 yield from self._target(chain, [handle], path)
         elif left:
             yield from self._plain_sample()
@@ -403,7 +404,14 @@ class ItemSearch:
     ) -> tuple[Node, CandidateRecord]:
         """Return a candidate's node, and its record with what was found out of it."""
         sigma, index = candidate.sigma, request.chain
-        node = Node(candidate.id, self.index, sigma, candidate.parent, candidate.score)
+        node = Node(
+            candidate.id,
+            self.index,
+            sigma,
+            candidate.parent,
+            candidate.score,
+            candidate.log_weight,
+        )
         self._ids = max(self._ids, node.id + 1)
         state = result.state if result is not None else self._saved.pop(node.id, None)
         if state is not None:

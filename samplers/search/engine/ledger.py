@@ -113,6 +113,7 @@ class Ledger:
         seconds: Time in calls for this item; its share of shared calls.
         phases: Evaluations by phase: plain, calibrate, search, finish, target.
         rows_per_evaluation: The most that a candidate took, 0 before the first.
+        gradient_calls: Gradients of the reward, one a row each time.
 
     Example:
         >>> ledger = Ledger()
@@ -127,8 +128,17 @@ class Ledger:
     seconds: float = 0.0
     phases: dict[str, int] = field(default_factory=dict[str, int])
     rows_per_evaluation: float = 0.0
+    gradient_calls: int = 0
 
-    def charge(self, phase: str, evaluations: int, rows: int, scored: bool, seconds: float) -> None:
+    def charge(
+        self,
+        phase: str,
+        evaluations: int,
+        rows: int,
+        scored: bool,
+        seconds: float,
+        gradients: int = 0,
+    ) -> None:
         """Enter one candidate.
 
         Args:
@@ -137,8 +147,10 @@ class Ledger:
             rows: Rows that reached the network.
             scored: Whether a reward was computed.
             seconds: Its share of the time.
+            gradients: Gradients that it asked for.
         """
         self.evaluations += evaluations
+        self.gradient_calls += gradients
         self.rows += rows
         self.reward_calls += scored
         self.seconds += seconds

@@ -94,7 +94,10 @@ def moved(
         parts.append(_part(model, x[pick], denoised[pick], coefficients, drawn, past, steer))
         for index in rows if steer is not None else ():
             calls[index] += parts[-1].evaluations
-    if any(count != transition.calls(to) for count in calls):  # glass where the law adds no noise
+    planned = transition.calls(to)
+    if transition.guidance is not None and transition.guidance.ascends and to == sigma_from:
+        planned = transition.guidance.price
+    if any(count != planned for count in calls):  # glass where the law adds no noise; a window
         out["evaluations"] = torch.tensor([count + (to > 0.0) for count in calls])
     order = torch.tensor([index for rows in groups.values() for index in rows]).argsort()
 

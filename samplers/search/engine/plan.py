@@ -3,9 +3,11 @@
 import hashlib
 import struct
 from collections.abc import Sequence
+from dataclasses import replace
 from random import Random
 from typing import Any
 
+from ...stepping.guidance import Guidance
 from ...stepping.transition import ODE, Transition
 from ..protocol import Move, Problem, Whole
 from ..recombination import Mix
@@ -19,14 +21,36 @@ SCHEMA = 2
 class Plan:
     """A problem, the settings of a run, and what follows from both; immutable.
 
+    Guidance comes with the connected sampler's transition, and is put on every step of the search
+    here; the plain samples are taken without, for they are what the model does by itself.
+
     Attributes:
         problem: Model and reward.
         settings: Settings of the run.
         identities: Each item's key.
+        guidance: How a reward's gradient steers the search; None for not at all.
+        plain: The connected sampler's transition without it.
     """
 
     def __init__(self, problem: Problem, settings: SearchSettings) -> None:
-        """Keep both."""
+        """Keep both.
+
+        Args:
+            problem: Model and reward.
+            settings: Settings of the run.
+
+        Raises:
+            ValueError: The transition is guided, and the problem has no gradient.
+        """
+        own = settings.transition
+        self.guidance: Guidance | None = None if isinstance(own, Whole) else own.guidance
+        self.plain: Transition | Whole = own if isinstance(own, Whole) else own.guided(None)
+        if self.guidance is not None and not getattr(problem, "has_gradient", False):
+            raise ValueError(
+                f"the sampler is guided ({self.guidance.method}) by the gradient of a reward, and "
+                f"this search of {problem.reward_name} has none; connect a reward with a gradient "
+                "to the guidance, or take a sampler without guidance"
+            )
         self.problem = problem
         self.settings = settings
         self._paths: dict[float, tuple[float, ...]] = {}
@@ -35,25 +59,62 @@ class Plan:
 
     @property
     def sample_cost(self) -> int:
-        """Evaluations of one ordinary sample, start to 0; what a Whole costs may be remeasured."""
-        if isinstance(self.settings.transition, Whole):
-            return self.problem.cost(self.settings.transition, 0.0)
-        inner = sum(
-            self.cost(self.settings.transition, sigma) for sigma in self.settings.sigmas[1:]
-        )
-        return self.cost(None, self.settings.sigmas[0]) + inner
+        """Evaluations of one sample of the search, start to 0; of a Whole it is remeasured."""
+        return self._path_cost(self.settings.transition, self.guidance)
+
+    @property
+    def plain_cost(self) -> int:
+        """Evaluations of one plain sample."""
+        return self._path_cost(self.plain, None)
+
+    def _path_cost(self, transition: Transition | Whole, guidance: Guidance | None) -> int:
+        if isinstance(transition, Whole):
+            return self.problem.cost(transition, 0.0)
+        start = self.cost(None, self.settings.sigmas[0]) + self._ascent_cost(guidance)
+        return start + sum(self.cost(transition, sigma) for sigma in self.settings.sigmas[1:])
+
+    def _ascent_cost(self, guidance: Guidance | None) -> int:
+        """Return what turning a start takes beyond the start."""
+        if guidance is None or not guidance.ascends:
+            return 0
+        return guidance.ascents * (1 + guidance.price)
+
+    def guided(self, move: Move) -> Move:
+        """Return a move of the search as it is computed: its transition named, and guided.
+
+        Args:
+            move: As a strategy asks for it; its transition defaults to the sampler's.
+
+        Returns:
+            The move. A start has a transition only where guidance turns it.
+        """
+        how, guidance = move.transition, self.guidance
+        if isinstance(how, Mix):
+            return move
+        if move.parent is None and not isinstance(how or self.settings.transition, Whole):
+            turns = guidance is not None and guidance.ascends and move.to > 0.0
+            return replace(move, transition=ODE.guided(guidance) if turns else None)
+        how = how or self.settings.transition
+        if not isinstance(how, Whole):
+            how = how.guided(None if guidance is None or guidance.ascends else guidance)
+        return replace(move, transition=how)
 
     def cost(self, transition: Transition | Whole | None, to: float) -> int:
         """Return the evaluations of one draw (None: a start) that arrives at `to`."""
         return self.problem.cost(transition, to)
 
     def move_cost(self, move: Move) -> int:
-        """Return the evaluations of a move; its transition defaults to the sampler's."""
-        transition = move.transition or self.settings.transition
+        """Return the evaluations of a move of the search."""
+        return self.price(self.guided(move))
+
+    def price(self, move: Move) -> int:
+        """Return the evaluations of a move as it is computed."""
+        transition = move.transition
         if isinstance(transition, Mix):
             return 0
         if move.parent is None and not isinstance(transition, Whole):
-            return self.cost(None, move.to)
+            turned = None if transition is None else transition.guidance
+            return self.cost(None, move.to) + self._ascent_cost(turned)
         return self.cost(transition, move.to)
 
     def way(self, sigmas: Sequence[float], left: int) -> tuple[tuple[float, ...], Transition]:
@@ -70,7 +131,7 @@ class Plan:
         Raises:
             TypeError: A sampler that is run whole.
         """
-        own = self.settings.transition
+        own = self.plain
         if isinstance(own, Whole):
             raise TypeError(f"{own.name} takes no steps of its own; see whole()")
         fits, over = 0, len(sigmas)
@@ -113,8 +174,14 @@ class Plan:
         return self._paths[sigma]
 
     def finish_cost(self, sigma: float) -> int:
-        """Return the ODE evaluations that finish a handle at sigma."""
-        return max(0, len(self.finish_path(sigma)) - 1)
+        """Return the evaluations that finish a handle at sigma."""
+        return max(0, len(self.finish_path(sigma)) - 1) * self.finish_step
+
+    @property
+    def finish_step(self) -> int:
+        """Evaluations of one step of a finishing; of the last one, to 0, none."""
+        steered = None if self.guidance is None or self.guidance.ascends else self.guidance
+        return 1 + ODE.guided(steered).calls(0.5)
 
     def transition_json(self, transition: Transition | Whole | Mix) -> dict[str, Any]:
         """Return the transition's JSON, the same dict for the same transition."""

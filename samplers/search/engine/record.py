@@ -53,6 +53,8 @@ class CandidateRecord:
         scores: Its rewards, without a thumbnail; None if they were not asked for.
         like: Of a finished picture: ids of the winners that are nearly the same one. None while it
             is not known; it is written down because a log holds no tensors to compare.
+        gradients: Gradients of the reward that it asked for.
+        log_weight: Of its draw: log of the density that was wanted over the one drawn from.
     """
 
     id: int
@@ -69,6 +71,8 @@ class CandidateRecord:
     score_seconds: float
     scores: Scores | None
     like: tuple[int, ...] | None = None
+    gradients: int = 0
+    log_weight: float = 0.0
 
     @property
     def is_mix(self) -> bool:
@@ -97,6 +101,8 @@ class CandidateRecord:
             "score_seconds": self.score_seconds,
             "score": None if self.scores is None else self.scores.to_json(),
         }
+        if self.gradients:  # what is not guided is written as it was before there were gradients
+            row |= {"gradients": self.gradients, "log_weight": self.log_weight}
         return row if self.like is None else {**row, "like": list(self.like)}
 
     @classmethod
@@ -129,6 +135,8 @@ class CandidateRecord:
             score_seconds=number(data["score_seconds"]),
             scores=None if score is None else Scores.from_json(table(score)),
             like=integers(data["like"]) if "like" in data else None,
+            gradients=integer(data.get("gradients", 0)),
+            log_weight=number(data.get("log_weight", 0.0)),
         )
 
 
@@ -276,6 +284,8 @@ def record_round(
                     seconds=result.seconds,
                     score_seconds=result.score_seconds,
                     scores=None if result.scores is None else result.scores.kept(),
+                    gradients=result.gradients,
+                    log_weight=result.log_weight,
                 )
             )
             number += 1
@@ -348,6 +358,8 @@ def events_of(
         scores=scores,
         donor=candidate.donor,
         score_seconds=candidate.score_seconds,
+        gradients=candidate.gradients,
+        log_weight=candidate.log_weight,
     )
     if candidate.sigma == 0.0 and scores is not None:
         yield Finished(item, candidate.id, scores, handle, spent, best)

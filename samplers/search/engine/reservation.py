@@ -74,7 +74,7 @@ class Reservation:
         if self.searches and node.sigma == 0.0 and self._is_held(handle):
             self.evaluations = 0
         if request == "finish" and not self.searches:
-            self.evaluations -= node.sigma > 0.0
+            self.evaluations -= self._plan.finish_step if node.sigma > 0.0 else 0
         if request != "search" or is_mix or not self._can_hold(node.sigma, node.score is not None):
             return
         if self.held is None or rank(node) > rank(self.held):

@@ -330,7 +330,7 @@ class Search:
                 key=key,
                 state=_start_of(item, move),
                 score=move.score,
-                cost=self.plan.move_cost(move),
+                cost=self.plan.price(move),
             )
             for move, key in zip(request.moves, request.keys, strict=True)
         ]

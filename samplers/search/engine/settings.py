@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ...stepping.guidance import GUIDANCE_METHODS
 from ...stepping.transition import Transition
 from ..protocol import Strategy, Whole
 from .ledger import Budget
@@ -56,6 +57,40 @@ class SearchSettings:
         if self.rows_per_call < 1:
             raise ValueError(f"rows_per_call must be at least 1, got {self.rows_per_call}")
         self.strategy.check(self.sigmas, self.transition)
+        if isinstance(self.transition, Transition) and self.transition.guidance is not None:
+            _check_guidance(self.strategy, self.sigmas, self.transition)
+
+
+def _check_guidance(strategy: Strategy, sigmas: Sequence[float], transition: Transition) -> None:
+    """Refuse guidance that would change nothing, or whose weights would be dropped.
+
+    A strategy that does not say otherwise (settings.Settings does) draws noise, begins afresh, and
+    does not weigh its draws.
+    """
+    guidance = transition.guidance
+    if guidance is None or guidance.shifts:
+        return
+    row = GUIDANCE_METHODS[guidance.method]
+    if guidance.ascends:
+        if not getattr(strategy, "begins_afresh", True):
+            raise ValueError(
+                f"{guidance.method} turns starts, and {strategy.name} varies a picture that it "
+                "has; take the strategy best_of_n, or the guidance method noise_tilt"
+            )
+        return
+    draws = getattr(strategy, "draws_noise", None)
+    if draws is not None and not draws(sigmas, transition):
+        raise ValueError(
+            f"{guidance.method} tilts the noise that a step draws, and with this sampler (the law "
+            f"{transition.law.name}) no step of {strategy.name} draws any; choose a sampler with "
+            "noise, such as the law constant_k, or the guidance method mean_shift or start_noise"
+        )
+    if row.raw and not getattr(strategy, "weighs_draws", False):
+        raise ValueError(
+            f"{guidance.method} shifts draws and keeps the weight that makes up for it, which "
+            f"{strategy.name} does not use; take the strategy smc, or the guidance method "
+            "noise_tilt"
+        )
 
 
 def _checked(sigmas: Sequence[float]) -> tuple[float, ...]:

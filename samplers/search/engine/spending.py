@@ -56,8 +56,13 @@ class Spending:
 
     @property
     def sample_cost(self) -> int:
-        """Evaluations of one plain sample; of a sampler run whole, the most one took so far."""
+        """Evaluations of one sample of the search; of one run whole, the most one took so far."""
         return max(self._plan.sample_cost, self._whole_cost)
+
+    @property
+    def plain_cost(self) -> int:
+        """Evaluations of one plain sample, which is not guided."""
+        return max(self._plan.plain_cost, self._whole_cost)
 
     def move_cost(self, move: Move) -> int:
         """Return the evaluations of a move."""
@@ -73,8 +78,8 @@ class Spending:
             candidate: Its record.
         """
         scored = candidate.scores is not None
-        evaluations = candidate.evaluations
-        self.ledger.charge(phase, evaluations, candidate.rows, scored, candidate.seconds)
+        evaluations, gradients = candidate.evaluations, candidate.gradients
+        self.ledger.charge(phase, evaluations, candidate.rows, scored, candidate.seconds, gradients)
         how = candidate.transition or {}
         if "whole" in how and "sigmas" not in how:
             self._whole_cost = max(self._whole_cost, evaluations)

@@ -25,6 +25,7 @@ def walk(
     key: tuple[int, ...],
     transition: Transition | Whole | None = None,
     score: bool = True,
+    weights: list[float] | None = None,
 ) -> Moves:
     """Take candidates side by side along a path, one from each parent.
 
@@ -36,6 +37,7 @@ def walk(
         key: What makes the noise of this walk its own.
         transition: How; None is the connected sampler's.
         score: Whether to score the candidates at the end of the path.
+        weights: One number a candidate, to which the log weights of its draws are added.
 
     Returns:
         The candidates at the path's last sigma.
@@ -51,6 +53,8 @@ def walk(
         nodes = []
         nodes = yield moves
         del moves
+        if weights is not None:
+            weights[:] = [w + node.log_weight for w, node in zip(weights, nodes, strict=True)]
     return nodes
 
 

@@ -66,6 +66,7 @@ class EvolutionarySearch(Settings):
     """
 
     name: ClassVar[str] = "evolutionary"
+    begins_afresh: ClassVar[bool] = False
 
     width: int = 1
     levels: int = 3

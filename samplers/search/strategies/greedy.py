@@ -12,6 +12,7 @@ SVDD is taken with its temperature at 0, as in arXiv:2503.19385: the best draw, 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar
 
 from ...stepping.transition import Transition
@@ -66,6 +67,13 @@ class BestOfN(Settings):
             sigmas: The run's sigmas.
             transition: The connected sampler's.
         """
+
+    def draws_noise(self, sigmas: Sequence[float], transition: Transition | Whole) -> bool:
+        """Return whether the sampler does."""
+        steps = pairwise(sigmas)
+        return not isinstance(transition, Whole) and any(
+            transition.coefficients(*ends).needs_noise for ends in steps
+        )
 
     def search(self, spec: Spec) -> Moves:
         """Take pictures, `width` side by side, until the budget or their number is used up."""

@@ -17,13 +17,17 @@ the product of the potentials along a path is exp(lam r(x0)) exactly, whatever t
 they decide where the particles go, not what they stand for. Predictions above score_below do not
 enter.
 
+Draws that a twist shifted (guidance by the reward's gradient, stepping/guidance.py) carry the log
+of the model's density over the one they were drawn from. Weights are multiplied by that ratio, too,
+so the law that is sampled stays the same, and far fewer particles are enough.
+
 Weights are kept as logarithms, and normalised. The running sum of log sum_i W_i G_i is log Z; Z is
 an unbiased estimate of E[exp(lam r(x0))] under the model, whether and when particles are resampled,
 and whatever tempering chose.
 
 Source: Singhal et al. 2025, arXiv:2501.06848 (potentials); Del Moral, Doucet and Jasra 2006
-(adaptive resampling and tempering). Published code drops the weights where it does not resample;
-this keeps them.
+(adaptive resampling and tempering); Wu et al. 2023, arXiv:2306.17775 (twisted draws). Published
+code drops the weights where it does not resample; this keeps them.
 """
 
 import math
@@ -70,6 +74,7 @@ class SequentialMonteCarlo(Stepwise):
     """
 
     name: ClassVar[str] = "smc"
+    weighs_draws: ClassVar[bool] = True
 
     particles: int = 8
     strength: float = 10.0
@@ -156,26 +161,35 @@ class SequentialMonteCarlo(Stepwise):
         rows, population = range(count), Population(self, count)
         places = [*levels, len(sigmas) - 1]
         starts: list[Node | None] = [None] * count
-        nodes = yield from walk(starts, sigmas[: places[0] + 1], rows, (0,), way)
+        drawn = [0.0] * count
+        nodes = yield from walk(starts, sigmas[: places[0] + 1], rows, (0,), way, weights=drawn)
         for number, (place, to) in enumerate(pairwise(places), start=1):
             times = (number, len(places))
-            parents: list[Node | None] = self._decide(spec, population, nodes, times)
+            parents: list[Node | None] = self._decide(spec, population, nodes, times, drawn)
             del nodes
             path = sigmas[place + 1 : to + 1]
-            nodes = yield from walk(parents, path[:1], rows, (number, 0), draw, to == place + 1)
+            drawn = [0.0] * count
+            nodes = yield from walk(
+                parents, path[:1], rows, (number, 0), draw, to == place + 1, drawn
+            )
             if to > place + 1:
                 parents = [*nodes]
                 del nodes
-                nodes = yield from walk(parents, path[1:], rows, (number, 1), way)
-        self._decide(spec, population, nodes, (len(places), len(places)))
+                nodes = yield from walk(parents, path[1:], rows, (number, 1), way, weights=drawn)
+        self._decide(spec, population, nodes, (len(places), len(places)), drawn)
         return best_of(nodes, count)
 
     def _decide(
-        self, spec: Spec, population: "Population", nodes: list[Node], time: tuple[int, int]
+        self,
+        spec: Spec,
+        population: "Population",
+        nodes: list[Node],
+        time: tuple[int, int],
+        drawn: Sequence[float],
     ) -> list[Node | None]:
         """Weigh the particles for the j-th of n times; return the ancestors of the next ones."""
         number, times = time
-        population.weigh([score_of(node) for node in nodes], number / times)
+        population.weigh([score_of(node) for node in nodes], number / times, drawn)
         ess, count = population.ess(), len(nodes)
         spec.choose(
             nodes,
@@ -216,14 +230,19 @@ class Population:
         self.lam = 0.0
         self._statistic = [-math.inf if settings.potential == "max" else 0.0] * count
 
-    def weigh(self, scores: Sequence[float], progress: float) -> None:
+    def weigh(
+        self, scores: Sequence[float], progress: float, drawn: Sequence[float] | None = None
+    ) -> None:
         """Multiply the weights by the potentials of new scores.
 
         Args:
             scores: One score a particle.
             progress: Part of the times at which particles are weighed, this one included; at 1 they
                 are finished.
+            drawn: Log weights of the particles' draws since the last time; None for none.
         """
+        if drawn is not None:
+            self.log_w = [w + own for w, own in zip(self.log_w, drawn, strict=True)]
         lam = self.settings.strength
         if progress >= 1.0:
             self.lam = lam

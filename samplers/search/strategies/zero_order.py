@@ -43,6 +43,7 @@ class ZeroOrderSearch(Settings):
     """
 
     name: ClassVar[str] = "zero_order"
+    begins_afresh: ClassVar[bool] = False
 
     width: int = 4
     candidates: int = 4

@@ -1,5 +1,7 @@
 """Which problem is small, exact, and counts? A Gaussian mixture's own denoiser, rewards on x.
 
+Where it is given the gradient of its reward it may be guided.
+
 Arithmetic is row by row in float64, so that a row does not depend on the rows beside it and every
 law of a search can be asserted with exact equality. It is also the shortest whole Problem there is
 to read. Nothing of the host takes part.
@@ -31,6 +33,7 @@ __all__ = [
     "MixtureProblem",
     "mixture_denoised",
     "rare_mode",
+    "rare_mode_gradient",
 ]
 
 MEANS = torch.tensor([[2.0, 0.0, 0.0, 0.0], [-1.0, 1.5, 0.0, 0.0], [-1.0, -1.5, 1.0, 0.0]])
@@ -78,6 +81,12 @@ def rare_mode(item: int, x: Tensor) -> float:
     return -_norm(x - goal)
 
 
+def rare_mode_gradient(item: int, x: Tensor) -> Tensor:
+    """Return the gradient of rare_mode; 0 at its mode."""
+    away = x - (MEANS[2].to(x) + 0.1 * item)
+    return -away / max(_norm(away), 1e-9)
+
+
 class KeyedNoise(Mapping[str, Tensor]):
     """Lazy noise of a chunk: a function of row, key and purpose."""
 
@@ -119,6 +128,7 @@ class MixtureProblem:
         calls: Rows of each model call.
         score_calls: Calls of score().
         drawn: Noise keys that were drawn.
+        gradients: Gradients asked for, by item.
         fail_at: Raise `failure` at this model call (counting from 0).
         fail_scores_at: The same for calls of score().
         failure: What is raised; a cancel unless it is set.
@@ -138,15 +148,22 @@ class MixtureProblem:
     interrupts: tuple[type[BaseException], ...] = (Interrupted,)
 
     def __init__(
-        self, reward: Callable[[int, Tensor], float] = rare_mode, shares_calls: bool = True
+        self,
+        reward: Callable[[int, Tensor], float] = rare_mode,
+        shares_calls: bool = True,
+        gradient: Callable[[int, Tensor], Tensor] | None = None,
     ) -> None:
         """Start all counters at 0.
 
         Args:
             reward: Scores a clean row of an item.
             shares_calls: Whether rows of several items may share a call.
+            gradient: Gradient of the reward with respect to a clean row; None: it has none.
         """
         self.reward = reward
+        self.gradient = gradient
+        self.has_gradient = gradient is not None
+        self.gradients: dict[int, int] = {}
         self.shares_calls = shares_calls
         self.parts: tuple[tuple[int, ...], ...] = ()
         self.rows: dict[int, int] = {}
@@ -190,17 +207,20 @@ class MixtureProblem:
             x, n = state["x"], self.whole_steps
             sigmas = transition.sigmas or [sigma_from * (1 - i / n) for i in range(n + 1)]
             for s, s_next in itertools.pairwise(sigmas):
-                x = step(x, self._model(items, x, s), ODE.coefficients(s, s_next), None)
+                x = step(x, self.model(items, x, s), ODE.coefficients(s, s_next), None)
             return {"x": x}
 
         def predict(rows: list[int], x: Tensor, sigma: float) -> Tensor:
-            return self._model([items[row] for row in rows], x, sigma)
+            return self.model([items[row] for row in rows], x, sigma)
 
-        return moved(state, sigma_from, to, transition, lambda: noise["move"], predict)
+        source = None if self.gradient is None else _Slope(self, items, self.gradient)
+        return moved(
+            state, sigma_from, to, transition, lambda: noise["move"], predict, source=source
+        )
 
     def predict(self, items: Sequence[int], state: State, sigma: float) -> State:
         """See Problem."""
-        return {**state, "denoised": self._model(items, state["x"], sigma)}
+        return {**state, "denoised": self.model(items, state["x"], sigma)}
 
     def score(
         self, items: Sequence[int], denoised: Tensor, sigmas: Sequence[float]
@@ -221,7 +241,8 @@ class MixtureProblem:
             return len(transition.sigmas) - 1 if transition.sigmas else self.whole_steps
         return int(to > 0.0) + (transition.calls(to) if transition else 0)
 
-    def _model(self, items: Sequence[int], x: Tensor, sigma: float) -> Tensor:
+    def model(self, items: Sequence[int], x: Tensor, sigma: float) -> Tensor:
+        """Predict rows, and count them."""
         if self.fail_at == len(self.calls):
             raise self.failure
         if len(x) > self.room:
@@ -232,6 +253,34 @@ class MixtureProblem:
         for item in items:
             self.rows[item] = self.rows.get(item, 0) + 1
         return mixture_denoised(x, sigma, _MEANS, _WEIGHTS, STD)
+
+
+class _Slope:
+    """The gradient source of a chunk."""
+
+    def __init__(
+        self,
+        problem: MixtureProblem,
+        items: Sequence[int],
+        gradient: Callable[[int, Tensor], Tensor],
+    ) -> None:
+        self._problem, self._items, self._gradient = problem, items, gradient
+
+    def at(self, rows: Sequence[int], clean: Tensor) -> Tensor:
+        """See GradientSource."""
+        own = [self._items[row] for row in rows]
+        for item in own:
+            self._problem.gradients[item] = self._problem.gradients.get(item, 0) + 1
+        return torch.stack([self._gradient(i, x) for i, x in zip(own, clean, strict=True)])
+
+    def through(self, rows: Sequence[int], x: Tensor, sigma: float) -> Tensor:
+        """See GradientSource; the model is called once more, and differentiated."""
+        own = [self._items[row] for row in rows]
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_()
+            clean = self._problem.model(own, leaf, sigma)
+        (found,) = torch.autograd.grad(clean, leaf, self.at(rows, clean.detach()))
+        return found
 
 
 class MemoryCheckpoint:

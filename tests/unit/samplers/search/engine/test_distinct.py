@@ -18,7 +18,7 @@ class Wide(Toy):
 
     dim = 64
 
-    def _model(self, items, x, sigma):
+    def model(self, items, x, sigma):
         self.calls.append(len(x))
         if self.fail_at == len(self.calls):
             raise self.failure

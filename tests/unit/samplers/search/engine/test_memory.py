@@ -37,7 +37,7 @@ class Counting(Toy):
         super().__init__()
         self.peak = 0
 
-    def _model(self, items, x, sigma):
+    def model(self, items, x, sigma):
         alive = sum(
             len(value)
             for value in gc.get_objects()

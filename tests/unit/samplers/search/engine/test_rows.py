@@ -122,7 +122,7 @@ def test_the_plain_sample_is_the_connected_samplers(transition):
     outcome, _, toy = run(BestOfN(), transition=transition, items=(2,), budget=12)
     start = Noise(toy, 11, [2], [()])["start"]
     expected = integrate(
-        lambda x, sigma: toy._model([2], x, sigma),
+        lambda x, sigma: toy.model([2], x, sigma),
         start,
         SIGMAS,
         transition,
