@@ -72,6 +72,8 @@ def test_guidance_goes_to_json_and_back():
         ({"strength": 0.0}, "above 0 and at most 1"),
         ({"strength": 1.5}, "above 0 and at most 1"),
         ({"strength": math.nan}, "above 0"),
+        ({"fade": -0.1}, "fade must be 0 to 4"),
+        ({"fade": math.nan}, "fade must be 0 to 4"),
         ({"start": 0.2, "stop": 0.4}, "stop <= start"),
         ({"trust": 0.0}, "trust must be above 0"),
         ({"look_ahead": -1}, "look_ahead must be 0"),
@@ -101,7 +103,7 @@ def test_a_guided_transition_without_a_source_is_refused():
 
 @pytest.mark.parametrize("law", [noise_law("constant_k", k=1.0), noise_law("sit_sigma")])
 def test_two_tilted_steps_are_one(law):
-    transition = Transition(law, guidance=Guidance(strength=0.6))
+    transition = Transition(law, guidance=Guidance(strength=0.6, fade=0.0))
     once = stepped(transition, 0.8, 0.4)
     twice = stepped(transition, 0.6, 0.4, stepped(transition, 0.8, 0.6))
     torch.testing.assert_close(once, twice, rtol=1e-9, atol=1e-9)
@@ -122,6 +124,17 @@ def test_the_variance_of_two_tilted_steps_is_that_of_one_within_half_a_squared()
     one, two = variance([(0.8, 0.4)]), variance([(0.8, 0.6), (0.6, 0.4)])
     assert abs(one - two) <= strength**2 / 2.0
     assert one < 1.0 - law.q(0.8, 0.4) ** 2
+
+
+@pytest.mark.parametrize(("sigma", "after"), [(0.64, 0.2), (0.2, 0.64), (0.0, 0.64)])
+def test_a_tilt_fades_with_the_noise_of_the_higher_end(sigma, after):
+    transition = fixed_q(0.0) if sigma < after else Transition(noise_law("constant_k", k=1.0))
+
+    def drawn(strength, fade):
+        guidance = Guidance(strength=strength, fade=fade)
+        return stepped(transition.guided(guidance), sigma, after)
+
+    torch.testing.assert_close(drawn(0.5, 0.5), drawn(0.5 * 0.8, 0.0))
 
 
 @pytest.mark.parametrize("method", ["noise_tilt", "mean_shift"])
