@@ -29,6 +29,7 @@ from count import PROMPTS, baselines, others  # noqa: E402
 
 from flowsearch.demo.prompt import Group, parse  # noqa: E402
 from flowsearch.demo.scene import Scene, draw  # noqa: E402
+from flowsearch.rewards.base import RewardSpec  # noqa: E402
 
 BUDGETS = (100, 300)
 METHODS = ("default", "Best-of-N, 8 steps", "RBF", "SVDD", "RBF reference, our sigmas")
@@ -49,6 +50,14 @@ class Layout:
         """The reward that wants one drawing of a scene."""
         picture = torch.from_numpy(draw(Scene(tuple(groups)), np.random.default_rng(seed)))
         return cls(torch.nn.functional.avg_pool2d(picture.permute(2, 0, 1)[None], 8)[0])
+
+    @property
+    def spec(self) -> RewardSpec:
+        """See RewardSpec."""
+        return RewardSpec(
+            "layout", "how near the colours of 8 x 8 places are to a drawing's", -1.0, 0.0,
+            has_gradient=True,
+        )  # fmt: skip
 
     def score(self, images: torch.Tensor) -> torch.Tensor:
         """Score pictures (B, H, W, 3), 0 to 1."""

@@ -1,0 +1,348 @@
+"""What do gradients of a reward buy, and what do they cost, held-out judges included?
+
+    python scripts/dev.py bench gradients [--quick] [--json FILE] [--parts FOLDER] [--sheet FILE]
+    python scripts/dev.py bench gradients --tuning       the table that the defaults come from
+    python scripts/dev.py bench gradients --device cuda  on a GPU; it has not been run on one yet
+
+On the embedded model's two checkpoints and committed prompts. A hash says which of them settings
+may be chosen on; what is claimed is of the others, 48 of them. Rewards: `layout` (that of `bench
+smooth`), `palette` (the prompt's colours on white), `beige` (the same on a colour that the model
+never draws) and `count` (Shape Count by its soft stand-in, which draws true shapes as Shape
+Fidelity does). Held out of each is Shape Fidelity, and of all but the last Shape Count.
+Samples are paired by prompt and noise with unguided ones of the same steps; intervals are 95 %, by
+bootstrap over prompts. Seconds are those of the processor (on a GPU, of the clock), so that what
+else a machine does is not counted. What is done is kept in --parts and not computed again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from devtools.pack import load_pack
+
+load_pack()
+
+from _demo_problem import load_net  # noqa: E402
+from _guided_problem import GuidedProblem, clock, is_for_tuning, sampled  # noqa: E402
+from _report import Report, paired_difference  # noqa: E402
+from _runs import HeldOut, Measured, Method, Parts, Result, measured, run  # noqa: E402
+from numpy.typing import NDArray  # noqa: E402
+
+from flowsearch.demo.network import CHECKPOINTS  # noqa: E402
+from flowsearch.demo.prompt import parse  # noqa: E402
+from flowsearch.rewards.pixels.shape_fidelity import ShapeFidelity  # noqa: E402
+from flowsearch.samplers.paths import sigmas  # noqa: E402
+from flowsearch.samplers.paths.noise_law import noise_law  # noqa: E402
+from flowsearch.samplers.search import EvolutionarySearch  # noqa: E402
+from flowsearch.samplers.stepping.guidance import Guidance  # noqa: E402
+from flowsearch.samplers.stepping.transition import Transition  # noqa: E402
+
+PROMPTS = Path(__file__).with_name("prompts.json")
+ANCESTRAL = Transition(noise_law("constant_k", k=1.0))
+DEFAULT = Guidance(strength=0.3, start=0.8)
+PLACES = Guidance(strength=0.7, start=1.0)
+"""Of rewards that say where things are, which is decided in the first steps."""
+STEPS = {"base": (8, 25), "few_step": (4, 8)}
+SHIFT = {"base": 1.0, "few_step": 3.0}
+BLOCK = 12
+"""Prompts of a search that are kept together in the parts."""
+JUDGES = {name: ("fidelity", "count") for name in ("layout", "palette", "beige")}
+JUDGES["count"] = ("fidelity",)
+CHOSEN = {"layout": PLACES, "palette": DEFAULT, "beige": DEFAULT, "count": DEFAULT}
+HOLES = (("layout", DEFAULT, "the default"), ("palette", PLACES, "from the first step"))
+"""What not to do."""
+TARGETS = {25: -0.004, 8: -0.012}
+STRENGTHS = {1.0: (0.3, 0.5, 0.7, 1.0), 0.8: (0.15, 0.3, 0.5)}
+"""Strengths that are tried, by start."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One picture a prompt, sampled without a search.
+
+    Attributes:
+        world: Key of CHECKPOINTS.
+        reward: Key of REWARDS.
+        steps: Evaluations.
+        guidance: How it is guided.
+        seed: Of the noise.
+        transition: What is guided.
+    """
+
+    world: str
+    reward: str
+    steps: int
+    guidance: Guidance | None = None
+    seed: int = 0
+    transition: Transition = ANCESTRAL
+
+    @property
+    def sigmas(self) -> list[float]:
+        """Levels of the world."""
+        return sigmas.uniform(self.steps, shift=SHIFT[self.world])
+
+    @property
+    def how(self) -> Transition:
+        """The transition with its guidance."""
+        return self.transition.guided(self.guidance)
+
+
+class Bench:
+    """Runs cells and searches, from the parts where they are there.
+
+    Args:
+        options: Command line.
+        texts: Prompts.
+        numbers: Number of each among all hard prompts, which its drawing is made with.
+    """
+
+    def __init__(
+        self, options: argparse.Namespace, texts: Sequence[str], numbers: Sequence[int]
+    ) -> None:
+        self.options, self.texts, self.numbers = options, [*texts], [*numbers]
+        self.parts = Parts(options.parts)
+        self.nets: dict[str, Any] = {}
+        self.weights = {
+            name: hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+            for name, path in CHECKPOINTS.items()
+        }
+
+    def problem(self, world: str, reward: Any, first: int = 0, count: int = 10**6) -> GuidedProblem:
+        """The model with some of the prompts."""
+        if world not in self.nets:
+            self.nets[world] = load_net(CHECKPOINTS[world], self.options.device)
+        here = slice(first, first + count)
+        groups = [parse(text) for text in self.texts[here]]
+        return GuidedProblem(self.nets[world], groups, reward, self.numbers[here])
+
+    def cell(self, cell: Cell) -> dict[str, Any]:
+        """Values by prompt, evaluations, gradients, seconds; and the pictures, shrunk."""
+        key = [self.weights[cell.world], self.texts, cell.reward, cell.sigmas]
+        key += [cell.how.to_json(), cell.seed]
+        file = self.parts.file(key)
+        if file is not None and file.is_file():
+            return json.loads(file.read_text())
+        problem = self.problem(cell.world, cell.reward)
+        done = sampled(problem, cell.sigmas, cell.how, cell.seed, self.options.rows)
+        found: dict[str, Any] = {"values": problem.values(done.clean)}
+        found |= {"evaluations": done.evaluations, "gradients": done.gradients}
+        found |= {"seconds": done.seconds}
+        small = torch.nn.functional.avg_pool2d(done.clean.clamp(-1, 1), 4) / 2
+        found["places"] = [[round(v, 3) for v in one] for one in small.flatten(1).tolist()]
+        if file is not None:
+            file.write_text(json.dumps(found))
+        return found
+
+    def array(self, cell: Cell, name: str) -> NDArray[np.float64]:
+        """Values of a cell by prompt."""
+        return np.array(self.cell(cell)["values"][name])
+
+    def search(self, world: str, reward: str, method: Method, budget: int) -> Measured:
+        """A search of every prompt."""
+        results: list[Result] = []
+        for first in range(0, len(self.texts), BLOCK):
+            problem = self.problem(world, reward, first, BLOCK)
+            block = self.texts[first : first + BLOCK]
+            settings = [method.strategy.to_json(), method.transition.to_json(), method.sigmas]
+
+            def compute(problem: GuidedProblem = problem, seed: int = first) -> list[Result]:
+                held_out: HeldOut = ShapeFidelity().score
+                start = clock()
+                found = run(problem, method, budget, seed, self.options.rows, held_out)
+                for result in found:
+                    result.seconds = (clock() - start) / len(found)
+                return found
+
+            key = ("search", self.weights[world], block, reward, settings, budget, first)
+            results += self.parts.get(key, compute)
+        return measured([results], budget)
+
+
+def signed(triple: tuple[float, float, float], digits: int = 3) -> str:
+    """A difference with its interval."""
+    mean, low, high = triple
+    return f"{mean:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})"
+
+
+def row_of(bench: Bench, part: str, name: str, cell: Cell, plain: Cell) -> dict[str, Any]:
+    """What came of a cell, beside the unguided one of the same steps and noise."""
+    done = bench.cell(cell)
+    row: dict[str, Any] = {
+        "part": part, "checkpoint": cell.world, "reward": cell.reward, "method": name,
+        "evaluations": done["evaluations"], "gradients": done["gradients"],
+        "seconds a prompt": done["seconds"], "value": float(bench.array(cell, "reward").mean()),
+    }  # fmt: skip
+    for judge in ("fidelity", "count"):
+        values = bench.array(cell, judge)
+        row[judge] = float(values.mean())
+        row[f"{judge} minus plain's"] = signed(
+            paired_difference(values, bench.array(plain, judge)), 3 if judge == "fidelity" else 2
+        )
+    row["right"] = float((bench.array(cell, "count") == 0).mean())
+    print(row, flush=True)
+    return row
+
+
+def falls(bench: Bench, cell: Cell, plain: Cell) -> list[str]:
+    """Held-out judges that are lower than without guidance, the whole interval below 0."""
+    return [
+        judge
+        for judge in JUDGES[cell.reward]
+        if paired_difference(bench.array(cell, judge), bench.array(plain, judge))[2] < 0.0
+    ]
+
+
+def smooth(bench: Bench, report: Report) -> None:
+    """Every reward on both checkpoints, guided as its kind should be, and as it should not."""
+    for world, numbers in STEPS.items():
+        for reward, guidance in CHOSEN.items():
+            for steps in numbers:
+                plain, guided = Cell(world, reward, steps), Cell(world, reward, steps, guidance)
+                for name, cell in (("plain", plain), ("guided", guided)):
+                    report.rows.append(row_of(bench, "guided and plain", name, cell, plain))
+                said = f"{world}, {reward}, {steps} evaluations"
+                before = bench.array(plain, "reward")
+                rise = paired_difference(bench.array(guided, "reward"), before)
+                report.claim(
+                    f"{said}: value {before.mean():.4f} to {before.mean() + rise[0]:.4f}, "
+                    f"{signed(rise, 4)}",
+                    rise[1], 0.0, rise[1] > 0.0,
+                )  # fmt: skip
+                lower = falls(bench, guided, plain)
+                report.claim(
+                    f"{said}: held-out judges that fall: {', '.join(lower) or 'none'}",
+                    len(lower), 0.0, not lower,
+                )  # fmt: skip
+    for reward, guidance, name in HOLES:
+        plain, cell = Cell("base", reward, 8), Cell("base", reward, 8, guidance)
+        report.rows.append(row_of(bench, "what not to do", name, cell, plain))
+
+
+def against_search(bench: Bench, report: Report) -> None:
+    """Layout by gradients against the best search without, at 500 evaluations."""
+    budget = 500 if not bench.options.quick else 60
+    method = Method("default", EvolutionarySearch(), sigmas.uniform(8), prefix=True)
+    found = bench.search("base", "layout", method, budget)
+    report.rows.append(
+        {
+            "part": "layout, search without gradients",
+            "method": method.name,
+            "evaluations": found.evaluations,
+            "reward calls": found.reward_calls,
+            "seconds a prompt": found.seconds,
+            "value": float(found.rewards.mean()),
+            "fidelity": float(np.nanmean(found.held_out)),
+        }
+    )
+    print(report.rows[-1], flush=True)
+    for steps, target in TARGETS.items():
+        cell = Cell("base", "layout", steps, PLACES)
+        values, seconds = bench.array(cell, "reward"), bench.cell(cell)["seconds"]
+        mean, low, high = paired_difference(values, np.zeros_like(values))
+        report.claim(
+            f"layout at {steps} evaluations: {mean:.4f} (95 % interval {low:.4f} to {high:.4f})",
+            mean, target, mean >= target,
+        )  # fmt: skip
+        more = paired_difference(values, found.rewards[0])
+        report.claim(
+            f"layout: guided at {steps} minus default search at {budget}: {signed(more, 4)}",
+            more[1], 0.0, more[1] > 0.0,
+        )  # fmt: skip
+        share = seconds / found.seconds
+        report.claim(f"layout: seconds of guided at {steps} over those of the search: {share:.3f}",
+                     share, 0.2, share <= 0.2)  # fmt: skip
+
+
+def few(bench: Bench, report: Report) -> None:
+    """Best of a few guided samples, and how much the samples of a prompt differ."""
+    seeds = range(2 if bench.options.quick else 4)
+    for reward in ("layout", "count"):
+        spread: dict[str, NDArray[np.float64]] = {}
+        for name, guidance in (("plain", None), ("guided", CHOSEN[reward])):
+            cells = [Cell("base", reward, 8, guidance, seed) for seed in seeds]
+            values = np.stack([bench.array(cell, "reward") for cell in cells])
+            best = values.argmax(axis=0), np.arange(values.shape[1])
+            spread[name] = _spread([bench.cell(cell)["places"] for cell in cells])
+            row: dict[str, Any] = {
+                "part": f"best of {len(seeds)}", "reward": reward, "method": name,
+                "evaluations": 8 * len(seeds), "value": float(values[best].mean()),
+                "value of one": float(values.mean()), "distance": float(spread[name].mean()),
+            }  # fmt: skip
+            for judge in ("fidelity", "count"):
+                judged = np.stack([bench.array(cell, judge) for cell in cells])
+                row[judge] = float(judged[best].mean())
+                row[f"{judge} of one"] = float(judged.mean())
+            report.rows.append(row)
+            print(row, flush=True)
+        ratio = spread["guided"] / spread["plain"]
+        mean, low, high = paired_difference(ratio, np.zeros_like(ratio))
+        report.claim(
+            f"{reward}: distance of two guided samples of a prompt over that of two plain ones: "
+            f"{mean:.2f} (95 % interval {low:.2f} to {high:.2f})",
+            mean, 0.5, mean >= 0.5,
+        )  # fmt: skip
+
+
+def _spread(places: Sequence[Sequence[Sequence[float]]]) -> NDArray[np.float64]:
+    """Mean distance of two samples of a prompt, root mean square over 16 x 16 places."""
+    at = np.array(places)
+    pairs = [(i, j) for i in range(len(at)) for j in range(i)]
+    return np.mean([np.sqrt(np.square(at[i] - at[j]).mean(axis=1)) for i, j in pairs], axis=0)
+
+
+PARTS: dict[str, Callable[[Bench, Report], None]] = {
+    "smooth": smooth, "search": against_search, "few": few,
+}  # fmt: skip
+
+
+def tuning(bench: Bench, report: Report) -> None:
+    """The strongest at which no held-out judge falls on any world, of the tuning prompts."""
+    for start, strengths in STRENGTHS.items():
+        for reward, strength in product(JUDGES, strengths):
+            for world, numbers in STEPS.items():
+                for steps in [n for n in numbers if n <= bench.options.most]:
+                    guidance = Guidance(strength=strength, start=start)
+                    cell, plain = Cell(world, reward, steps, guidance), Cell(world, reward, steps)
+                    row = row_of(bench, f"from sigma {start:g}", f"{strength:g}", cell, plain)
+                    report.rows.append(row | {"falls": ", ".join(falls(bench, cell, plain))})
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="4 prompts, small budgets")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--parts", type=Path, help="folder of finished runs, reused")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=[*PARTS])
+    parser.add_argument("--tuning", action="store_true", help="strengths, on the tuning prompts")
+    parser.add_argument("--most", type=int, default=25, help="steps of --tuning at most")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--prompts", type=int, default=48)
+    parser.add_argument("--rows", type=int, default=64, help="rows in one call of the model")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    hard: list[str] = json.loads(PROMPTS.read_text())["hard"]
+    wanted = [text for text in hard if is_for_tuning(text) == options.tuning]
+    texts = wanted[: 4 if options.quick else options.prompts]
+    bench = Bench(options, texts, [hard.index(text) for text in texts])
+    report = Report("gradients")
+    if options.tuning:
+        tuning(bench, report)
+    else:
+        for name in options.only:
+            PARTS[name](bench, report)
+    report.finish(options.json)
+
+
+if __name__ == "__main__":
+    main()
