@@ -25,9 +25,10 @@ class Brightness:
 
     def score(self, images):
         from flowsearch.rewards.base import check_images
+        from flowsearch.rewards.weights.holder import widened
 
         check_images(images, "Brightness")
-        return images.float().mean(dim=(1, 2, 3)).clamp(0.0, 1.0)
+        return widened(images).mean(dim=(1, 2, 3)).clamp(0.0, 1.0)
 
 
 CASES = {
