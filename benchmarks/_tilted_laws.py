@@ -292,8 +292,9 @@ def rows(quick: bool) -> list[dict[str, Any]]:
         quick: Whether fewer runs are enough.
 
     Returns:
-        Rows {law, draws, tempering, particles, runs, ESS, ESS a particle, KS, evaluations, gradient calls,
-        seconds}; a KS of so many effective samples of the exact law is about .87 / sqrt(ESS).
+        Rows {law, draws, tempering, particles, runs, ESS, ESS a particle, KS, evaluations,
+        gradient calls, seconds}; a KS of so many effective samples of the exact law is about
+        .87 / sqrt(ESS).
     """
     table: list[dict[str, Any]] = []
     runs = 8 if quick else 60

@@ -4,7 +4,8 @@
     spectrum    its Fourier coefficients are scaled band by band, a channel at a time, so that each
                 band has the mean square of white noise
 
-A band is an octave of the highest relative frequency over the axes; the mean is one of its own.
+A band is an octave of the highest relative frequency over the axes, its upper end included; the
+mean is one of its own. A band in which the gradient has nothing stays empty.
 
 Source: the white-noise projection of arXiv:2602.08646 (blockwise norms of the spectrum); the
 octaves are ours.
@@ -100,4 +101,4 @@ def bands(shape: tuple[int, ...]) -> Tensor:
         places = torch.arange(size, dtype=torch.float64)
         relative = torch.minimum(places, size - places).view(view) / size
         highest = torch.maximum(highest, relative.expand(shape))
-    return (highest * max(shape)).clamp(min=0.5).log2().floor().long() + 1
+    return (highest * max(shape)).clamp(min=0.5).log2().ceil().long() + 1

@@ -85,13 +85,34 @@ def settings(**changes):
     return SequentialMonteCarlo(**{**usual, **changes})
 
 
-def worst(strategy, runs=RUNS):
+class Twisted(Alone):
+    """Draws are shifted by what the reward's gradient says of the finished picture, or by more."""
+
+    by = 1.0
+
+    def draw(self, move):
+        if move.parent is None:
+            return super().draw(move)
+        z, left = self.gauss(0.0, 1.0), STEPS[::-1].index(move.to)
+        b = self.by * LAM * math.sqrt(1 - KEPT**2) * KEPT**left
+        x = KEPT * self.x[move.parent.id] + math.sqrt(1 - KEPT**2) * (z + b)
+        weight = -b * z - 0.5 * b * b
+        node = Node(len(self.x), 0, move.to, None, x if move.score else None, weight)
+        self.x[node.id] = x
+        return node
+
+
+class TwistedTooFar(Twisted):
+    by = 2.5
+
+
+def worst(strategy, runs=RUNS, alone=Alone):
     """Return the largest deviation from the tilted law in standard errors: Z, mean, variance."""
     lam = strategy.strength
     z = math.exp(lam * lam / 2.0)
     rows = []
     for seed in range(runs):
-        estimate, scores, weights = Alone(seed).play(strategy)
+        estimate, scores, weights = alone(seed).play(strategy)
         pairs = [*zip(scores, weights, strict=True)]
         mean = math.fsum(w * (x - lam) for x, w in pairs)
         square = math.fsum(w * ((x - lam) ** 2 - 1.0) for x, w in pairs)
@@ -134,15 +155,41 @@ def test_any_number_of_particles_gives_the_same_law(particles):
     assert worst(settings(particles=particles, resample="always", ess_threshold=0.9)) < 5.0
 
 
+@pytest.mark.parametrize("twist", [Twisted, TwistedTooFar])
+@pytest.mark.parametrize("resample", ["adaptive", "never"])
+def test_twisted_draws_give_the_same_law(twist, resample):
+    assert worst(settings(resample=resample), 600, twist) < 5.0
+
+
+def test_a_twist_makes_the_estimate_more_certain():
+    def spread(alone):
+        logs = [math.log(alone(seed).play(settings(tempering="none"))[0]) for seed in range(200)]
+        return statistics.stdev(logs)
+
+    assert spread(Twisted) < 0.5 * spread(Alone)
+
+
 # ---- mutants ----
+
+
+class DropsDraws(Population):
+    """It forgets that draws were twisted."""
+
+    def weigh(self, scores, progress, drawn=None):
+        super().weigh(scores, progress)
+
+
+def test_a_dropped_weight_of_twisted_draws_is_seen(monkeypatch):
+    monkeypatch.setattr(module, "Population", DropsDraws)
+    assert worst(settings(), 600, Twisted) > 6.0
 
 
 class DropsWeights(Population):
     """Where it does not resample it forgets the weights, as published code does."""
 
-    def weigh(self, scores, progress):
+    def weigh(self, scores, progress, drawn=None):
         self.log_w = [-math.log(self.count)] * self.count
-        super().weigh(scores, progress)
+        super().weigh(scores, progress, drawn)
 
 
 class LeavesProducts(Population):
@@ -158,10 +205,10 @@ class LeavesProducts(Population):
 class NoCorrection(Population):
     """The finished picture's potential is exp(lam r(x0)), not divided by what was there before."""
 
-    def weigh(self, scores, progress):
+    def weigh(self, scores, progress, drawn=None):
         if progress >= 1.0:
             self.log_g = [0.0] * self.count
-        super().weigh(scores, progress)
+        super().weigh(scores, progress, drawn)
 
 
 @pytest.mark.parametrize("mutant", [DropsWeights, LeavesProducts, NoCorrection])
