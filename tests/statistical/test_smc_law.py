@@ -19,6 +19,7 @@ from flowsearch.samplers.search.protocol import Node
 from flowsearch.samplers.search.strategies import smc as module
 from flowsearch.samplers.search.strategies.resampling import SCHEMES
 from flowsearch.samplers.search.strategies.smc import POTENTIALS, RESAMPLE, TEMPERING, Population
+from flowsearch.samplers.stepping.guidance import Guidance
 from flowsearch.samplers.stepping.transition import fixed_q
 
 LAM = 0.8
@@ -289,3 +290,44 @@ def test_z_is_what_plain_samples_say():
     assert abs(statistics.fmean(found) - statistics.fmean(plain)) < 5.0 * error
     assert error < 0.1 * statistics.fmean(plain)
     assert torch.isfinite(singles.items[0].winners[0].state["x"]).all()
+
+
+def first(item, x):
+    return float(x[0])
+
+
+def slope(item, x):
+    return torch.eye(4, dtype=x.dtype)[0]
+
+
+def constants_of(guidance):
+    transition = fixed_q(0.6).guided(guidance)
+    toy = Toy(first, gradient=slope)
+    strategy = settings(plain=False, strength=1.0, sigma_low=0.25, particles=4)
+    return constants(toy, strategy, transition, 100, 4 * (len(SIGMAS) - 1) + 3, SIGMAS)
+
+
+def test_twisted_draws_of_the_mixture_are_made_up_for(monkeypatch):
+    """By the real transition and the real gradient; and a mutant that drops their weights."""
+    twist = Guidance("twist", 1.0, trust=1.0)
+    free, twisted = constants_of(None), constants_of(twist)
+    monkeypatch.setattr(module, "Population", DropsDraws)
+    wrong = constants_of(twist)
+
+    def gap(found):
+        error = math.hypot(*(statistics.stdev(v) / math.sqrt(len(v)) for v in (found, free)))
+        return abs(statistics.fmean(found) - statistics.fmean(free)) / error
+
+    assert gap(twisted) < 5.0
+    assert gap(wrong) > 6.0
+
+
+def test_a_tenth_of_the_particles_is_enough_where_draws_are_twisted():
+    """Of the exact law; benchmarks/_tilted_laws.py has Gaussians and mixtures by a denoiser."""
+
+    def spread(alone, particles):
+        strategy = settings(particles=particles, tempering="none")
+        logs = [math.log(alone(seed).play(strategy)[0]) for seed in range(150)]
+        return statistics.stdev(logs)
+
+    assert spread(Twisted, 4) < spread(Alone, 40)
