@@ -15,15 +15,23 @@ from flowsearch.samplers.search import (
     Scores,
     Trace,
 )
-from flowsearch.samplers.search.account.evidence import correlation, held_out_trend, ranks
-from flowsearch.samplers.stepping.transition import ODE
+from flowsearch.samplers.search.account.evidence import (
+    Steered,
+    correlation,
+    held_out_trend,
+    ranks,
+    steered_change,
+)
+from flowsearch.samplers.search.testing.mixture import rare_mode_gradient
+from flowsearch.samplers.stepping.guidance import Guidance
+from flowsearch.samplers.stepping.transition import ODE, fixed_q
 
 
 class WithHeldOut(Toy):
     """The toy with a second reward: any function of x, or a reason."""
 
-    def __init__(self, second):
-        super().__init__()
+    def __init__(self, second, gradient=None):
+        super().__init__(gradient=gradient)
         self.second = second
 
     def score(self, items, denoised, sigmas):
@@ -140,3 +148,59 @@ def test_pictures_without_a_value_do_not_count():
     assert held_out_trend(rows, "second").n == 24
     assert held_out_trend(rows, "another").correlation is None
     assert held_out_trend([], "second").p == 1.0
+
+
+# ---- the first few pictures of a gradient ----
+
+
+def steered(second, evaluations, guidance):
+    trace = Trace()
+    make_search(
+        WithHeldOut(second, rare_mode_gradient), BestOfN(width=1), SIGMAS,
+        fixed_q(0.5).guided(guidance), Budget(evaluations), seed=4, on_event=trace,
+    ).run()  # fmt: skip
+    return steered_change(trace.record["evaluated"], "second")
+
+
+def test_two_steered_pictures_are_enough_for_a_hint():
+    guidance = Guidance(strength=0.9, fade=0.0)
+    found = steered(
+        lambda x: -float(x[2]), 30, guidance
+    )  # the rare mode has a high third coordinate
+    assert found.n == found.fell == 2
+    assert found.is_a_hint
+    assert found.reward[1] > found.reward[0]
+    said = found.sentence("toy", "second")
+    for number in (*found.reward, *found.held_out):
+        assert f"{number:.4g}" in said
+    assert not steered(lambda x: float(x[2]), 30, guidance).is_a_hint
+    assert steered(lambda x: -float(x[2]), 20, guidance).n == 1
+    assert not steered(lambda x: -float(x[2]), 20, guidance).is_a_hint
+
+
+def test_without_gradients_there_is_no_hint():
+    trace, _ = run(WithHeldOut(lambda x: float(x[0])), BestOfN())
+    found = steered_change(trace.record["evaluated"], "second")
+    assert found == Steered(0, 0, (0.0, 0.0), (0.0, 0.0), 1.0)
+    assert not found.is_a_hint
+
+
+def test_a_hint_is_a_sign_test_over_the_first_of_each_family():
+    def row(number, parent, value, second, phase="search", gradients=1, sigma=0.0):
+        scores = {"value": value, "held_out": {"second": second}}
+        return {
+            "item": 0, "id": number, "parent": parent, "sigma": sigma, "phase": phase,
+            "scores": scores, "gradients": gradients,
+        }  # fmt: skip
+
+    rows = [row(0, None, 0.0, 1.0, "plain", 0)]
+    rows += [row(n, None, 1.0, 0.5) for n in range(1, 5)]
+    rows += [row(n, None, 1.0, 1.5) for n in range(5, 7)]
+    rows += [row(7, 1, 2.0, 0.1), row(8, None, -1.0, 0.1), row(9, None, 2.0, 0.1, "search", 0)]
+    found = steered_change(rows, "second")
+    assert (found.n, found.fell) == (6, 4)
+    assert found.p == pytest.approx((15 + 6 + 1) / 64)
+    assert not found.is_a_hint
+    assert steered_change(rows[:5], "second").is_a_hint
+    assert found.reward == (0.0, 1.0)
+    assert found.held_out == pytest.approx((1.0, 5.0 / 6.0))
