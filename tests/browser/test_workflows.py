@@ -13,12 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from editor import overlaps
+from editor import WAYS, overlaps
 from examples import EXAMPLES, FOLDER, named_weights, read
 
 WORKFLOWS, LAYOUT = (f"python scripts/dev.py {name}" for name in ("workflows", "layout"))
 WRITES_WORKFLOWS = "FLOWSEARCH_WRITE_WORKFLOWS" in os.environ
 IS_NEWEST = "FLOWSEARCH_FRONT_END" in os.environ
+TELLING = {"01 Reward Search, start here", "09 Inspect what a model predicts on the way",
+           "07 Invert a picture and translate it, Flux (needs weights)"}  # fmt: skip
 # A run leaves pictures, cards and texts on the nodes after few of these too.
 MOST = {"evaluations": 16, "steps": 4}
 LESS = """most => {
@@ -57,12 +59,24 @@ def is_run(file):
     return not named_weights(read(FOLDER / "api" / file.name))
 
 
+def ways(file):
+    """In which ways of drawing an example is looked at: both, but in another page than the host's
+    own only Nodes 2.0, which is taller, except for the first, the tallest node and the most nodes.
+    """
+    return WAYS if not IS_NEWEST or file.stem in TELLING else WAYS[1:]
+
+
+def test_the_choice_for_another_page_is_of_examples():
+    assert {file.stem for file in EXAMPLES} >= TELLING
+    assert EXAMPLES[0].stem in TELLING
+
+
 @pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
 def test_an_example_says_the_same_as_its_api_form_and_nothing_overlaps(editor, file):
     workflow = read(file)
     assert sorted(set(node_types(workflow)) - editor.known_types()) == []
     measured = {}
-    for how in ("canvas", "vue"):
+    for how in ways(file):
         editor.load(workflow, how)
         says_the_same(file, editor)
         measured[how] = {"opened": editor.rectangles()}
@@ -70,7 +84,7 @@ def test_an_example_says_the_same_as_its_api_form_and_nothing_overlaps(editor, f
     if is_run(file):
         editor.page.evaluate(LESS, MOST)
         editor.run()
-        for how in ("vue", "canvas"):
+        for how in reversed(ways(file)):
             editor.draw(how)
             measured[how]["run"] = editor.rectangles()
     assert editor.problems == []
