@@ -120,7 +120,9 @@ class Lineages:
                     if name not in tensors:
                         tensors[name] = value.clone()
             for frame in lineage.frames:
-                tensors[f"{PREFIX}{item}/{frame.id}/{PREFIX}"] = frame.picture.clone()
+                name = f"{PREFIX}{item}/{frame.id}/{PREFIX}"
+                if name not in tensors:  # relatives share them
+                    tensors[name] = frame.picture.clone()
             ids = [place.id for place in lineage.path], [frame.id for frame in lineage.frames]
             table[str(node.id)] = [*ids]
         return table

@@ -284,7 +284,7 @@ class _Slope:
 
 
 class MemoryCheckpoint:
-    """Keeps a run as a file would: JSON text and copies of tensors.
+    """Keeps a run as a file would: JSON text, and the tensors, which the engine has copied.
 
     A search that is saved after each round is loaded once at most, so a save takes the bytes of
     what it is given, and the text is written when somebody reads it.
@@ -313,7 +313,7 @@ class MemoryCheckpoint:
 
     def save(self, tensors: dict[str, Tensor], data: dict[str, Any]) -> None:
         """See Checkpoint."""
-        self._tensors = {key: value.clone() for key, value in tensors.items()}
+        self._tensors = dict(tensors)  # copies already
         self._data = marshal.dumps(data)
         self.saves += 1
 
