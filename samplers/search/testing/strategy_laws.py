@@ -353,7 +353,7 @@ def told(trace: Trace) -> dict[str, Any]:
     record = trace.record
     evaluated = [_without(row, "seconds", "score_seconds", "call") for row in record["evaluated"]]
     stopped = [{**row, "ledger": _without(row["ledger"], "seconds")} for row in record["stopped"]]
-    found = {**record, "evaluated": evaluated, "stopped": stopped}
+    found: dict[str, Any] = {**record, "evaluated": evaluated, "stopped": stopped}
     kinds = ("evaluated", "chosen", "finished", "stopped")
     return {kind: sorted(found[kind], key=lambda row: row["item"]) for kind in kinds}
 
