@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from ...stepping.guidance import Guidance
 from ...stepping.transition import ODE, Transition, fixed_q
 from .. import (
     BestOfN,
@@ -129,6 +130,27 @@ class ProblemLaws:
         together = [one.value for one in problem.score([item] * 3, clean, [sigma_from] * 3)]
         single = [problem.score([item], row[None], [sigma_from])[0].value for row in clean]
         assert self.same(torch.tensor(together), torch.tensor(single)), "scores depend on the batch"
+
+    def test_a_guided_step_is_each_rows_own(self, problem: Problem, started: State) -> None:
+        """Where its reward has a gradient: counted, and no business of the rows beside it."""
+        if not getattr(problem, "has_gradient", False):
+            return
+        before = {key: value.clone() for key, value in started.items()}
+        for guidance in (Guidance("noise_tilt"), Guidance("mean_shift", 0.3)):
+            transition = fixed_q(0.7).guided(guidance)
+            moved = self.moved(problem, started, _KEYS, transition)
+            rows = [
+                self.moved(problem, _row(started, place), [key], transition)
+                for place, key in enumerate(_KEYS)
+            ]
+            self.check(moved, rows, f"a step guided by {guidance.method}")
+            asked = moved.get("gradients")
+            assert asked is not None, f"{guidance.method}: it does not say what gradients it asked"
+            assert asked.tolist() == [1] * 3, f"{guidance.method}: {asked.tolist()} gradients"
+            free = self.moved(problem, started, _KEYS, fixed_q(0.7))
+            assert not self.same(moved["x"], free["x"]), f"{guidance.method} changes nothing"
+        for key, value in before.items():
+            assert torch.equal(started[key], value), f"a guided step wrote into {key}"
 
     def test_what_it_is_given_is_left_alone(self, problem: Problem, started: State) -> None:
         """States and clean latents are read, never written; a prediction keeps the rest."""

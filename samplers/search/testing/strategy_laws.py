@@ -22,6 +22,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from ...stepping.guidance import Guidance
 from ...stepping.transition import ODE, Transition, fixed_q
 from .. import (
     Budget,
@@ -40,13 +41,24 @@ from .. import (
     Trace,
     Whole,
 )
-from .mixture import SIGMAS, Interrupted, MemoryCheckpoint, MixtureProblem
+from .mixture import (
+    SIGMAS,
+    Interrupted,
+    MemoryCheckpoint,
+    MixtureProblem,
+    rare_mode_gradient,
+)
 
 __all__ = ["StrategyLaws", "Watched", "told"]
 
 _BUDGETS = (1, 2, 3, 5, 8, 10, 11, 12, 17, 29, 60, 97)
 _FEW = [1.0, 0.9, 0.7, 0.5, 0.3, 0.15, 0.0]
 _HUGE = 3e38  # nearly the largest number of float32, which is what a reward may give
+
+_GUIDANCES = (
+    Guidance("noise_tilt", 0.5, "network", start=0.95),
+    Guidance("mean_shift", 0.5, look_ahead=1),
+)
 
 
 class StrategyLaws:
@@ -155,6 +167,39 @@ class StrategyLaws:
             _check_ledger(outcome, problem, evaluations)
             events = sum(row["evaluations"] for row in trace.record["evaluated"])
             assert events == problem.rows[0], f"{events} in events, {problem.rows[0]} made"
+
+    @pytest.mark.parametrize("guidance", _GUIDANCES, ids=["noise_tilt", "mean_shift"])
+    def test_gradients_are_counted_and_a_guided_run_goes_on(
+        self, search: Callable[..., Search], transition: Transition | Whole, guidance: Guidance
+    ) -> None:
+        """Under a gradient, too, the ledger is what the model counted, and an interrupt is no loss.
+
+        A strategy that cannot use it refuses it in words.
+        """
+        base = fixed_q(0.7) if isinstance(transition, Whole) else transition
+        steered = base.guided(guidance)
+        for evaluations in (7, 45):
+            problem = MixtureProblem(gradient=rare_mode_gradient)
+            limits = Budget(evaluations)
+            found = _outcome(partial(search, problem, budget=limits, transition=steered))
+            if isinstance(found, str):
+                assert len(found) > 20, f"refused without a reason: {found}"
+                return
+            _check_ledger(found, problem, evaluations)
+            asked = problem.gradients.get(0, 0)
+            charged = found.items[0].ledger.gradient_calls
+            assert charged == asked, f"charged {charged} gradients, {asked} were asked for"
+        limits, checkpoint = Budget(45), MemoryCheckpoint()
+        whole = MixtureProblem(gradient=rare_mode_gradient)
+        first = _run(search, problem=whole, budget=limits, transition=steered)
+        broken = MixtureProblem(gradient=rare_mode_gradient)
+        broken.fail_at = len(whole.calls) // 2
+        with pytest.raises(Interrupted):
+            search(broken, checkpoint=checkpoint, budget=limits, transition=steered).run()
+        rest = MixtureProblem(gradient=rare_mode_gradient)
+        again = _run(search, problem=rest, checkpoint=checkpoint, budget=limits, transition=steered)
+        _follows(again[0])
+        _same(again, first, "a guided run ends otherwise after an interrupt")
 
     def test_a_limit_of_reward_calls_is_kept(
         self, search: Callable[..., Search], budget: Budget

@@ -8,6 +8,8 @@ import torch
 
 from flowsearch.samplers.search import BestOfN, Budget, Move, Scores, Stop
 from flowsearch.samplers.search.testing import MixtureProblem, ProblemLaws, StrategyLaws
+from flowsearch.samplers.search.testing.mixture import rare_mode_gradient
+from flowsearch.samplers.stepping.guidance import Guidance
 from flowsearch.samplers.stepping.transition import ODE
 
 
@@ -101,6 +103,15 @@ class Stubborn(Best):
                 yield [Move(None, spec.sigmas[0], (-number,), score=False)]
 
 
+@dataclass(frozen=True)
+class Secretive(Best):
+    """Refuses what it cannot use without saying why."""
+
+    def check(self, sigmas, transition):
+        if transition.guidance is not None:
+            raise ValueError("no")
+
+
 STRATEGIES = {
     "test_its_settings_are_json_both_ways": [Unnamed(), Forgetful()],
     "test_what_cannot_help_is_refused_in_words": [Curt()],
@@ -112,6 +123,7 @@ STRATEGIES = {
     "test_it_ends_when_it_is_told_to": [Stubborn()],
     "test_it_goes_on_where_it_was_interrupted": [Remembering()],
     "test_more_budget_goes_on": [Remembering()],
+    "test_gradients_are_counted_and_a_guided_run_goes_on": [Remembering(), Secretive()],
 }
 OF_THE_ENGINE = {  # no strategy can break them; tests of the engine have mutants of it
     "test_a_limit_of_reward_calls_is_kept",
@@ -132,7 +144,9 @@ def obey_strategy(name, strategy):
     law = getattr(StrategyLaws(), name)
     make = StrategyLaws.search.__wrapped__
     search = make(StrategyLaws(), strategy, ODE, Budget(40), 1)
-    law(**arguments(law, {"strategy": strategy, "search": search, "budget": Budget(40)}))
+    guidance = Guidance("mean_shift", 0.5, look_ahead=1)
+    has = {"strategy": strategy, "search": search, "budget": Budget(40)}
+    law(**arguments(law, {**has, "transition": ODE, "guidance": guidance}))
 
 
 def test_every_law_of_strategies_has_a_mutant():
@@ -236,7 +250,41 @@ class Missing(MixtureProblem):
         return super().score(items, denoised, sigmas)[:1]
 
 
+class Uncounted(MixtureProblem):
+    """Does not say what gradients it asked for."""
+
+    def __init__(self):
+        super().__init__(gradient=rare_mode_gradient)
+
+    def move(self, *given):
+        return {key: t for key, t in super().move(*given).items() if key != "gradients"}
+
+
+class Deaf(Uncounted):
+    """Takes the guidance away."""
+
+    def move(self, items, state, sigma_from, to, transition, noise):
+        moved = MixtureProblem.move(
+            self, items, state, sigma_from, to, transition.guided(None), noise
+        )
+        asked = torch.ones(len(items), dtype=torch.int64)
+        return {**moved, "gradients": asked} if transition.guidance else moved
+
+
+class Together(MixtureProblem):
+    """The gradient of a row depends on the rows beside it."""
+
+    def __init__(self):
+        super().__init__(gradient=self.summed)
+        self.total = 0.0
+
+    def summed(self, item, x):
+        self.total = self.total + rare_mode_gradient(item, x)
+        return self.total
+
+
 PROBLEMS = {
+    "test_a_guided_step_is_each_rows_own": [Uncounted, Deaf, Together],
     "test_it_says_what_the_engine_asks": [Nameless, Grasping],
     "test_every_item_has_a_key_of_its_own": [Shared],
     "test_a_draw_costs_its_prediction_and_inner_calls": [Cheap],

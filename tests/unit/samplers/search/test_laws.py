@@ -6,6 +6,7 @@ import pytest
 from strategy_cases import CASES
 
 from flowsearch.samplers.search.testing import MixtureProblem, ProblemLaws, StrategyLaws
+from flowsearch.samplers.search.testing.mixture import rare_mode_gradient
 
 
 @pytest.fixture(scope="module", params=CASES)
@@ -34,4 +35,4 @@ class TestMixtureProblem(ProblemLaws):
 
     @pytest.fixture(params=[True, False])
     def problem(self, request):
-        return MixtureProblem(shares_calls=request.param)
+        return MixtureProblem(shares_calls=request.param, gradient=rare_mode_gradient)
