@@ -14,16 +14,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ..base import Assessed, Assessment, RewardSpec, check_audio
-from ..weights.holder import Holder, NetworkReward, dtype_of
+from ..gradient import Gradient, holder_gradient
+from ..weights.holder import Holder, NetworkReward, dtype_of, widened
 from ..weights.pretrained import Foreign, load_network, load_part, model_type
 from .encoder import TextEncoder, Tokens
+from .log_mel import log_mel
 from .transformers_encoder import tokenizer
 
 __all__ = ["ClapScore", "clap_score", "load"]
@@ -61,20 +63,16 @@ def clap_score(holder: Holder[Any], folder: Path, prompt: str) -> ClapScore:
         The reward.
 
     Raises:
-        ValueError: A folder without preprocessing or tokenizer, or an empty prompt.
+        ValueError: A folder without CLAP's preprocessing or a tokenizer, or an empty prompt.
     """
     extractor = load_part(folder, "AutoFeatureExtractor")
     config = holder.network.config
     # the ids of RoBERTa's positions begin after that of its padding
     longest = config.text_config.max_position_embeddings - config.text_config.pad_token_id - 1
     text = TextEncoder(holder, _words, tokenizer(folder, longest), config.projection_dim)
-
-    def extract(waveform: Tensor) -> Tensor:
-        found = extractor(waveform.numpy(), sampling_rate=extractor.sampling_rate)
-        return torch.as_tensor(found["input_features"][0], dtype=torch.float32)
-
-    rate, most = int(extractor.sampling_rate), int(extractor.nb_max_samples)
-    return ClapScore(holder, extract, text, prompt, rate, most)
+    extract = log_mel(extractor)
+    rate = int(extractor.sampling_rate)
+    return ClapScore(holder, extract, text, prompt, rate, extract.longest)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +81,8 @@ class ClapScore(Assessed, NetworkReward):
 
     Args:
         holder: Keeps a ClapModel of transformers.
-        extract: A window (samples,), float32, on the CPU -> what the network reads of it.
+        extract: Windows (N, samples), on the CPU -> what the network reads of them, which autograd
+            follows.
         text: Encoder of texts by the same network.
         prompt: Plain words.
         rate: Samples a second that the network was trained on.
@@ -119,6 +118,7 @@ class ClapScore(Assessed, NetworkReward):
             scale=0.1,
             domain="audio",
             sample_rate=self.rate,
+            has_gradient=True,
             licence="that of the model's weights",
             source="the folder chosen; arXiv:2211.06687",
         )
@@ -153,11 +153,9 @@ class ClapScore(Assessed, NetworkReward):
         if not len(images):
             return Assessment(images.new_zeros(0, dtype=torch.float32))
         starts = self._starts(images.shape[2])
-        mono = images.detach().float().mean(dim=1).cpu()
-        windows = [row[at : at + self.longest] for row in mono for at in starts]
-        features = torch.stack([self.extract(window) for window in windows])
-        found = functional.normalize(self.holder.run(_sounds, features), dim=-1)
-        cosines = (found @ self._direction).clamp(-1.0, 1.0).reshape(-1, len(starts))
+        features = self._features(images.detach().float())
+        found = self.holder.run(self._cosines(), features)
+        cosines = found.reshape(-1, len(starts))
         names = [f"at {start / self.rate:g} s" for start in starts]
         several = len(starts) > 1
         parts = [{n: float(v) for n, v in zip(names, row, strict=True)} for row in cosines]
@@ -167,6 +165,49 @@ class ClapScore(Assessed, NetworkReward):
             parts if several else (),
             [note] * len(images) if note else (),
         )
+
+    def gradient(self, images: Tensor) -> Gradient:
+        """See Differentiable.
+
+        Args:
+            images: Sounds, as for score.
+
+        Returns:
+            Cosines, and how they change with the sounds.
+
+        Raises:
+            ValueError: Not a batch of finite sounds.
+        """
+        check_audio(images, "CLAP Score")
+        cosines = self._cosines()
+        with torch.inference_mode(False), torch.enable_grad():
+            given = images.clone() if images.is_inference() else images.detach()
+            if not len(given):
+                return Gradient(given.new_zeros(0, dtype=torch.float32), torch.zeros_like(given))
+            features = self._features(given.requires_grad_())
+            found = holder_gradient(self.holder, cosines, features.detach())
+            count = len(features) // len(given)
+            back = cast("Tensor", found.gradient) / count
+            (gradient,) = torch.autograd.grad(features, given, back)
+            values = found.values.reshape(-1, count).mean(dim=1)
+        return Gradient(values.to(images.device), gradient)
+
+    def _features(self, sounds: Tensor) -> Tensor:
+        """What the network reads of every window of every sound, on the CPU."""
+        mono = sounds.mean(dim=1).cpu()
+        starts = self._starts(mono.shape[1])
+        windows = torch.stack([mono[:, at : at + self.longest] for at in starts], dim=1)
+        return self.extract(windows.flatten(0, 1))
+
+    def _cosines(self) -> Callable[[Foreign, Tensor], Tensor]:
+        """What is run of the network."""
+        direction = self._direction
+
+        def run(network: Foreign, features: Tensor) -> Tensor:
+            found = functional.normalize(widened(_sounds(network, features)), dim=-1)
+            return (found @ direction.to(found)).clamp(-1.0, 1.0)
+
+        return run
 
     def _starts(self, samples: int) -> list[int]:
         """Where windows begin, the fewest that cover so many samples."""

@@ -10,6 +10,9 @@ from transformers import AutoTokenizer, ClapFeatureExtractor, ClapModel
 
 from flowsearch.rewards.base import assess, models_of
 from flowsearch.rewards.embedding.clap_score import clap_score, load
+from flowsearch.rewards.embedding.log_mel import log_mel
+from flowsearch.rewards.gradient import gradient_of
+from flowsearch.rewards.testing import doubled
 from flowsearch.rewards.weights.holder import Local
 
 RATE = 48000
@@ -61,6 +64,35 @@ def test_of_a_longer_sound_windows_that_cover_it_count_alike(kind, samples, star
         assert found.values[row] == pytest.approx(sum(each) / len(each), abs=1e-5)
         assert [*found.parts[row]] == [f"at {at / RATE:g} s" for at in starts]
         assert [*found.parts[row].values()] == pytest.approx(each, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("padding", ["repeatpad", "repeat", "pad"])
+def test_what_is_read_of_a_sound_is_what_the_library_reads(kind, padding):
+    extractor = ClapFeatureExtractor.from_pretrained(str(sounds.folder(kind)))
+    extractor.padding = padding
+    ours = log_mel(extractor)
+    for samples in (RATE // 5, RATE // 2 + 7, RATE):
+        waves = sounds.tones(2, samples)[:, 0]
+        waves[1, samples // 3 :] = 0.0  # silence
+        for wave, found in zip(waves, ours(waves), strict=True):
+            wanted = extractor(wave.numpy(), sampling_rate=RATE)["input_features"][0]
+            assert torch.allclose(found, torch.as_tensor(wanted).float(), atol=1e-3)
+
+
+def test_another_preprocessing_is_refused():
+    with pytest.raises(ValueError, match="the preprocessing of this folder is object"):
+        log_mel(object())
+
+
+def test_a_sound_of_several_windows_changes_as_its_gradient_says():
+    reward = doubled(sounds.clap())
+    waves = sounds.tones(2, 5 * RATE // 2).double()
+    way = torch.randn(waves.shape, generator=torch.Generator().manual_seed(4)).double()
+    found = gradient_of(reward, waves)
+    up, down = (gradient_of(reward, waves + h * way).values for h in (1e-8, -1e-8))
+    slope = (found.gradient * way).sum(dim=(1, 2))
+    assert torch.allclose((up - down) / 2e-8, slope, rtol=1e-4)
 
 
 def test_long_sounds_get_the_same_value_every_time():
