@@ -153,12 +153,14 @@ class Combination(Assessed):
             raise ValueError(f"combination has no gradient: {why}.")
         rows: list[Tensor] = []
         parts: list[list[tuple[str, Tensor]]] = []
+        exact = True
         for name, reward in self.members.items():
             spec = spec_of(reward)
             given = images if isinstance(images, Tensor) else images.of(spec)
             with blaming(name, [*self.members]):
                 found = gradient_of(reward, given)
                 rows.append(within(found.values.to("cpu", torch.float64), spec))
+            exact = exact and found.values.dtype is torch.float64
             whole = found.gradient
             parts.append([(spec.domain, whole)] if isinstance(whole, Tensor) else [*whole.items()])
         with torch.enable_grad():
@@ -171,8 +173,8 @@ class Combination(Assessed):
                 scaled = part * share.to(part).reshape(-1, *[1] * (part.ndim - 1))
                 slopes[domain] = slopes[domain] + scaled if domain in slopes else scaled
         one = next(iter(slopes.values()))
-        kept = torch.float64 if one.dtype is torch.float64 else torch.float32
-        found_values = combined.detach().to(one.device, kept)
+        found_values = combined.detach().to(one.device)
+        found_values = found_values if exact else found_values.float()
         return Gradient(found_values, one if isinstance(images, Tensor) else slopes)
 
     def get_models(self) -> list[Any]:

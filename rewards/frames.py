@@ -185,11 +185,10 @@ class FrameReward(Assessed):
                 of_frames = each.double()[None].requires_grad_()
                 value = self._joined(of_frames, used)
                 (weights,) = torch.autograd.grad(value.sum(), of_frames)
-            values.append(value.detach())
+            values.append(value.detach().to(each))
             slope[[*used]] = inner * weights.to(inner).reshape(-1, 1, 1, 1)
-        kept = torch.float64 if images.dtype is torch.float64 else torch.float32
-        found = torch.cat(values) if values else images.new_zeros(0)
-        return Gradient(found.to(kept), slopes)
+        found = torch.cat(values) if values else images.new_zeros(0, dtype=torch.float32)
+        return Gradient(found, slopes)
 
     def why_no_gradient(self) -> str:
         """Say why the inner reward cannot be differentiated; "" where it can."""

@@ -145,6 +145,8 @@ class LatentReward:
 
     def _measured(self, latents: Tensor) -> Tensor:
         """The statistic of latents that were looked at, (B,)."""
+        if not latents.shape[0]:
+            return latents.new_zeros(0, dtype=torch.float32)
         rows = (latents if latents.dtype is torch.float64 else latents.float()).flatten(1)
         if self.statistic == "mean":
             return rows.mean(dim=1)

@@ -7,12 +7,19 @@ shape is read from how much of its own width x height it fills: a square 1, a di
 triangle 1 / 2. Both are exact on the scenes this counts; on photographs it is meaningless.
 
     reward = - sum over (colour, shape) of | counted - wanted |
+
+Counts go in steps, so where a gradient is asked for the distance to the nearest right picture
+stands in (nearest_scene.py), in shapes' worth of ink: a shape missing or too many costs about 1,
+
+    stand-in = - sum over pixels of | P - R |^2 / INK,    R: the nearest scene as wanted
+
+of the picture P at the size for which the scenes are made. It is about 0 where all is right.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -23,7 +30,10 @@ from scipy import ndimage  # pyright: ignore[reportMissingTypeStubs]
 from torch import Tensor
 
 from ..base import RewardSpec, check_images
+from ..gradient import Gradient, value_and_gradient
 from ..prompts.long_text import check_length, shown
+from .nearest_scene import fitting, nearest_scene
+from .true_shapes import COLOURS, SHAPES, Counts, Floats
 
 __all__ = [
     "COLOURS",
@@ -41,16 +51,6 @@ __all__ = [
     "wrong",
 ]
 
-COLOURS: Mapping[str, tuple[float, float, float]] = {
-    "red": (0.88, 0.12, 0.12),
-    "green": (0.10, 0.62, 0.18),
-    "blue": (0.12, 0.22, 0.88),
-    "yellow": (0.95, 0.80, 0.08),
-    "purple": (0.58, 0.12, 0.72),
-}
-SHAPES: Mapping[str, float] = {"circle": np.pi / 4, "square": 1.0, "triangle": 0.5}
-"""Kinds of shapes and the share of its own width x height that each fills."""
-
 NUMBERS: tuple[str, ...] = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
     "eleven", "twelve",
@@ -59,17 +59,14 @@ NUMBERS: tuple[str, ...] = (
 Group = tuple[int, str, str]
 """Count, colour, shape."""
 
-Counts = Mapping[tuple[str, str], int]
-"""(colour, shape) to how many."""
-
-Floats = NDArray[np.float32]
-
 _NAMES = tuple(COLOURS)
 _ABSORBED = 1.0 - np.array([COLOURS[name] for name in _NAMES], dtype=np.float32)
 _STRENGTH = np.linalg.norm(_ABSORBED, axis=1)
 _DIRECTIONS: Floats = _ABSORBED / _STRENGTH[:, None]
 SMALLEST = 14.0
 """Least area of a shape, in pixels of a 64 x 64 picture; smaller specks are not shapes."""
+INK = 100.0
+"""Squared distance between an empty picture of 64 x 64 and one of a single shape, about."""
 
 
 def parse_groups(text: str) -> tuple[Group, ...]:
@@ -274,6 +271,7 @@ class ShapeCount:
             quantum=1.0,
             scale=4.0,  # 5 % to 95 % of plain samples of the embedded model
             input_size=(64, 64),
+            has_gradient=True,
         )
 
     def score(self, images: Tensor) -> Tensor:
@@ -292,3 +290,25 @@ class ShapeCount:
         pictures = images[..., :3].detach().to("cpu", torch.float32).numpy()
         scores = [0.0 - wrong(count_shapes(picture), self.wanted) for picture in pictures]
         return torch.tensor(scores, dtype=torch.float32, device=images.device)
+
+    def gradient(self, images: Tensor) -> Gradient:
+        """Differentiate what stands in for the count; see the module and rewards/gradient.py.
+
+        Args:
+            images: As for score.
+
+        Returns:
+            Values and gradients of the stand-in, at most 0; the count itself is score's.
+
+        Raises:
+            ValueError: As for score.
+        """
+        check_images(images, "Shape Count")
+        return value_and_gradient(self._stand_in, images)
+
+    def _stand_in(self, images: Tensor) -> Tensor:
+        """Minus the squared distance of pictures (B, H, W, C) to the nearest right ones, (B,)."""
+        pictures = fitting(images)
+        scenes = [nearest_scene(one, self.wanted) for one in pictures.detach().cpu().numpy()]
+        apart = pictures - torch.as_tensor(np.stack(scenes)).to(pictures)
+        return apart.square().flatten(1).sum(dim=1) / -INK

@@ -10,6 +10,10 @@ background B around the patch,
 so edges, outline, colour and haze count alike. The reward is the mean over the patches, however
 many there are; it is blind to what should have been drawn. Made to be held out of a search for
 counts: what the count misses is here.
+
+Its gradient is that of the same formula with R and B left as they are, where sizes, places and
+paints are rounded, so that small changes of the picture leave them: a smooth function that stands
+in, a few hundredths from the reward.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -26,58 +31,19 @@ from scipy import ndimage  # pyright: ignore[reportMissingTypeStubs]
 from torch import Tensor
 
 from ..base import RewardSpec, check_images
-from .shape_count import COLOURS, SHAPES, SMALLEST, Component, Floats, patches_of
+from ..gradient import Gradient, value_and_gradient
+from .shape_count import SMALLEST, Component, patches_of
+from .true_shapes import COLOURS, PAINT, SHAPES, Floats, clipped, cover
 
 __all__ = ["ShapeFidelity", "cover", "fidelity"]
-
-PAINT = 0.04
-"""How much a channel of a true shape's paint may differ from its colour's."""
 
 REACH = 3
 """Pixels around a patch that are compared too: its soft edge, and haze."""
 
+COARSE, FINE = 8.0, 64.0
+"""Steps of a pixel and of a level to which what stands still is rounded."""
+
 _KINDS = tuple(SHAPES)
-
-
-def _clipped(share: NDArray[Any]) -> Floats:
-    return np.minimum(np.maximum(share, 0.0), 1.0)
-
-
-def cover(
-    shape: str,
-    x: float,
-    y: float,
-    radius: float,
-    size: tuple[int, int],
-    corner: tuple[int, int] = (0, 0),
-) -> Floats:
-    """Draw a shape with a soft edge of one pixel.
-
-    Args:
-        shape: One of SHAPES.
-        x: Centre, in pixels of the picture.
-        y: Centre, downwards. For a triangle .05 of its height below half of it.
-        radius: Of the disc that has the shape's area.
-        size: Rows and columns to draw.
-        corner: Row and column of the first of them.
-
-    Returns:
-        How much of each pixel is covered, 0 to 1, shape (rows, columns).
-    """
-    rows = np.arange(corner[0], corner[0] + size[0], dtype=np.float32) + np.float32(0.5)
-    columns = np.arange(corner[1], corner[1] + size[1], dtype=np.float32) + np.float32(0.5)
-    dx, dy = columns[None, :] - np.float32(x), rows[:, None] - np.float32(y)
-    if shape == "circle":
-        distance = np.sqrt(dx * dx + dy * dy) - np.float32(radius)
-    elif shape == "square":
-        distance = np.maximum(np.abs(dx), np.abs(dy)) - np.float32(radius * 0.886)
-    else:
-        height = radius * 2.33
-        base = dy - np.float32(height * 0.45)
-        sides = np.abs(dx) * np.float32(0.8660254)
-        sides = sides - (dy + np.float32(height * 0.55)) * np.float32(0.5)
-        distance = np.maximum(base, sides)
-    return _clipped(0.5 - distance)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,18 +55,20 @@ class Patch:
         drawn: The window (h, w, 3), with what belongs to other components painted over.
         background: Colour around it, (3,).
         colour: What the component's colour should be, (3,).
+        own: Which pixels of the window are its own, (h, w, 1).
     """
 
     corner: tuple[int, int]
     drawn: Floats
     background: Floats
     colour: Floats
+    own: NDArray[np.bool_]
 
     def ink(self) -> Floats:
         """How much of each pixel of the window is painted in the colour, 0 to 1."""
         paint = self.colour - self.background
         share = (self.drawn - self.background) @ paint / np.float32(paint @ paint)
-        return _clipped(share)
+        return clipped(share)
 
 
 def fidelity(picture: Floats) -> float:
@@ -114,18 +82,24 @@ def fidelity(picture: Floats) -> float:
         no fidelity of their own. 0 for a picture without patches.
     """
     found = patches_of(picture)
-    total = weight = 0.0
-    for area in found.areas:
-        weight += min(1.0, area / SMALLEST)
+    total, weight = 0.0, _weight(found.areas)
     for patch in _patches(picture, found.solid, found.shapes):
-        total += max(_agreement(patch, kind) for kind in _KINDS)
+        total += max(_agreement(patch, _redrawn(patch, kind)) for kind in _KINDS)
     return total / weight if weight else 0.0
 
 
+def _weight(areas: Sequence[float]) -> float:
+    """How many patches there are; a speck is a part of one."""
+    return sum(min(1.0, area / SMALLEST) for area in areas)
+
+
 def _patches(
-    picture: Floats, solid: NDArray[np.bool_], found: Sequence[Component]
+    picture: Floats, solid: NDArray[np.bool_], found: Sequence[Component], still: bool = False
 ) -> Iterator[Patch]:
-    """Give each component the pixels that are nearest to it, and not to a speck."""
+    """Give each component the pixels that are nearest to it, and not to a speck.
+
+    Still: the background is rounded.
+    """
     owner = np.where(solid, len(found), -1)
     for index, part in enumerate(found):
         owner[part.box][part.here] = index
@@ -140,28 +114,36 @@ def _patches(
     away = picture[owner < 0]
     background = np.median(away, axis=0) if len(away) else np.ones(3)
     background = background.astype(np.float32)
+    if still:
+        background = cast("Floats", np.round(background * FINE) / FINE)
     for index, part in enumerate(found):
         rows, columns = (slice(max(side.start - REACH, 0), side.stop + REACH) for side in part.box)
         own = (owner[rows, columns] == index)[..., None]
         drawn = np.where(own, picture[rows, columns], background)
         colour = np.array(COLOURS[part.colour], dtype=np.float32)
         corner = (int(rows.start), int(columns.start))
-        yield Patch(corner, cast("Floats", drawn), background, colour)
+        yield Patch(corner, cast("Floats", drawn), background, colour, own)
 
 
-def _agreement(patch: Patch, kind: str) -> float:
-    """Compare a patch with the best shape of a kind."""
-    ideal = _fitted(patch, kind)[..., None]
+def _redrawn(patch: Patch, kind: str, still: bool = False) -> Floats:
+    """Draw the best shape of a kind in the best paint, without the background; still: rounded."""
+    ideal = _fitted(patch, kind, still)[..., None]
     away = patch.drawn - patch.background
     paint = (ideal * away).sum(axis=(0, 1)) / max(float((ideal * ideal).sum()), 1e-6)
     named = patch.colour - patch.background
-    redrawn = ideal * np.minimum(np.maximum(paint, named - PAINT), named + PAINT)
+    paint = np.minimum(np.maximum(paint, named - PAINT), named + PAINT)
+    return ideal * (np.round(paint * FINE) / FINE if still else paint).astype(np.float32)
+
+
+def _agreement(patch: Patch, redrawn: Floats) -> float:
+    """Compare a patch with what it is redrawn as."""
+    away = patch.drawn - patch.background
     wrong = float(np.abs(away - redrawn).sum())
     right = float(np.abs(away).sum() + np.abs(redrawn).sum())
     return max(0.0, (right - wrong) / (right + wrong))
 
 
-def _fitted(patch: Patch, kind: str) -> Floats:
+def _fitted(patch: Patch, kind: str, still: bool) -> Floats:
     """Return the cover of the shape of a kind with a patch's centre of mass and area."""
     ink = patch.ink()
     find: Any = ndimage
@@ -170,6 +152,8 @@ def _fitted(patch: Patch, kind: str) -> Floats:
     radius = math.sqrt(float(ink.sum()) / math.pi)
     if kind == "triangle":
         y -= (0.45 - 1.0 / 3.0) * 2.33 * radius  # from its centre of mass
+    if still:
+        x, y, radius = (round(each * COARSE) / COARSE for each in (x, y, radius))
     return cover(kind, x, y, radius, (ink.shape[0], ink.shape[1]), patch.corner)
 
 
@@ -187,6 +171,7 @@ class ShapeFidelity:
             high=1.0,
             scale=0.1,  # 5 % to 95 % of plain samples of the embedded model
             input_size=(64, 64),
+            has_gradient=True,
         )
 
     def score(self, images: Tensor) -> Tensor:
@@ -205,3 +190,41 @@ class ShapeFidelity:
         pictures = images[..., :3].detach().to("cpu", torch.float32).numpy()
         scores = [fidelity(picture) for picture in pictures]
         return torch.tensor(scores, dtype=torch.float32, device=images.device)
+
+    def gradient(self, images: Tensor) -> Gradient:
+        """Differentiate what stands in for the fidelity; see the module and rewards/gradient.py.
+
+        Args:
+            images: As for score.
+
+        Returns:
+            Values and gradients of the stand-in; 0 for a picture without patches.
+
+        Raises:
+            ValueError: As for score.
+        """
+        check_images(images, "Shape Fidelity")
+        return value_and_gradient(_stand_in, images)
+
+
+def _stand_in(images: Tensor) -> Tensor:
+    """The fidelity of pictures (B, H, W, C) by redrawn shapes that stand still, (B,)."""
+    wide = images if images.dtype is torch.float64 else images.float()
+    pictures = wide[..., :3].clamp(0.0, 1.0)
+    return torch.stack([_of_still(picture) for picture in pictures])
+
+
+def _of_still(picture: Tensor) -> Tensor:
+    array = picture.detach().to("cpu", torch.float32).numpy()
+    found = patches_of(array)
+    total, weight = picture.sum() * 0.0, _weight(found.areas)
+    for patch in _patches(array, found.solid, found.shapes, still=True):
+        drawings = [_redrawn(patch, kind, still=True) for kind in _KINDS]
+        best = torch.as_tensor(max(drawings, key=partial(_agreement, patch))).to(picture)
+        top, left = patch.corner
+        window = picture[top : top + best.shape[0], left : left + best.shape[1]]
+        away = window - torch.as_tensor(patch.background).to(picture)
+        away = away * torch.as_tensor(patch.own).to(picture)
+        wrong, right = (away - best).abs().sum(), away.abs().sum() + best.abs().sum()
+        total = total + ((right - wrong) / (right + wrong)).clamp_min(0.0)
+    return total / weight if weight else total

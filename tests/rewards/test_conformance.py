@@ -62,6 +62,12 @@ def test_the_cases_that_transformers_can_change_are_tried_with_each(monkeypatch)
 
 LARGE = ("aesthetic:v2_5",)
 
+STAND_INS = (
+    "shape_count", "shape_fidelity", "combination:counts", "combination:minimum",
+    "combination:product", "frames:min", "frames:mean",
+)  # fmt: skip
+"""Cases that go in steps, or are made of such, and are differentiated by what stands in."""
+
 
 @pytest.fixture(scope="module", params=tried())
 def case(request):
@@ -94,6 +100,10 @@ class TestReward(RewardLaws):
         if case in LARGE:
             pytest.skip("its network is large, and its code that of smaller ones")
         return doubled(made[0]) if made[2] else made[0]
+
+    @pytest.fixture
+    def stands_in(self, case):
+        return case in STAND_INS
 
     @pytest.fixture
     def found(self, made):
