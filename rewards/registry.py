@@ -80,6 +80,7 @@ REWARDS: Mapping[str, Entry] = {
     "image_statistic": Entry(
         "pixels.image_statistic", "ImageStatistic", "FlowSearchImageStatistic"
     ),
+    "layout": Entry("pixels.layout", "Layout", "FlowSearchLayoutReward"),
     "shape_count": Entry("pixels.shape_count", "ShapeCount", "FlowSearchShapeCount"),
     "shape_fidelity": Entry("pixels.shape_fidelity", "ShapeFidelity", "FlowSearchShapeFidelity"),
     "clap_score": Entry("embedding.clap_score", "ClapScore", "FlowSearchClapScore", CLAP),

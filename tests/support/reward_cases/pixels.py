@@ -7,6 +7,7 @@ from flowsearch.rewards.judge.client import JudgeClient
 from flowsearch.rewards.judge.config import Endpoint
 from flowsearch.rewards.judge.judge import Judge
 from flowsearch.rewards.pixels.image_statistic import ImageStatistic, parse_palette
+from flowsearch.rewards.pixels.layout import Layout, drawn, parse_boxes
 from flowsearch.rewards.reading.text_in_image import TextInImage, lacking
 
 
@@ -21,6 +22,10 @@ def judge():
     return Judge(client, "noise")
 
 
+def layout(boxes, colour=0.5):
+    return Layout(*drawn(parse_boxes(boxes), 64), colour=colour)
+
+
 CASES = {
     "text_in_image": text_in_image,
     "image_statistic": lambda: ImageStatistic("sharpness"),
@@ -31,5 +36,11 @@ CASES = {
     "image_statistic:palette": lambda: ImageStatistic(
         "palette", palette=parse_palette("#1d3557 #e63946")
     ),
+    "layout": lambda: layout("background white\nred 0.1 0.2 0.4 0.5"),
+    "layout:part": lambda: layout("blue 0.1 0.2 0.37 0.5", 0.9),
     "judge": judge,
+}
+OTHER = {
+    "layout": lambda: layout("background white\nred 0.6 0.2 0.9 0.5"),
+    "layout:part": lambda: layout("blue 0.3 0.2 0.37 0.5", 0.9),
 }
