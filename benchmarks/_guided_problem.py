@@ -32,6 +32,7 @@ from flowsearch.samplers.stepping.noise import keyed_normal
 from flowsearch.samplers.stepping.transition import Transition
 
 __all__ = [
+    "OTHERS",
     "REWARDS",
     "GuidedProblem",
     "Sampled",
@@ -64,6 +65,9 @@ REWARDS: dict[str, MakeReward] = {
     "layout": Layout.of, "palette": _palette, "beige": partial(_palette, paper=BEIGE),
     "count": _count,
 }  # fmt: skip
+
+OTHERS: dict[str, dict[str, MakeReward]] = {}
+"""Further judges, by the reward that they are held out of."""
 
 
 def is_for_tuning(text: str) -> bool:
@@ -145,6 +149,10 @@ class GuidedProblem(DemoProblem):
         ]
         self.counts = [ShapeCount.from_groups(groups) for groups in prompts]
         self.reward_name = reward if isinstance(reward, str) else "made"
+        self.others = {
+            name: [other(groups, number) for groups, number in zip(prompts, numbers, strict=True)]
+            for name, other in OTHERS.get(self.reward_name, {}).items()
+        }
 
     def move(
         self,
@@ -169,13 +177,13 @@ class GuidedProblem(DemoProblem):
 
     def values(self, clean: Tensor) -> dict[str, list[float]]:
         """The reward and the two judges of one picture an item; count is held out of layout."""
-        shown = pictures(clean).cpu()
-        each = [shown[i : i + 1] for i in range(len(shown))]
-        fidelity = ShapeFidelity()
+        shown = pictures(clean)
+        every = len(self.rewards)
+        judges: dict[str, list[Any]] = {"reward": self.rewards, "count": self.counts}
+        judges |= {"fidelity": [ShapeFidelity()] * every, **self.others}
         return {
-            "reward": [r.score(one).item() for r, one in zip(self.rewards, each, strict=True)],
-            "fidelity": [fidelity.score(one).item() for one in each],
-            "count": [r.score(one).item() for r, one in zip(self.counts, each, strict=True)],
+            name: [judge.score(shown[i : i + 1]).item() for i, judge in enumerate(judged)]
+            for name, judged in judges.items()
         }
 
 

@@ -33,9 +33,11 @@ from devtools.pack import load_pack
 load_pack()
 
 from _demo_problem import load_net  # noqa: E402
+from _gradient_networks import NETWORK, add_networks, costs  # noqa: E402
 from _guided_problem import GuidedProblem, clock, is_for_tuning, sampled  # noqa: E402
 from _report import Report, paired_difference  # noqa: E402
 from _runs import HeldOut, Measured, Method, Parts, Result, measured, run  # noqa: E402
+from _tilted_laws import rows  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 
 from flowsearch.demo.network import CHECKPOINTS  # noqa: E402
@@ -56,12 +58,20 @@ STEPS = {"base": (8, 25), "few_step": (4, 8)}
 SHIFT = {"base": 1.0, "few_step": 3.0}
 BLOCK = 12
 """Prompts of a search that are kept together in the parts."""
-JUDGES = {name: ("fidelity", "count") for name in ("layout", "palette", "beige")}
+BOTH = ("fidelity", "count")
+JUDGES: dict[str, tuple[str, ...]] = {"layout": BOTH, "palette": BOTH, "beige": BOTH}
 JUDGES["count"] = ("fidelity",)
-CHOSEN = {"layout": PLACES, "palette": DEFAULT, "beige": DEFAULT, "count": DEFAULT}
+CHOSEN: dict[str, tuple[Guidance, dict[str, tuple[int, ...]]]] = {
+    "layout": (PLACES, {"base": (8, 25), "few_step": (4, 8)}),
+    "palette": (DEFAULT, {"base": (8, 25), "few_step": (4, 8)}),
+    "beige": (DEFAULT, {"base": (8,), "few_step": (8,)}),
+    "count": (DEFAULT, {"base": (8,), "few_step": (4,)}),
+}
+"""How each reward is climbed, and in how many steps, by checkpoint."""
 HOLES = (("layout", DEFAULT, "the default"), ("palette", PLACES, "from the first step"))
 """What not to do."""
 TARGETS = {25: -0.004, 8: -0.012}
+NETWORK_STRENGTHS = (0.15, 0.3, 0.6)
 STRENGTHS = {1.0: (0.3, 0.5, 0.7, 1.0), 0.8: (0.15, 0.3, 0.5)}
 """Strengths that are tried, by start."""
 
@@ -147,10 +157,10 @@ class Bench:
         """Values of a cell by prompt."""
         return np.array(self.cell(cell)["values"][name])
 
-    def search(self, world: str, reward: str, method: Method, budget: int) -> Measured:
-        """A search of every prompt."""
+    def search(self, world: str, reward: str, method: Method, budget: int, count: int) -> Measured:
+        """A search of the first prompts."""
         results: list[Result] = []
-        for first in range(0, len(self.texts), BLOCK):
+        for first in range(0, count, BLOCK):
             problem = self.problem(world, reward, first, BLOCK)
             block = self.texts[first : first + BLOCK]
             settings = [method.strategy.to_json(), method.transition.to_json(), method.sigmas]
@@ -204,8 +214,8 @@ def falls(bench: Bench, cell: Cell, plain: Cell) -> list[str]:
 
 def smooth(bench: Bench, report: Report) -> None:
     """Every reward on both checkpoints, guided as its kind should be, and as it should not."""
-    for world, numbers in STEPS.items():
-        for reward, guidance in CHOSEN.items():
+    for reward, (guidance, worlds) in CHOSEN.items():
+        for world, numbers in worlds.items():
             for steps in numbers:
                 plain, guided = Cell(world, reward, steps), Cell(world, reward, steps, guidance)
                 for name, cell in (("plain", plain), ("guided", guided)):
@@ -232,7 +242,8 @@ def against_search(bench: Bench, report: Report) -> None:
     """Layout by gradients against the best search without, at 500 evaluations."""
     budget = 500 if not bench.options.quick else 60
     method = Method("default", EvolutionarySearch(), sigmas.uniform(8), prefix=True)
-    found = bench.search("base", "layout", method, budget)
+    count = min(bench.options.searched, len(bench.texts))
+    found = bench.search("base", "layout", method, budget, count)
     report.rows.append(
         {
             "part": "layout, search without gradients",
@@ -253,7 +264,7 @@ def against_search(bench: Bench, report: Report) -> None:
             f"layout at {steps} evaluations: {mean:.4f} (95 % interval {low:.4f} to {high:.4f})",
             mean, target, mean >= target,
         )  # fmt: skip
-        more = paired_difference(values, found.rewards[0])
+        more = paired_difference(values[:count], found.rewards[0])
         report.claim(
             f"layout: guided at {steps} minus default search at {budget}: {signed(more, 4)}",
             more[1], 0.0, more[1] > 0.0,
@@ -268,7 +279,7 @@ def few(bench: Bench, report: Report) -> None:
     seeds = range(2 if bench.options.quick else 4)
     for reward in ("layout", "count"):
         spread: dict[str, NDArray[np.float64]] = {}
-        for name, guidance in (("plain", None), ("guided", CHOSEN[reward])):
+        for name, guidance in (("plain", None), ("guided", CHOSEN[reward][0])):
             cells = [Cell("base", reward, 8, guidance, seed) for seed in seeds]
             values = np.stack([bench.array(cell, "reward") for cell in cells])
             best = values.argmax(axis=0), np.arange(values.shape[1])
@@ -300,8 +311,75 @@ def _spread(places: Sequence[Sequence[Sequence[float]]]) -> NDArray[np.float64]:
     return np.mean([np.sqrt(np.square(at[i] - at[j]).mean(axis=1)) for i, j in pairs], axis=0)
 
 
+def networks(bench: Bench, report: Report) -> None:
+    """Ascent on a random network's score, at rising strengths; on a GPU also the price."""
+    add_networks(bench.options.device)
+    plain = Cell("base", NETWORK, 8)
+    last = bench.array(plain, "reward")
+    report.rows.append(row_of(bench, NETWORK, "plain", plain, plain))
+    rises = True
+    for strength in NETWORK_STRENGTHS:
+        cell = Cell("base", NETWORK, 8, Guidance(strength=strength, start=DEFAULT.start))
+        row = row_of(bench, NETWORK, f"{strength:g}", cell, plain)
+        others = bench.array(cell, "other weights"), bench.array(plain, "other weights")
+        report.rows.append(
+            row | {"other weights minus plain's": signed(paired_difference(*others))}
+        )
+        now = bench.array(cell, "reward")
+        rises &= paired_difference(now, last)[1] > 0.0
+        last = now
+    rise = paired_difference(last, bench.array(plain, "reward"))
+    report.claim(
+        f"{NETWORK}: score rises with every strength of {NETWORK_STRENGTHS}; at the last "
+        f"{signed(rise)}",
+        rise[0], 0.0, bool(rises),
+    )  # fmt: skip
+    if bench.options.device == "cuda":
+        report.rows += costs(bench.options.device)
+
+
+def tilted(bench: Bench, report: Report) -> None:
+    """Exact laws tilted by a reward, with a tenth of the particles; see _tilted_laws.py."""
+    table = rows(bench.options.quick)
+    report.rows += [{"part": "exact tilted laws", **row} for row in table]
+    for law in dict.fromkeys(row["law"] for row in table):
+        of = [row for row in table if row["law"] == law]
+        without = max((r for r in of if r["draws"] != "twisted"), key=lambda r: r["ESS"])
+        twisted = next(r for r in of if r["draws"] == "twisted")
+        allowed = without["KS"] + 0.87 / twisted["ESS"] ** 0.5
+        report.claim(
+            f"{law}: {twisted['particles']} twisted particles, KS {twisted['KS']:.3f} and ESS "
+            f"{twisted['ESS']:.0f}; {without['particles']} without, KS {without['KS']:.3f} and ESS "
+            f"{without['ESS']:.0f}",
+            twisted["KS"], allowed, twisted["KS"] <= allowed,
+        )  # fmt: skip
+
+
+def composition(bench: Bench, report: Report) -> None:
+    """Counts right at 50 evaluations or fewer with gradients, and at 125 by the default search."""
+    budget = 125 if not bench.options.quick else 40
+    method = Method("default", EvolutionarySearch(), sigmas.uniform(8), prefix=True)
+    found = bench.search("base", "count", method, budget, len(bench.texts))
+    report.rows.append(
+        {
+            "part": "counts, search without gradients", "evaluations": found.evaluations,
+            "reward calls": found.reward_calls, "seconds a prompt": found.seconds,
+            "right": float(found.right.mean()), "fidelity": float(np.nanmean(found.held_out)),
+        }
+    )  # fmt: skip
+    for world, steps in (("base", 8), ("few_step", 4)):
+        right = (bench.array(Cell(world, "count", steps, DEFAULT), "count") == 0).astype(float)
+        more = paired_difference(right, found.right[0])
+        report.claim(
+            f"counts: {right.mean():.2f} right of one guided sample ({world}, {steps} steps), "
+            f"{found.right.mean():.2f} by the default search of base at {budget}; {signed(more)}",
+            more[0], 0.0, more[0] >= 0.0,
+        )  # fmt: skip
+
+
 PARTS: dict[str, Callable[[Bench, Report], None]] = {
-    "smooth": smooth, "search": against_search, "few": few,
+    "smooth": smooth, "composition": composition, "few": few, "networks": networks,
+    "tilted": tilted, "search": against_search,
 }  # fmt: skip
 
 
@@ -328,6 +406,7 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=25, help="steps of --tuning at most")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--prompts", type=int, default=48)
+    parser.add_argument("--searched", type=int, default=24, help="prompts of the long search")
     parser.add_argument("--rows", type=int, default=64, help="rows in one call of the model")
     options = parser.parse_args()
     torch.set_num_threads(1)
