@@ -102,6 +102,9 @@ TABLE = {
     ("FlowSearchImageStatistic", "statistic=palette.colours"): (
         lambda text: {"statistic": palette(text), "direction": {"direction": "higher"}}, scored
     ),
+    ("FlowSearchLayoutReward", "layout=boxes.boxes"): (
+        lambda text: {"layout": {"layout": "boxes", "boxes": text}}, scored
+    ),
     ("FlowSearchClipScore", "prompt"): (lambda text: {**vision(), "prompt": text}, scored),
     ("FlowSearchShapeCount", "prompt"): (lambda text: {"prompt": text}, scored),
     ("FlowSearchShapeCount", "targets"): (lambda text: {"prompt": "", "targets": text}, scored),

@@ -1,4 +1,4 @@
-"""Text in Image, Image Statistic and Judge in the real host."""
+"""Text in Image, Image Statistic, Layout and Judge in the real host."""
 
 import importlib
 import json
@@ -14,9 +14,12 @@ from comfy.model_management import InterruptProcessingException
 from judge_server import KEY, by_hash, said, serving
 
 from flowsearch.nodes.host.rewards import judges
+from flowsearch.nodes.rewards.combination import CombineRewards
 from flowsearch.nodes.rewards.judge import JudgeReward
+from flowsearch.nodes.rewards.layout import LayoutReward
 from flowsearch.nodes.rewards.statistic import ImageStatisticReward
 from flowsearch.nodes.rewards.text import TextInImageReward
+from flowsearch.rewards.gradient import gradient_of
 from flowsearch.rewards.pixels.image_statistic import STATISTICS
 from flowsearch.rewards.reading import text_in_image
 
@@ -42,6 +45,46 @@ def user(tmp_path, monkeypatch):
 
 def entry(url, **fields):
     return json.dumps({"mine": {"url": url, "model": "m", **fields}})
+
+
+# Layout
+
+
+def test_a_layout_of_boxes_and_one_of_their_picture_are_the_same():
+    text = "background white\nred 0.25 0.25 0.75 0.75"
+    picture = torch.ones(1, 16, 16, 3)
+    picture[:, 4:12, 4:12] = torch.tensor([1.0, 0.0, 0.0])
+    boxes = made(LayoutReward, layout={"layout": "boxes", "boxes": text})
+    drawn = made(LayoutReward, layout={"layout": "picture", "drawing": picture})
+    images = torch.rand(2, 32, 24, 3, generator=torch.Generator().manual_seed(1))
+    assert torch.allclose(boxes.score(images), drawn.score(images), atol=1e-5)
+    assert boxes.score(picture).item() == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("layout", ["boxes", "picture"])
+def test_a_layout_counts_where_the_mask_is_and_can_be_differentiated(layout):
+    mask = torch.zeros(1, 20, 20)
+    mask[:, :, :10] = 1.0
+    chosen = {"layout": layout, "boxes": "black 0 0 1 1", "drawing": torch.zeros(1, 8, 8, 3)}
+    with torch.inference_mode():  # as the host runs nodes
+        reward = made(LayoutReward, layout=chosen, grid=4, colour=0.3, mask=mask)
+        found = gradient_of(reward, torch.full((1, 32, 32, 3), 0.5))
+    assert found.gradient[:, :, :15].all()
+    assert not found.gradient[:, :, 18:].any()  # a mask's edge is stretched, and softened by it
+
+
+def test_a_smooth_minimum_has_the_softness_of_its_input():
+    layouts = ("red 0 0 1 1", "blue 0 0 1 1")
+    rewards = {
+        f"reward{i}": made(LayoutReward, layout={"layout": "boxes", "boxes": text})
+        for i, text in enumerate(layouts)
+    }
+    images = torch.rand(2, 8, 8, 3, generator=torch.Generator().manual_seed(1))
+    values = torch.stack([reward.score(images) for reward in rewards.values()])
+    for softness, wanted in ((0.001, values.amin(dim=0)), (1000.0, values.mean(dim=0))):
+        rule = {"rule": "smooth_minimum", "normalisation": "none", "softness": softness}
+        combined = made(CombineRewards, rewards=rewards, rule=rule)
+        assert torch.allclose(combined.score(images), wanted, atol=2e-3)
 
 
 # Image Statistic
