@@ -109,7 +109,7 @@ class Guidance:
     Example:
         >>> Guidance.from_json(Guidance("mean_shift", 0.3).to_json())
         Guidance(method='mean_shift', strength=0.3, through='prediction', start=1.0, stop=0.0, \
-look_ahead=0, whitening='scale', trust=0.5, ascents=4, fade=0.5)
+look_ahead=0, whitening='scale', trust=0.25, ascents=4, fade=0.5)
     """
 
     method: str = "noise_tilt"
@@ -119,7 +119,7 @@ look_ahead=0, whitening='scale', trust=0.5, ascents=4, fade=0.5)
     stop: float = 0.0
     look_ahead: int = 0
     whitening: str = "scale"
-    trust: float = 0.5
+    trust: float = 0.25
     ascents: int = 4
     fade: float = 0.5
 

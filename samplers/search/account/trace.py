@@ -30,8 +30,9 @@ class Trace:
         >>> trace = Trace()
         >>> for event in Search(MixtureProblem(), settings):
         ...     trace(event)
-        >>> trace.spent_by_sigma(0)[0]
-        {'sigma': 1.0, 'phase': 'plain', 'evaluations': 1, 'rows': 1, 'candidates': 1}
+        >>> first = trace.spent_by_sigma(0)[0]
+        >>> first["sigma"], first["phase"], first["evaluations"], first["gradients"]
+        (1.0, 'plain', 1, 0)
     """
 
     def __init__(self) -> None:
@@ -110,16 +111,18 @@ class Trace:
             item: Batch item.
 
         Returns:
-            Rows {sigma, phase, evaluations, rows, candidates} by falling sigma.
+            Rows {sigma, phase, evaluations, rows, candidates, gradients} by falling sigma.
         """
         table: dict[tuple[float, str], Row] = {}
         for row in self._evaluated(item):
             place = (row["sigma"], row["phase"])
             blank = {"sigma": row["sigma"], "phase": row["phase"]}
-            line = table.setdefault(place, {**blank, "evaluations": 0, "rows": 0, "candidates": 0})
+            none = dict.fromkeys(("evaluations", "rows", "candidates", "gradients"), 0)
+            line = table.setdefault(place, {**blank, **none})
             line["evaluations"] += row["evaluations"]
             line["rows"] += row["rows"]
             line["candidates"] += 1
+            line["gradients"] += row.get("gradients", 0)  # older traces have none
         return sorted(table.values(), key=lambda line: (-line["sigma"], line["phase"]))
 
     def early_correlation(self, item: int | None = None) -> list[Row]:

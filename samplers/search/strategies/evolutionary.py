@@ -32,7 +32,7 @@ from ...stepping.transition import ODE, RENOISE, Transition
 from ..protocol import Move, Node, Spec, Stop, Whole
 from ..recombination import Mix
 from ..settings import Settings
-from .descent import Moves, walk
+from .descent import Moves, price, walk
 
 __all__ = ["EvolutionarySearch"]
 
@@ -175,7 +175,12 @@ class _Pass:
         return arm, min(self.settings.width, left // prices[arm])
 
     def _price(self, arm: float) -> int:
-        return max(1, self.spec.sample_cost if arm == FRESH else self.settings.steps)
+        spec = self.spec
+        if arm == FRESH:
+            return max(1, spec.sample_cost)
+        noised = Node(-1, spec.item, 0.0, None, None)
+        path = _spread(arm, self.draft, self.settings.steps)[1:]
+        return max(1, spec.cost([Move(noised, arm, (), RENOISE)]) + price(spec, path, ODE))
 
     def _learn(self, arm: float, better: bool) -> None:
         if better:

@@ -165,7 +165,7 @@ def test_8_and_25_steps_drift_alike(method, through):
 
 @pytest.mark.parametrize(("method", "least"), [("second_order", 1.6), ("heun", 1.6)])
 def test_a_shifted_field_is_integrated_at_the_methods_order(method, least):
-    guidance = Guidance("mean_shift", 0.5)
+    guidance = Guidance("mean_shift", 0.5, trust=10.0)
 
     class Linear(Fixed):
         def at(self, rows, clean):  # of a reward -|clean - goal|^2: it turns on the way
