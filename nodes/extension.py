@@ -7,7 +7,7 @@ from .host.page.text import guard_log
 from .host.rewards import reward_files
 from .input_checks import checked
 from .rewards import gate, scoring
-from .sampling import conversion, demo_model, sampler
+from .sampling import conversion, demo_model, guidance, sampler
 from .search import replay, report, reward_search, strategy
 from .study import inspection, inversion, likelihood
 
@@ -19,6 +19,7 @@ MODULES = (
     replay,
     report,
     sampler,
+    guidance,
     inversion,
     conversion,
     likelihood,

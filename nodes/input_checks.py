@@ -22,6 +22,7 @@ from torch import Tensor
 from ..rewards.embedding.encoder import Encoder
 from ..samplers.paths.noise_law import NoiseLaw
 from .host.page.text import guard_errors
+from .host.search.gradients import RewardGuidance
 from .host.search.outcome import Report
 from .host.search.search_sampler import StrategyChoice
 
@@ -82,6 +83,7 @@ SOCKETS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "SAMPLER": (_has("sample"), "a SAMPLER, as KSampler Select gives it"),
     "FLOW_NOISE_LAW": (lambda v: isinstance(v, NoiseLaw), "a noise law, as Noise Law gives it"),
     "FLOW_STRATEGY": (lambda v: isinstance(v, StrategyChoice), "a Search Strategy"),
+    "FLOW_GUIDANCE": (lambda v: isinstance(v, RewardGuidance), "a Gradient Guidance"),
     "FLOW_REPORT": (lambda v: isinstance(v, Report), "a report, as a search gives it"),
     "FLOW_ENCODER": (lambda v: isinstance(v, Encoder), "a Load Reward Encoder"),
     "FLOW_LANGUAGE_MODEL": (

@@ -9,6 +9,7 @@ __all__ = [
     "CATEGORY_SAMPLING",
     "CATEGORY_SEARCH",
     "FlowEncoder",
+    "FlowGuidance",
     "FlowLanguageModel",
     "FlowNoiseLaw",
     "FlowReport",
@@ -21,6 +22,7 @@ FlowEncoder = io.Custom("FLOW_ENCODER")
 FlowLanguageModel = io.Custom("FLOW_LANGUAGE_MODEL")
 FlowNoiseLaw = io.Custom("FLOW_NOISE_LAW")
 FlowStrategy = io.Custom("FLOW_STRATEGY")
+FlowGuidance = io.Custom("FLOW_GUIDANCE")
 FlowReport = io.Custom("FLOW_REPORT")
 
 CATEGORY_SAMPLING = "FlowSearch/sampling"

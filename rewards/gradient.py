@@ -29,6 +29,7 @@ __all__ = [
     "Gradient",
     "gradient_of",
     "holder_gradient",
+    "require_gradient",
     "value_and_gradient",
     "why_no_gradient",
 ]
@@ -95,12 +96,7 @@ def gradient_of(reward: Reward, images: Tensor | Views) -> Gradient:
         1.0
     """
     spec = spec_of(reward)
-    if why := why_no_gradient(reward):
-        raise ValueError(
-            f"{spec.name} has no gradient: {why}. Use it in a search without guidance, or choose a "
-            "reward that has one, such as CLIP Score, Image Statistic or Layout Reward "
-            "(docs/REWARDS.md lists them)."
-        )
+    require_gradient(reward)
     with torch.inference_mode(False), settings_kept():
         given = _saved(images) if isinstance(images, Tensor) else images
         if isinstance(reward, Differentiable):
@@ -108,6 +104,27 @@ def gradient_of(reward: Reward, images: Tensor | Views) -> Gradient:
         else:
             found = value_and_gradient(reward.score, cast("Tensor", given))
         return _checked(found, given, spec)
+
+
+def require_gradient(reward: Reward) -> None:
+    """Refuse a reward that has no gradient.
+
+    Args:
+        reward: Any.
+
+    Raises:
+        ValueError: It has none; says why, and which have one.
+
+    Example:
+        >>> from flowsearch.rewards.pixels.image_statistic import ImageStatistic
+        >>> require_gradient(ImageStatistic("brightness"))
+    """
+    if why := why_no_gradient(reward):
+        raise ValueError(
+            f"{spec_of(reward).name} has no gradient: {why}. Use it in a search without guidance, "
+            "or choose a reward that has one, such as CLIP Score, Image Statistic or Layout Reward "
+            "(docs/REWARDS.md lists them)."
+        )
 
 
 def why_no_gradient(reward: Reward) -> str:
@@ -179,20 +196,16 @@ def holder_gradient(
         True
     """
 
-    kinds: set[torch.dtype] = set()  # rows of float64 do not make values finer than they are
-
     def run(network: Any, piece: Tensor) -> Tensor:  # noqa: ANN401 - whatever the holder keeps
         scales = SCALES if dtype_of(network) is torch.float16 else (1.0,)
         with torch.inference_mode(False), backward_ready(network):
             found = _differentiated(lambda given: function(network, given), piece, scales)
-        kinds.add(found.values.dtype)
         return torch.cat([found.values[:, None], cast("Tensor", found.gradient).flatten(1)], dim=1)
 
     if not rows.shape[0]:
         return _nothing(rows)
     found = holder.run(run, rows)
-    values = found[:, 0].to(torch.float64 if kinds == {torch.float64} else torch.float32)
-    return Gradient(values, found[:, 1:].reshape(rows.shape).to(rows.dtype))
+    return Gradient(found[:, 0], found[:, 1:].reshape(rows.shape).to(rows.dtype))
 
 
 def _differentiated(

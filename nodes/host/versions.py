@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import comfy.model_management as management
@@ -28,6 +28,7 @@ __all__ = [
     "is_oom",
     "shows_results",
     "those_known",
+    "training",
 ]
 
 
@@ -131,6 +132,24 @@ def device_context(device: torch.device) -> AbstractContextManager[None]:
     """
     enter = getattr(management, "cuda_device_context", None)
     return enter(device) if enter else nullcontext()
+
+
+@contextmanager
+def training() -> Iterator[None]:
+    """Let the host's networks leave out what has no backward pass, as its training node does.
+
+    Yields:
+        Nothing. Hosts before its kernels of its own have no such switch, and need none.
+    """
+    before = getattr(management, "in_training", None)
+    if before is None:
+        yield
+        return
+    management.in_training = True
+    try:
+        yield
+    finally:
+        management.in_training = before
 
 
 def empty_for(model: Any, latent: dict[str, Any]) -> Tensor:

@@ -11,16 +11,16 @@ from comfy_api.latest import io
 
 from ...samplers.paths import noise_law as laws
 from ...samplers.paths.interpolant import INTERPOLANTS
-from ...samplers.stepping.transition import LAST_STEPS, METHODS, Transition
-from ..host.model.flow_sampler import FlowSampler
+from ...samplers.stepping.transition import LAST_STEPS, METHODS, ODE, Transition
+from ..host.model.flow_sampler import DEFAULT_LAW, FlowSampler
 from ..host.model.schedule import schedule
-from ..sockets import CATEGORY_SAMPLING, FlowNoiseLaw
+from ..host.search.gradients import RewardGuidance
+from ..sockets import CATEGORY_SAMPLING, FlowGuidance, FlowNoiseLaw
 from .curve import drawn_law, drawn_path, law_curve_input, path_inputs
 
 __all__ = ["NODES", "NoiseLaw", "Sigmas", "StochasticSampler"]
 
 CURVE = {"k_at_0": 0.0, "k_at_25": 0.25, "k_at_50": 0.5, "k_at_75": 0.75, "k_at_100": 1.0}
-DEFAULT_LAW = laws.noise_law("constant_k", k=1.0, taper=(0.2, 0.12))
 STRENGTH = replace(
     laws.NOISE_LAWS["constant_k"].parameters["k"],
     meaning="strength k at the curve's top; 0 is the ODE, 1 the DDPM posterior",
@@ -327,6 +327,14 @@ class StochasticSampler(io.ComfyNode):
                         "to a true draw, and as much slower."
                     ),
                 ),
+                FlowGuidance.Input(
+                    "guidance",
+                    optional=True,
+                    tooltip=(
+                        "Steers every step by the gradient of a reward; from the node Gradient "
+                        "Guidance. Not connected: the model alone decides."
+                    ),
+                ),
             ],
             outputs=[io.Sampler.Output(id="sampler")],
         )
@@ -339,6 +347,7 @@ class StochasticSampler(io.ComfyNode):
         last: str = "denoised",
         inner_evaluations: int = 4,
         noise_law: laws.NoiseLaw | None = None,
+        guidance: RewardGuidance | None = None,
     ) -> io.NodeOutput:
         """Build the sampler.
 
@@ -348,13 +357,22 @@ class StochasticSampler(io.ComfyNode):
             last: Key of LAST_STEPS.
             inner_evaluations: Model calls in each step of glass.
             noise_law: FLOW_NOISE_LAW or None.
+            guidance: FLOW_GUIDANCE or None.
 
         Returns:
             SAMPLER.
         """
         law = noise_law or DEFAULT_LAW
         how = Transition(law, transition, interpolant, last, inner_evaluations)
-        return io.NodeOutput(FlowSampler(how))
+        if guidance is None or guidance.guidance is None:
+            return io.NodeOutput(FlowSampler(how))
+        if guidance.needs_noise and law == ODE.law:
+            raise ValueError(
+                f"{guidance.guidance.method} changes fresh noise, and the law ode draws none, so "
+                "it would do nothing: connect another noise law, or choose mean_shift in Gradient "
+                "Guidance"
+            )
+        return io.NodeOutput(FlowSampler(how.guided(guidance.guidance), guidance))
 
 
 NODES = [Sigmas, NoiseLaw, StochasticSampler]

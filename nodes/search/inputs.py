@@ -7,12 +7,13 @@ from comfy_api.latest import io
 
 from ..host.search.search_sampler import TOP_PERCENT
 from ..inputs import seed_input
-from ..sockets import FlowReport, FlowReward, FlowStrategy
+from ..sockets import FlowGuidance, FlowReport, FlowReward, FlowStrategy
 
 __all__ = [
     "ALIASES",
     "advanced_inputs",
     "budget_inputs",
+    "guidance_input",
     "ksampler_inputs",
     "reward_inputs",
     "search_outputs",
@@ -272,6 +273,19 @@ def _later_inputs() -> list[io.Input]:
         ),
         io.Vae.Input("audio_vae", optional=True, advanced=True, tooltip=AUDIO_VAE),
     ]
+
+
+def guidance_input() -> io.Input:
+    """What steers the pictures that are tried."""
+    return FlowGuidance.Input(
+        "guidance",
+        optional=True,
+        tooltip=(
+            "Steers the pictures that are tried by a reward's gradient; from the node Gradient "
+            "Guidance. Its reward may be another than the one that is searched for. Not connected: "
+            "the model alone makes them. The plain sample is never guided."
+        ),
+    )
 
 
 def held_out_input() -> io.Input:

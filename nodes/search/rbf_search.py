@@ -17,7 +17,6 @@ from torch import Tensor
 
 from ...samplers.search.strategies.published import VP_SDE, published
 from ...samplers.stepping.transition import ODE, Transition
-from ..host.model.flow_sampler import FlowSampler
 from ..host.model.schedule import schedule
 from ..host.search.forms import (
     Conditioning,
@@ -26,12 +25,20 @@ from ..host.search.forms import (
     ksampler_sigmas,
     search_latent,
 )
+from ..host.search.gradients import RewardGuidance
 from ..host.search.search_sampler import StrategyChoice
 from ..host.search.summary import put_back
 from ..host.versions import shows_results
 from ..sockets import CATEGORY_SEARCH
-from .inputs import ALIASES, advanced_inputs, budget_inputs, ksampler_inputs, search_outputs
-from .searcher import SearchInputs
+from .inputs import (
+    ALIASES,
+    advanced_inputs,
+    budget_inputs,
+    guidance_input,
+    ksampler_inputs,
+    search_outputs,
+)
+from .searcher import SearchInputs, guided
 from .strategy import CHOICES, choice_of, option
 
 __all__ = ["RBFSearch"]
@@ -159,6 +166,7 @@ class RBFSearch(io.ComfyNode):
             search_aliases=[*ALIASES, "ksampler"],
             inputs=[
                 *ksampler_inputs(), *budget_inputs(), mode, *advanced_inputs(strategy=False),
+                guidance_input(),
             ],
             outputs=search_outputs(),
             hidden=[io.Hidden.extra_pnginfo],
@@ -174,7 +182,7 @@ class RBFSearch(io.ComfyNode):
     def execute(
         cls, model: ModelPatcher, positive: Conditioning, negative: Conditioning,
         latent_image: dict[str, Any], seed: int, steps: int, cfg: float, scheduler: str,
-        denoise: float, rbf: dict[str, Any], **search: Any,
+        denoise: float, rbf: dict[str, Any], guidance: RewardGuidance | None = None, **search: Any,
     ) -> io.NodeOutput:  # fmt: skip
         """Search.
 
@@ -189,6 +197,7 @@ class RBFSearch(io.ComfyNode):
             scheduler: The host's.
             denoise: Part of the schedule.
             rbf: Which one under "rbf", and its settings.
+            guidance: FLOW_GUIDANCE or None.
             **search: See SearchInputs.
 
         Returns:
@@ -197,7 +206,7 @@ class RBFSearch(io.ComfyNode):
         settings = {key: value for key, value in rbf.items() if key != "rbf"}
         run = MODES[rbf["rbf"]](model, settings, steps, scheduler, denoise, search["target"])
         inputs = SearchInputs(**{**search, "strategy": run.choice, "notes": run.notes})
-        sampler = inputs.search(FlowSampler(run.transition))
+        sampler = inputs.search(guided(run.transition, guidance))
         guider = cfg_guider(model, positive, negative, cfg)
         noise = SeededNoise(seed)
         return search_latent(guider, noise, run.sigmas, latent_image, sampler, cls.hidden)

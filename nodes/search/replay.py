@@ -16,7 +16,7 @@ from ...samplers.search.protocol import State
 from ...samplers.stepping.noise import keyed_normal
 from ...samplers.stepping.transition import ODE
 from ..host.model.field import Field, FieldSampler
-from ..host.model.flow_sampler import STEP
+from ..host.model.flow_sampler import STEP, source_of
 from ..host.model.history import sigmas_with
 from ..host.model.randomness import begin_as_the_host
 from ..host.search.forms import SeededNoise
@@ -132,7 +132,8 @@ class PathSampler(FieldSampler):
 
         transition = step.transition if step else ODE
         path = field.coordinates
-        out = moved(state, ends[0], ends[1], transition, draw, predict, path, own_sigma)
+        source = source_of(field, self.path.gradients, transition)
+        out = moved(state, ends[0], ends[1], transition, draw, predict, path, own_sigma, source)
         return {key: value for key, value in out.items() if key != "evaluations"}
 
 

@@ -22,7 +22,7 @@ __all__ = ["NODES", "SearchReport", "csv_of", "family_of"]
 
 COLUMNS = (
     "item", "spent", "id", "parent", "chain", "pass_", "phase", "sigma_from", "sigma",
-    "evaluations", "rows", "seconds", "score",
+    "evaluations", "rows", "gradients", "seconds", "score",
 )  # fmt: skip
 
 
@@ -43,7 +43,7 @@ def csv_of(report: Report) -> str:
         score = "" if row["scores"] is None else row["scores"]["value"]
         beside = (value_of(row["scores"], name) for name in names)
         cells = ("" if value is None else value for value in beside)
-        writer.writerow([*(row[key] for key in COLUMNS[:-1]), score, *cells])
+        writer.writerow([*(row.get(key, 0) for key in COLUMNS[:-1]), score, *cells])
     return out.getvalue()
 
 

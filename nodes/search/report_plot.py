@@ -177,7 +177,10 @@ def _pale(colour: Colour) -> Colour:
 
 def _used(report: Report) -> str:
     budget = _budget(report)
-    of = f" (used {_spent(report)} of {budget})" if budget is not None else ""
+    asked = report.spent("gradient_calls")
+    beside = f"; {report.spent('reward_calls')} scored"
+    beside += (f", {asked} gradients" if asked else "") + f", {report.seconds:.3g} s"
+    of = f" (used {_spent(report)} of {budget}{beside})" if budget is not None else ""
     return f"evaluations{of}"
 
 

@@ -10,7 +10,6 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ...samplers.stepping.transition import ODE
-from ..host.model.flow_sampler import FlowSampler
 from ..host.search.forms import (
     Conditioning,
     Noise,
@@ -19,6 +18,7 @@ from ..host.search.forms import (
     ksampler_sigmas,
     search_latent,
 )
+from ..host.search.gradients import RewardGuidance
 from ..host.search.summary import put_back
 from ..host.versions import shows_results
 from ..sockets import CATEGORY_SEARCH
@@ -26,12 +26,13 @@ from .inputs import (
     ALIASES,
     advanced_inputs,
     budget_inputs,
+    guidance_input,
     ksampler_inputs,
     reward_inputs,
     search_outputs,
 )
 from .rbf_search import RBFSearch
-from .searcher import SearchInputs
+from .searcher import SearchInputs, guided
 
 __all__ = ["NODES", "RBFSearch", "RewardSearch", "Search", "SearchSamplerNode"]
 
@@ -52,7 +53,7 @@ class RewardSearch(io.ComfyNode):
                 "on with what is better, or searches as a connected Search Strategy says."
             ),
             search_aliases=[*ALIASES, "ksampler", "evolutionary"],
-            inputs=[*ksampler_inputs(), *budget_inputs(), *advanced_inputs()],
+            inputs=[*ksampler_inputs(), *budget_inputs(), *advanced_inputs(), guidance_input()],
             outputs=search_outputs(),
             hidden=[io.Hidden.extra_pnginfo],
             **shows_results(),
@@ -67,7 +68,7 @@ class RewardSearch(io.ComfyNode):
     def execute(
         cls, model: ModelPatcher, positive: Conditioning, negative: Conditioning,
         latent_image: dict[str, Any], seed: int, steps: int, cfg: float, scheduler: str,
-        denoise: float, **search: Any,
+        denoise: float, guidance: RewardGuidance | None = None, **search: Any,
     ) -> io.NodeOutput:  # fmt: skip
         """Search.
 
@@ -81,6 +82,7 @@ class RewardSearch(io.ComfyNode):
             cfg: Guidance.
             scheduler: The host's.
             denoise: Part of the schedule.
+            guidance: FLOW_GUIDANCE or None.
             **search: See SearchInputs.
 
         Returns:
@@ -88,7 +90,7 @@ class RewardSearch(io.ComfyNode):
         """
         guider = cfg_guider(model, positive, negative, cfg)
         sigmas = ksampler_sigmas(model, scheduler, steps, denoise)
-        sampler = SearchInputs(**search).search(FlowSampler(ODE))
+        sampler = SearchInputs(**search).search(guided(ODE, guidance))
         return search_latent(guider, SeededNoise(seed), sigmas, latent_image, sampler, cls.hidden)
 
 

@@ -10,10 +10,13 @@ from comfy.samplers import Sampler
 from comfy.sd import VAE
 
 from ...rewards.base import Reward
+from ...samplers.stepping.transition import Transition
+from ..host.model.flow_sampler import FlowSampler
+from ..host.search.gradients import RewardGuidance
 from ..host.search.judge import Judge
 from ..host.search.search_sampler import SearchSampler, StrategyChoice, limits
 
-__all__ = ["SearchInputs"]
+__all__ = ["SearchInputs", "guided"]
 
 
 @dataclass(frozen=True)
@@ -83,3 +86,18 @@ class SearchInputs:
             checkpoint_seconds=self.checkpoint_seconds,
             notes=self.notes,
         )
+
+
+def guided(transition: Transition, guidance: RewardGuidance | None) -> FlowSampler:
+    """Put a guidance on the transition of a node that has no sampler input.
+
+    Args:
+        transition: The node's.
+        guidance: FLOW_GUIDANCE or None.
+
+    Returns:
+        The sampler.
+    """
+    if guidance is None or guidance.guidance is None:
+        return FlowSampler(transition)
+    return FlowSampler(transition.guided(guidance.guidance), guidance)

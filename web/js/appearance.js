@@ -8,6 +8,7 @@ const COLOURS = {
   FLOW_STRATEGY: "#3ecf8e",
   FLOW_NOISE_LAW: "#4fb3ff",
   FLOW_REPORT: "#d48bff",
+  FLOW_GUIDANCE: "#8bd450",
   FLOW_ENCODER: "#ff8a65",
   FLOW_LANGUAGE_MODEL: "#f06292",
 };

@@ -31,6 +31,7 @@ from ....samplers.stepping.noise import keyed_normal, row_key
 from ..versions import empty_for, is_oom, those_known
 from .conditioning import cond_tensors
 from .converted_sampling import ConvertedSampling
+from .differentiation import followed_attention
 from .faults import checked, misfit
 
 __all__ = [
@@ -271,6 +272,21 @@ class Field:
                 f"of {kinds[axes]}, {axes + 2} axes. Connect one made for this model"
             ) from error
         return checked(made, x)
+
+    def followed(self, rows: Sequence[int], x: Tensor, sigma: float) -> Tensor:
+        """Predict so that autograd can follow.
+
+        Args:
+            rows: All of the batch.
+            x: See predict().
+            sigma: Likewise.
+
+        Returns:
+            D, like x.
+        """
+        del rows
+        with followed_attention(self._options):
+            return self.predict(x, sigma)
 
     def predict_linear(self, x: Tensor, sigma: float) -> Tensor:
         """Predict the clean latent of states in linear coordinates, whatever the model's are.

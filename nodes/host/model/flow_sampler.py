@@ -6,19 +6,52 @@ coordinates (field.py) and hands over as they do; with the ODE it is the host's 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
+from comfy.samplers import CFGGuider
 from torch import Tensor
 
 from ....samplers.paths.interpolant import LINEAR
+from ....samplers.paths.noise_law import noise_law
+from ....samplers.stepping.guidance import GradientSource
 from ....samplers.stepping.integrate import integrate
 from ....samplers.stepping.transition import Transition
 from .field import Field, FieldSampler, reads_sigmas
 
-__all__ = ["STEP", "FlowSampler"]
+__all__ = ["DEFAULT_LAW", "STEP", "FlowSampler", "Gradients", "source_of"]
 
+DEFAULT_LAW = noise_law("constant_k", k=1.0, taper=(0.2, 0.12))
+"""As much fresh noise as ancestral sampling, but none where the model's errors would be noised."""
 STEP = 1  # purpose of a draw, the last integer of its key: the noise of a sampler's step
+
+
+class Gradients(Protocol):
+    """What makes a gradient source of a run; see search/gradients.py."""
+
+    def source(
+        self,
+        guider: CFGGuider,
+        predict: Callable[[Sequence[int], Tensor, float], Tensor],
+        shape: Sequence[int],
+        mask: Tensor | None,
+        alone: bool = True,
+    ) -> GradientSource:
+        """Return what a guided step asks.
+
+        Args:
+            guider: The guider inside its sample().
+            predict: predict(rows, x, sigma) of rows of the caller's batch.
+            shape: Of one row.
+            mask: 1 where to sample, 0 where to keep the latent; None for everywhere.
+            alone: Whether a row may be predicted without the others.
+
+        Returns:
+            The source.
+        """
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,9 +60,11 @@ class FlowSampler(FieldSampler):
 
     Attributes:
         transition: How to step; also what a search takes as its neighbourhood.
+        gradients: Where the gradient of a guided transition comes from; None for none.
     """
 
     transition: Transition
+    gradients: Gradients | None = None
 
     def noise(self, field: Field, step: int) -> Tensor:
         """Draw a step's fresh noise: a function of each row's own key.
@@ -65,10 +100,31 @@ class FlowSampler(FieldSampler):
             )
         _require_point_velocities(field, self.transition)
         noise = partial(self.noise, field)
+        source = source_of(field, self.gradients, self.transition)
         with field.watched(len(sigmas) - 1) as tell:
             x = field.start(self.max_denoise(field.guider, sigmas))
-            x = integrate(field.predict, x, sigmas, self.transition, noise, tell, path)
+            x = integrate(field.predict, x, sigmas, self.transition, noise, tell, path, source)
         return field.finish(x)
+
+
+def source_of(
+    field: Field, gradients: Gradients | None, transition: Transition
+) -> GradientSource | None:
+    """Return what a guided step of a run asks.
+
+    Args:
+        field: The run.
+        gradients: Where the gradient comes from; None for none.
+        transition: How to step.
+
+    Returns:
+        The source; None where nothing is guided.
+    """
+    if gradients is None or transition.guidance is None:
+        return None
+    # a row's conditioning is its place in the batch, so none is predicted alone
+    shape = field.noise.shape[1:]
+    return gradients.source(field.guider, field.followed, shape, field.mask, alone=False)
 
 
 def _require_point_velocities(field: Field, transition: Transition) -> None:

@@ -22,6 +22,7 @@ __all__ = [
     "call_memory",
     "memory_needed",
     "rows_that_fit",
+    "size_of",
     "translated_oom",
 ]
 
@@ -164,11 +165,19 @@ def memory_needed(guider: CFGGuider, shape: tuple[int, ...], rows: int) -> str:
     device = guider.model_patcher.load_device
     need = call_memory(guider_of_row(guider, 0), shape, rows)
     free = guider.model_patcher.get_free_memory(device)
-    text = f"{_size(need)} for a call of {rows} candidates, {_size(free)} free"
+    text = f"{size_of(need)} for a call of {rows} candidates, {size_of(free)} free"
     if device.type == "cuda":
-        text += f", peak so far {_size(torch.cuda.max_memory_allocated(device))}"
+        text += f", peak so far {size_of(torch.cuda.max_memory_allocated(device))}"
     return text
 
 
-def _size(count: float) -> str:
+def size_of(count: float) -> str:
+    """Say how many bytes, for a person.
+
+    Args:
+        count: Bytes.
+
+    Returns:
+        Words.
+    """
     return f"{count / 2**30:.1f} GB" if count >= 2**30 else f"{max(1, round(count / 2**20))} MB"

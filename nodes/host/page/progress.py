@@ -158,6 +158,7 @@ class Progress:
         self.best: dict[int, Tensor] = {}
         self._total = budget.evaluations * items
         self._spent: dict[int, int] = {}
+        self._gradients = 0
         self._values: dict[int, float] = {}
         self._plain: dict[int, float] = {}
         self._bar = comfy.utils.ProgressBar(self._total)
@@ -175,6 +176,7 @@ class Progress:
         elif isinstance(event, Evaluated):
             self._forecast.add(event)
             self._spent[event.item] = event.spent
+            self._gradients += event.gradients
             if event.phase == "plain" and event.sigma == 0.0 and event.scores is not None:
                 self._plain[event.item] = event.scores.value
             self._show(None)
@@ -195,7 +197,8 @@ class Progress:
 
     def used(self) -> str:
         """Say what was spent and found so far."""
-        parts = [f"{sum(self._spent.values())} of {self._total} evaluations"]
+        asked = f", {self._gradients} gradients" if self._gradients else ""
+        parts = [f"{sum(self._spent.values())} of {self._total} evaluations{asked}"]
         for what, values in (("best score", self._values), ("plain score", self._plain)):
             if values:
                 first = [f"{value:.4g}" for _, value in sorted(values.items())]

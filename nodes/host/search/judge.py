@@ -59,6 +59,7 @@ class Judge:
     Attributes:
         reward: The reward.
         decoders: Decode finished rows.
+        early: Decode the others.
         held_out: Rewards of finished pictures that are only reported.
     """
 
@@ -89,7 +90,7 @@ class Judge:
         self.decoders = Decoders.of(vae, audio_vae)
         self.held_out = HeldOut(held_out)
         self._given_audio = audio_vae
-        self._early = self.decoders.instead(scoring_vae)
+        self.early = self.decoders.instead(scoring_vae)
         self._score_size = score_size
         self._pixels: dict[bool, int] = {}  # of a picture, finished or not
         self._answers = Answers()  # paid for in calls that failed, such as for lack of memory
@@ -116,7 +117,7 @@ class Judge:
         looking = [name for name, found in self._domains.items() if found & LOOKS]
         used = {"vae": self.decoders.pictures}  # of whatever is scored, for the image output
         if looking:
-            used["scoring_vae"] = self._early.pictures
+            used["scoring_vae"] = self.early.pictures
         for socket, vae in used.items():
             stills = getattr(vae, "latent_dim", 3) == 2
             if vae and (len(first) == 2 or (stills and frames_of(first) > 1)):
@@ -185,7 +186,7 @@ class Judge:
         shapes = packed_shapes(guider)
         if finished:
             return Rows(latents, shapes, self.decoders)
-        return Rows(latents, shapes, self._early, self._score_size)
+        return Rows(latents, shapes, self.early, self._score_size)
 
     def score(
         self, guider: CFGGuider, clean: Tensor, sigmas: Sequence[float], memory: float

@@ -92,6 +92,17 @@ class Report:
         """The reward of each picture that came out, in its order."""
         return [scores["value"] for _, scores in self.winners()]
 
+    def spent(self, what: str) -> int:
+        """Return what all items together took of something.
+
+        Args:
+            what: Name of a number of the ledger.
+
+        Returns:
+            The sum.
+        """
+        return sum(row["ledger"].get(what, 0) for row in self.trace.record["stopped"])
+
     def warnings(self) -> list[str]:
         """Return what a person should not overlook: rewards that mislead."""
         return [*self._falling(), *self._unranked()]
@@ -103,10 +114,11 @@ class Report:
             item, spent = row["item"], row["ledger"]
             plain = self.plain(item)
             before = "" if plain is None else f" (plain sample {plain:.4g})"
+            asked = f"{spent['gradient_calls']} gradients, " if spent.get("gradient_calls") else ""
             lines.append(
                 f"item {item}: reward {self.best(item):.4g}{before} after {spent['evaluations']} "
                 f"evaluations, {spent['rows']} network rows, {spent['reward_calls']} scored, "
-                f"{spent['seconds']:.1f} s; stopped by {row['why']}"
+                f"{asked}{spent['seconds']:.1f} s; stopped by {row['why']}"
             )
         return [*lines, *self._regime(), *self.warnings(), *self._held_out(), *self.notes]
 

@@ -19,6 +19,7 @@ from ....samplers.search import Outcome, Trace, Winner
 from ....samplers.search.account.lineage import Frame
 from ....samplers.search.account.trace import Row
 from ....samplers.stepping.transition import Transition
+from ..model.flow_sampler import Gradients
 from .problem import HostProblem
 
 __all__ = ["Point", "Step", "WinnerPath", "origins"]
@@ -73,6 +74,7 @@ class WinnerPath:
         sampler: The stock SAMPLER where it was run whole.
         mask: The item's noise_mask, or None.
         schedule: The model's sigmas of the search's run, by which patches tell which step it is.
+        gradients: Where the gradient of guided steps comes from; None for none.
     """
 
     item: int
@@ -85,6 +87,7 @@ class WinnerPath:
     sampler: Sampler | None = None
     mask: Any = None
     schedule: Sequence[float] = ()
+    gradients: Gradients | None = None
 
     def place(self, sigma: float) -> int:
         """Return the first point at or below a linear sigma, or else the last one."""
@@ -152,8 +155,9 @@ def winner_path(
     sigmas = [*(point.own_sigma for point in points), 0.0]
     key, mask = problem.row_key(item), problem.mask_row(item)
     return WinnerPath(
-        item, winner.node.id, points, steps, sigmas, key, seed, None, mask, problem.own_sigmas()
-    )
+        item, winner.node.id, points, steps, sigmas, key, seed, None, mask, problem.own_sigmas(),
+        problem.gradients,
+    )  # fmt: skip
 
 
 def _point(

@@ -8,7 +8,7 @@ conditioning, mask and latent. Scoring is judge.py's.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, cast
 
@@ -24,17 +24,20 @@ from ....rewards.base import spec_of
 from ....samplers.paths.interpolant import r_from_sigma, sigma_from_r
 from ....samplers.search.engine.memory import moved
 from ....samplers.search.protocol import Scores, State, Whole
+from ....samplers.stepping.guidance import GradientSource
 from ....samplers.stepping.noise import digest, keyed_normal
 from ....samplers.stepping.transition import ODE, Transition
 from ..model.batch_row import BatchRow
 from ..model.conditioning import row_of
+from ..model.differentiation import followed_attention
 from ..model.faults import blamed, checked
 from ..model.field import batch_keys, coordinates_of
-from ..model.flow_sampler import STEP, FlowSampler
+from ..model.flow_sampler import STEP, FlowSampler, Gradients
 from ..model.history import Keyframes, fresh_cache, sigmas_with
 from ..model.measure import CallCounter, RowCounter, call_memory, translated_oom
 from ..model.packed import packed_shapes, unpacked
 from ..model.randomness import seeded_as_the_host
+from .gradients import RewardGuidance
 from .judge import Judge
 
 __all__ = ["HostProblem"]
@@ -52,6 +55,7 @@ class HostProblem:
         judge: Decodes and scores.
         latent: Clean latents of the batch in the model's space, zeros for none.
         linear_sigmas: The run's sigmas on the linear path.
+        gradients: Where the gradient of a guided move comes from; None for none.
         parts: Shapes of the latents that lie one after another in a row; empty for one latent.
     """
 
@@ -91,6 +95,10 @@ class HostProblem:
         self._mask = mask
         self.judge = judge
         self._inner: Any = inner
+        found = inner.gradients if isinstance(inner, FlowSampler) else None
+        self.gradients: Gradients | None = (
+            found.beside(judge.early) if isinstance(found, RewardGuidance) else found
+        )
         self._varies = isinstance(inner, FlowSampler) and inner.transition.law != ODE.law
         self._noise_scale = float(getattr(self._model_sampling, "noise_scale", 1.0))
         self._keys = batch_keys(noise, latent, extra_args.get("seed"))
@@ -106,6 +114,11 @@ class HostProblem:
         self._at_max = inner is not None and inner.max_denoise(guider, sigmas)
         self._keyframes = Keyframes(guider, sigmas)
         self._items: dict[int, BatchRow] = {}
+
+    @property
+    def has_gradient(self) -> bool:
+        """Whether guided moves can be made."""
+        return self.gradients is not None
 
     def masks(self) -> list[Tensor]:
         """The mask, if there is one."""
@@ -256,10 +269,29 @@ class HostProblem:
             network_rows.append(counted)
             return denoised
 
-        out = moved(state, sigma_from, to, transition, draw, predict, self._path, self._own_sigma)
+        source = None
+        if transition.guidance is not None:
+            source = self._source(items[0], state, predict)
+        out = moved(
+            state, sigma_from, to, transition, draw, predict, self._path, self._own_sigma, source
+        )
         if network_rows:
             out["rows"] = torch.stack(network_rows).sum(0)
         return out
+
+    def _source(
+        self, item: int, state: State, predict: Callable[[list[int], Tensor, float], Tensor]
+    ) -> GradientSource | None:
+        """What knows the gradient, for rows of one item."""
+        if self.gradients is None:
+            return None
+        own = self._item(item)
+
+        def followed(rows: Sequence[int], x: Tensor, sigma: float) -> Tensor:
+            with followed_attention(own.options):
+                return predict([*rows], x, sigma)
+
+        return self.gradients.source(own.guider, followed, state["x"].shape[1:], own.mask)
 
     def predict(self, items: Sequence[int], state: State, sigma: float) -> State:
         """Predictions under the item's own conditioning; adds the rows that reached the network."""

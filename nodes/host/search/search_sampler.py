@@ -245,7 +245,8 @@ class SearchSampler(Sampler):
         found, budget = Behaviour(), self.budget
         if not isinstance(transition, Whole):
             first, *rest = problem.linear_sigmas
-            plain = problem.cost(None, first) + sum(problem.cost(transition, to) for to in rest)
+            own = transition.guided(None)  # as the plain sample is
+            plain = problem.cost(None, first) + sum(problem.cost(own, to) for to in rest)
             found, budget = behaviour_of(problem, budget, plain)
         if found.remembers or found.untried:
             choice, transition = self._whole(found), Whole(type(self.inner).__name__)

@@ -64,8 +64,9 @@ def score_lines(report: Report) -> list[str]:
         One line, and for a batch one more for each of the first items.
     """
     rows, most = report.trace.record["stopped"], _budget(report).get("evaluations", 0)
-    spent = sum(row["ledger"]["evaluations"] for row in rows)
-    used = f"{spent} of {most * len(rows)} evaluations, {report.seconds:.3g} s"
+    asked = report.spent("gradient_calls")
+    used = f"{report.spent('evaluations')} of {most * len(rows)} evaluations, "
+    used += (f"{asked} gradients, " if asked else "") + f"{report.seconds:.3g} s"
     if len(rows) == 1:
         (row,) = rows
         return [f"{_scores(report, row['item'])}; {used}; {WHY.get(row['why'], row['why'])}"]
@@ -106,6 +107,9 @@ def summary(report: Report) -> dict[str, Any]:
             "score": _finite(scores["value"]),
             "plain": _finite(report.plain(item)),
             "evaluations": stopped[item]["ledger"]["evaluations"],
+            "reward_calls": stopped[item]["ledger"]["reward_calls"],
+            "gradient_calls": stopped[item]["ledger"].get("gradient_calls", 0),
+            "seconds": stopped[item]["ledger"]["seconds"],
             "why": stopped[item]["why"],
             "parts": dict(scores["parts"]),
             "held_out": dict(scores["held_out"]),

@@ -99,6 +99,8 @@ class Rows:
 
     Attributes:
         latents: As LATENT holds them, or packed.
+        shapes: See packed_shapes().
+        decoders: What decodes them.
         pixels: Pixels of a row as the VAE made it; 0 where nothing has been decoded.
     """
 
@@ -116,8 +118,7 @@ class Rows:
         parts = unpacked(latents, shapes)
         self.latents = latents
         self._parts: list[Tensor] = parts.unbind() if shapes else [parts]
-        self._made = shapes, decoders, score_size
-        self._decoders, self._size = decoders, score_size
+        self.shapes, self.decoders, self._size = shapes, decoders, score_size
         self.pixels = 0
         self._clips: Tensor | None = None
         self._sound: tuple[Tensor, int] | None = None
@@ -138,13 +139,13 @@ class Rows:
     def is_still(self) -> bool:
         """Whether each is one picture and nothing else."""
         frames = frames_of(self._parts[0].shape[1:])
-        return self._decoders.pictures is not None and len(self._parts) == frames == 1
+        return self.decoders.pictures is not None and len(self._parts) == frames == 1
 
     @property
     def clips(self) -> Tensor:
         """Shape (B, T, H, W, C), float32, 0 to 1; of latents of pictures T is 1."""
         if self._clips is None:
-            clips = _decoded(_clips, self._decoders.pictures, self._parts[0])
+            clips = _decoded(_clips, self.decoders.pictures, self._parts[0])
             self.pixels = clips[0, ..., 0].numel()
             self._clips = shrink(clips, self._size) if self._size else clips
         return self._clips
@@ -161,7 +162,7 @@ class Rows:
             found.append(rate)
             return waveforms
 
-        waveforms = _decoded(decode, self._decoders.sound, self._parts[-1])
+        waveforms = _decoded(decode, self.decoders.sound, self._parts[-1])
         self._sound = waveforms, found[0]
         return self._sound
 
@@ -229,14 +230,14 @@ class Rows:
             Each gives clips (B, T, H, W, C), or sound as the host's AUDIO.
         """
         ways: list[Callable[[], Tensor | dict[str, Any]]] = []
-        if self._decoders.pictures is not None:
+        if self.decoders.pictures is not None:
             ways.append(lambda: self.clips)
-        if self._decoders.sound is not None and (not ways or len(self._parts) > 1):
+        if self.decoders.sound is not None and (not ways or len(self._parts) > 1):
             ways.append(lambda: {"waveform": self.sound[0], "sample_rate": self.sound[1]})
         return ways
 
     def _each(self, function: Callable[[Tensor], Tensor]) -> Rows:
-        rows = Rows(function(self.latents), *self._made)
+        rows = Rows(function(self.latents), self.shapes, self.decoders, self._size)
         rows._clips = None if self._clips is None else function(self._clips)
         rows._sound = None if self._sound is None else (function(self._sound[0]), self._sound[1])
         return rows
