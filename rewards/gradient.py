@@ -196,16 +196,20 @@ def holder_gradient(
         True
     """
 
+    kinds: set[torch.dtype] = set()  # rows of float64 do not make values finer than they are
+
     def run(network: Any, piece: Tensor) -> Tensor:  # noqa: ANN401 - whatever the holder keeps
         scales = SCALES if dtype_of(network) is torch.float16 else (1.0,)
         with torch.inference_mode(False), backward_ready(network):
             found = _differentiated(lambda given: function(network, given), piece, scales)
+        kinds.add(found.values.dtype)
         return torch.cat([found.values[:, None], cast("Tensor", found.gradient).flatten(1)], dim=1)
 
     if not rows.shape[0]:
         return _nothing(rows)
     found = holder.run(run, rows)
-    return Gradient(found[:, 0], found[:, 1:].reshape(rows.shape).to(rows.dtype))
+    values = found[:, 0].to(torch.float64 if kinds == {torch.float64} else torch.float32)
+    return Gradient(values, found[:, 1:].reshape(rows.shape).to(rows.dtype))
 
 
 def _differentiated(

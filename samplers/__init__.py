@@ -15,6 +15,14 @@ Interpolants (interpolant.py)
 
         y = c x,    sigma_linear = sigma(r) / c,    rho = sigma / alpha is common to both.
 
+Two densities (paths/two_sided.py)
+    Where the source is not noise but a density of its own, time t is 1 there and 0 at the target:
+
+        x = alpha(t) x0 + beta(t) x1 + gamma(t) z,    score = -E[z | x] / gamma
+
+    x1 is a draw of the source, S = E[x1 | x] the prediction of it beside D. With a normal x1 it is
+    an interpolant again. A network of a Brownian bridge gives D, or (x - D) / t, the host's v.
+
 Factors of two
     eps(sigma) below is a diffusion coefficient, as in the literature. With tau = 1 - sigma,
 

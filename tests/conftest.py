@@ -4,6 +4,7 @@ Everything is imported as `flowsearch.<package>.<module>`. The checkout itself m
 sys.path: our package `nodes` would hide the host's nodes.py there.
 """
 
+import gc
 import os
 from pathlib import Path
 
@@ -24,3 +25,9 @@ def pytest_collection_modifyitems(items):
         folder = item.path.relative_to(ROOT / "tests").parts[0]
         if folder in TIERS:
             item.add_marker(getattr(pytest.mark, folder))
+
+
+def pytest_collection_finish():
+    """Take what all tests share out of the rounds of the garbage collector."""
+    gc.collect()
+    gc.freeze()

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from ..prompts.counting import NUMBERS
+from ..weights.holder import widened
 
 __all__ = [
     "LEAST",
@@ -156,7 +157,7 @@ def yes(logits: Tensor, vocabulary: Vocabulary, *, against_no: bool = False) -> 
     Returns:
         Shape (B,), float32, 0 to 1.
     """
-    log_p = logits.float().log_softmax(-1)
+    log_p = widened(logits).log_softmax(-1)
     of_yes = log_p[:, vocabulary.word("yes")].logsumexp(-1)
     if not against_no:
         return of_yes.exp().clamp(max=1.0)

@@ -8,21 +8,30 @@ what they are there. Pictures are rounded to 8 bits, as the processors' own inpu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
+from ..gradient import Gradient, holder_gradient
 from ..weights import pretrained
 from ..weights.holder import Holder
 from ..weights.pretrained import Foreign
 from .answers import Vocabulary
+from .picture_twins import twin_of
 
-__all__ = ["Ask", "FolderModel", "LanguageModel", "load_network", "load_processor"]
+__all__ = [
+    "Ask",
+    "DifferentiableModel",
+    "FolderModel",
+    "LanguageModel",
+    "load_network",
+    "load_processor",
+]
 
 
 @dataclass(frozen=True)
@@ -86,6 +95,31 @@ class LanguageModel(Protocol):
 
     def get_models(self) -> Sequence[Any]:
         """What the host's memory manager knows it by."""
+        ...
+
+
+@runtime_checkable
+class DifferentiableModel(Protocol):
+    """A language model through which pictures can be differentiated, or that says why not."""
+
+    @property
+    def no_gradient(self) -> str:
+        """Why not; empty where they can."""
+        ...
+
+    def gradient(
+        self, images: Tensor, questions: Sequence[str], value: Callable[[Tensor], Tensor]
+    ) -> Gradient:
+        """Differentiate a function of what an answer begins with.
+
+        Args:
+            images: As for next_token.
+            questions: About each picture.
+            value: Logits (questions, B, tokens), on the network's device -> one value a picture.
+
+        Returns:
+            Values and gradient.
+        """
         ...
 
 
@@ -154,6 +188,15 @@ class FolderModel:
         if processor.tokenizer.pad_token_id is None:
             processor.tokenizer.pad_token = processor.tokenizer.eos_token
         self._vocabulary: Vocabulary | None = None
+        self._twin = twin_of(processor.image_processor)
+
+    @property
+    def no_gradient(self) -> str:
+        """See DifferentiableModel.no_gradient."""
+        if self._twin is not None:
+            return ""
+        kind = type(self.processor.image_processor).__name__
+        return f"what {kind} does with pictures is known only in 8 bits, which have no slope"
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -192,14 +235,37 @@ class FolderModel:
         tokens = self.holder.run(run, torch.arange(len(asks))).long()
         return self.processor.batch_decode(tokens, skip_special_tokens=True) if asks else []
 
+    def gradient(
+        self, images: Tensor, questions: Sequence[str], value: Callable[[Tensor], Tensor]
+    ) -> Gradient:
+        """See DifferentiableModel.gradient.
+
+        Raises:
+            ValueError: It has none.
+        """
+        if self.no_gradient:
+            raise ValueError(f"this model has no gradient: {self.no_gradient}. Use another one.")
+
+        def run(network: Foreign, rows: Tensor) -> Tensor:
+            return value(torch.stack([self._logits(network, rows, each) for each in questions]))
+
+        return holder_gradient(self.holder, run, images)
+
+    def _logits(self, network: Foreign, rows: Tensor, question: str) -> Tensor:
+        """Of the next token, by the library's forward on what the twin makes of pictures."""
+        asks = [Ask(i, question) for i in range(len(rows))]
+        inputs = self._inputs(rows.detach(), asks).to(network.device)
+        if self._twin is not None:
+            inputs["pixel_values"] = self._twin(rows, inputs)
+        _cast(inputs, network)
+        return network(**inputs).logits[:, -1]
+
     def _generate(
         self, network: Foreign, images: Tensor, asks: Sequence[Ask], length: int
     ) -> Foreign:
         """Let the library generate; its answer holds tokens and unprocessed logits."""
         inputs = self._inputs(images, asks).to(network.device)
-        for name, value in inputs.items():
-            if torch.is_floating_point(value):
-                inputs[name] = value.to(network.dtype)
+        _cast(inputs, network)
         return network.generate(
             **inputs,
             max_new_tokens=length,
@@ -247,6 +313,13 @@ class FolderModel:
             add_generation_prompt=True,
             enable_thinking=False,
         )
+
+
+def _cast(inputs: Foreign, network: Foreign) -> None:
+    """Bring what is not whole numbers to the network's type."""
+    for name, value in inputs.items():
+        if torch.is_floating_point(value):
+            inputs[name] = value.to(network.dtype)
 
 
 def _chosen(asks: Sequence[Ask], rows: Tensor) -> list[Ask]:

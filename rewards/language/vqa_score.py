@@ -23,8 +23,9 @@ import torch
 from torch import Tensor
 
 from ..base import Assessed, Assessment, RewardSpec, check_images
+from ..gradient import Gradient
 from .answers import table, yes
-from .vision_language import Ask, LanguageModel
+from .vision_language import Ask, DifferentiableModel, LanguageModel
 
 __all__ = ["COMBINE", "PAPER", "VQAScore", "questions_from_text", "weights_from_text"]
 
@@ -152,6 +153,7 @@ class VQAScore(Assessed):
             low=0.0,
             high=1.0,
             scale=0.2,
+            has_gradient=not self.why_no_gradient(),
             licence="that of the model's weights",
             source="https://arxiv.org/abs/2404.01291",
         )
@@ -176,12 +178,48 @@ class VQAScore(Assessed):
         logits = self.model.next_token(images, asks)
         found = yes(logits, self.model.vocabulary, against_no=self.against_no).cpu()
         found = found.reshape(len(images), len(self.questions))
-        weights = torch.tensor(self.weights or (1.0,) * len(self.questions))
-        weights = weights / weights.sum()
-        if self.combine == "mean":
-            values = (found * weights).sum(1)
-        else:
-            values = (found.clamp(min=_FLOOR).log() * weights).sum(1).exp()
+        values = self._together(found)
         parts = [dict(zip(self.questions, row, strict=True)) for row in table(found)]
         notes = ["yes " + ", ".join(f"{value:.3f}" for value in part.values()) for part in parts]
-        return Assessment(values.clamp(0.0, 1.0).to(images.device), parts, notes)
+        return Assessment(values.to(images.device), parts, notes)
+
+    def gradient(self, images: Tensor) -> Gradient:
+        """See Differentiable.
+
+        Args:
+            images: See Reward.score.
+
+        Returns:
+            Values, and how they change with the pictures.
+
+        Raises:
+            ValueError: Not a batch of finite pictures, or a model without a gradient.
+        """
+        check_images(images, "VQA Score")
+        why = self.why_no_gradient()
+        if why or not isinstance(self.model, DifferentiableModel):
+            raise ValueError(f"VQA Score has no gradient: {why}. Use another model.")
+        vocabulary = self.model.vocabulary
+
+        def value(logits: Tensor) -> Tensor:
+            found = [yes(each, vocabulary, against_no=self.against_no) for each in logits]
+            return self._together(torch.stack(found, dim=1))
+
+        return self.model.gradient(images, self.questions, value)
+
+    def why_no_gradient(self) -> str:
+        """Say why the model cannot be differentiated; "" where it can."""
+        if isinstance(self.model, DifferentiableModel):
+            return self.model.no_gradient
+        return (
+            f"{type(self.model).__name__} gives its answers without a way back to the picture; "
+            "take a folder by Load Vision-Language Model"
+        )
+
+    def _together(self, found: Tensor) -> Tensor:
+        """One value a picture of the probabilities (B, questions)."""
+        weights = found.new_tensor(self.weights or (1.0,) * len(self.questions))
+        weights = weights / weights.sum()
+        if self.combine == "mean":
+            return (found * weights).sum(1).clamp(0.0, 1.0)
+        return (found.clamp(min=_FLOOR).log() * weights).sum(1).exp().clamp(0.0, 1.0)

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..paths.interpolant import LINEAR, VE, Interpolant, sigma_from_r
 from .guidance import GradientSource
 from .steering import Steering
-from .step import Coefficients, check, step
+from .step import Coefficients, check, ends_of, step
 from .transition import Transition
 from .two_ends import TwoEnds
 
@@ -243,9 +243,10 @@ def integrate(
         if callback is not None:
             callback(i, x, denoised)
         z = noise(i) if coefficients.needs_noise else None
-        ends: list[Tensor] = []
+        known: Tensor | None = None
         if coefficients.other_end and other_end is not None:
-            ends.append(other_end(x, coefficients.sigma))
+            known = other_end(x, coefficients.sigma)
+        ends = ends_of(coefficients, known)
         x, used = guided(model, x, denoised, coefficients, z, [*ends, *past], steer)
         past = [used, *ends, *past][: memory * (1 + len(ends))]
     return x

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Coefficients", "Inner", "check", "step"]
+__all__ = ["Coefficients", "Inner", "check", "ends_of", "step"]
 
 
 class Inner(NamedTuple):
@@ -190,16 +190,39 @@ def check(
             f"the step from sigma {coefficients.sigma} to {coefficients.sigma_next} keeps only "
             f"{coefficients.q:.4f} of its noise; pass standard normal noise like x"
         )
-    if coefficients.other_end and not past:
-        raise ValueError(
-            f"the step of a bridge from {coefficients.sigma} to {coefficients.sigma_next} goes by "
-            "its other end as well; pass the source, or what predicts it"
-        )
     if len(past) < len(coefficients.past):
         raise ValueError(
             f"the step uses {len(coefficients.past)} earlier predictions and got {len(past)}; "
             "compute its coefficients for those that there are"
         )
+
+
+def ends_of(coefficients: Coefficients, other_end: Tensor | None) -> list[Tensor]:
+    """Return what a step takes before its earlier predictions: a bridge's other end, or nothing.
+
+    Args:
+        coefficients: The step.
+        other_end: The source of each row or its prediction, like x; None where there is none.
+
+    Returns:
+        None or one tensor.
+
+    Raises:
+        ValueError: The step goes by its other end, and there is none.
+
+    Example:
+        >>> from flowsearch.samplers.stepping.transition import ODE
+        >>> ends_of(ODE.coefficients(0.8, 0.4), torch.ones(1))
+        []
+    """
+    if not coefficients.other_end:
+        return []
+    if other_end is None:
+        raise ValueError(
+            f"the step of a bridge from {coefficients.sigma} to {coefficients.sigma_next} goes by "
+            "its other end as well; pass the source, or what predicts it"
+        )
+    return [other_end]
 
 
 def _step(x: Tensor, denoised: Tensor, c: Coefficients, z: Tensor | None) -> Tensor:

@@ -4,7 +4,6 @@ In this process: importing this file puts the host's tree on sys.path and sets i
 CPU, so a test module may say `import comfy.samplers` at its top. Nothing of the host is replaced.
 """
 
-import gc
 import os
 import shutil
 import sys
@@ -27,12 +26,6 @@ def pytest_configure(config) -> None:
     """Enter the host where tests run: in xdist's workers, or where there are none."""
     if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
         _enter_host()
-
-
-def pytest_collection_finish() -> None:
-    """Take what all tests share out of the rounds of the garbage collector."""
-    gc.collect()
-    gc.freeze()
 
 
 def _enter_host() -> None:

@@ -99,6 +99,8 @@ class TestReward(RewardLaws):
     def exact(self, case, made):
         if case in LARGE:
             pytest.skip("its network is large, and its code that of smaller ones")
+        if case.startswith("vqa_score"):
+            return made[0]  # the library's norms are of float32 in any network
         return doubled(made[0]) if made[2] else made[0]
 
     @pytest.fixture

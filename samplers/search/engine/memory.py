@@ -20,7 +20,7 @@ from ...paths.interpolant import LINEAR, Interpolant
 from ...stepping.guidance import GradientSource
 from ...stepping.integrate import guided, row, steering
 from ...stepping.steering import Steering
-from ...stepping.step import Coefficients
+from ...stepping.step import Coefficients, ends_of
 from ...stepping.transition import Transition
 from ..protocol import State
 
@@ -40,6 +40,7 @@ def moved(
     coordinates: Interpolant = LINEAR,
     own_sigma: Callable[[float], float] = float,
     source: GradientSource | None = None,
+    other_end: Tensor | None = None,
 ) -> State:
     """Carry states from one sigma to another.
 
@@ -54,6 +55,7 @@ def moved(
         coordinates: Those of x: LINEAR or VE.
         own_sigma: Turns a linear sigma into the model's.
         source: Knows the gradient, for a transition that is guided.
+        other_end: A bridge's sources like x, by which it goes up; not looked at where it goes down.
 
     Returns:
         state with x at `to`; with "evaluations" where a step called the model less often than
@@ -61,7 +63,7 @@ def moved(
         a method whose draws are weighed, "log_weight": log of target over proposal density.
 
     Raises:
-        ValueError: A guided transition without a source.
+        ValueError: A guided transition without a source, or a bridge's way up without other_end.
         GradientError: A gradient is not finite.
     """
     memory = transition.memory
@@ -89,7 +91,8 @@ def moved(
             return predict(rows, at, sigma)
 
         steer = steering(transition, source, rows, model)
-        past = [tensor[pick] for tensor in kept[: len(sigmas)]]
+        ends = ends_of(coefficients, other_end)
+        past = [tensor[pick] for tensor in (*ends, *kept[: len(sigmas)])]
         drawn = None if z is None else z[pick]
         parts.append(_part(model, x[pick], denoised[pick], coefficients, drawn, past, steer))
         for index in rows if steer is not None else ():

@@ -11,6 +11,7 @@ from PIL import Image
 from tiny_language import MAKERS, folder, language_model
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from flowsearch.rewards.gradient import gradient_of
 from flowsearch.rewards.language.answers import Vocabulary
 from flowsearch.rewards.language.vision_language import (
     Ask,
@@ -127,6 +128,25 @@ def test_pictures_and_questions_matter(name):
     assert torch.allclose(found[0], found[3], atol=1e-5)
     assert float((found[0] - found[1]).abs().max()) > 1e-2
     assert float((found[0] - found[2]).abs().max()) > 1e-2
+
+
+@pytest.mark.parametrize("name", ["qwen", "llava"])
+def test_what_is_differentiated_is_what_the_processor_makes(name):
+    """Within the two levels that torchvision's coarser 8-bit filter is from PIL's."""
+    model, images = language_model(name), pictures()
+    inputs = model._inputs(images, [Ask(i, LONG) for i in range(3)])
+    found = model._twin(images.clone().requires_grad_(), inputs).detach()
+    assert found.shape == inputs["pixel_values"].shape
+    assert float((found - inputs["pixel_values"]).abs().max()) * 0.27 * 255 < 2.5
+
+
+def test_a_model_that_is_known_only_in_8_bits_says_so():
+    reward = VQAScore(language_model("idefics"), (LONG,))
+    assert not reward.spec.has_gradient
+    with pytest.raises(ValueError, match="no gradient: what Idefics3"):
+        gradient_of(reward, pictures())
+    with pytest.raises(ValueError, match="no gradient: what Idefics3"):
+        reward.gradient(pictures())
 
 
 def test_vqa_score_is_the_probability_of_yes_in_the_reference(name):

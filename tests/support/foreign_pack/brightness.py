@@ -11,3 +11,12 @@ class Brightness:
 
     def score(self, images):
         return images.float().mean(dim=(1, 2, 3))
+
+
+class Contrast:
+    """Mean square beside grey, which autograd follows: it says so, and has a gradient by that."""
+
+    spec = SimpleNamespace(name="contrast", low=0.0, has_gradient=True)
+
+    def score(self, images):
+        return (images - 0.5).square().mean(dim=(1, 2, 3))

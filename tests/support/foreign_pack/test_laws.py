@@ -7,7 +7,7 @@ import pytest
 from flowsearch.rewards.testing import RewardLaws
 from flowsearch.samplers.search import BestOfN
 from flowsearch.samplers.search.testing import MixtureProblem, ProblemLaws, StrategyLaws
-from foreign_pack.brightness import Brightness
+from foreign_pack.brightness import Brightness, Contrast
 
 
 class TestBrightness(RewardLaws):
@@ -18,6 +18,16 @@ class TestBrightness(RewardLaws):
     @pytest.fixture
     def other(self):
         return None  # it has no prompt
+
+
+class TestContrast(RewardLaws):
+    @pytest.fixture
+    def reward(self):
+        return Contrast()
+
+    @pytest.fixture
+    def other(self):
+        return None
 
 
 @dataclass(frozen=True)

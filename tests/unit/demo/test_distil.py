@@ -2,26 +2,31 @@
 
 import json
 import re
+from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 
-from flowsearch.demo import distil
+from flowsearch.demo import distil, trajectories
 from flowsearch.demo.network import CHECKPOINTS, SceneNet
-from flowsearch.demo.trajectories import CHUNK, TIMES, Trajectories
+from flowsearch.demo.trajectories import TIMES, Trajectories
 from flowsearch.demo.weights import read_weights
 from flowsearch.samplers.stepping.transition import ODE, step
 
+CHUNK = 4  # paths; of the real 32 each chunk takes ten seconds
 SMALL = {"channels": (16, 32, 32), "blocks": (1, 1, 1), "width": 32}
 FEW = CHECKPOINTS["few_step"]
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory) -> Trajectories:
+def source(tmp_path_factory) -> Iterator[Trajectories]:
     torch.manual_seed(0)
-    return Trajectories(SceneNet(**SMALL).eval(), tmp_path_factory.mktemp("paths"), seed=3)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (trajectories, distil):
+            patch.setattr(module, "CHUNK", CHUNK)
+        yield Trajectories(SceneNet(**SMALL).eval(), tmp_path_factory.mktemp("paths"), seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +52,8 @@ def test_a_path_starts_at_noise_and_ends_where_the_ode_ends(source):
     assert states.shape == (len(TIMES), CHUNK, 3, 64, 64)
     assert (TIMES[0], TIMES[-1]) == (1.0, 0.0)
     start = states[0].float()
-    assert abs(float(start.mean())) < 0.01
-    assert abs(float(start.std()) - 1.0) < 0.01
+    assert abs(float(start.mean())) < 0.02
+    assert abs(float(start.std()) - 1.0) < 0.02
     fine = np.linspace(1.0, 0.0, 25).tolist()
     x = start[:4]
     for fr, to in pairwise(fine):
@@ -60,7 +65,7 @@ def test_a_path_starts_at_noise_and_ends_where_the_ode_ends(source):
 
 
 def test_states_are_those_of_the_path_or_of_the_line_between_its_ends(source):
-    paths = source.chunk(1)[1][:, : len(TIMES)].float()
+    paths = source.chunk(1)[1][:, [i % CHUNK for i in range(len(TIMES))]].float()  # one a time
     t = torch.tensor(TIMES)
     no, rows = torch.zeros(len(TIMES), dtype=torch.bool), torch.arange(len(TIMES))
     assert torch.allclose(distil.states_at(paths, t, no), paths[rows, rows], atol=1e-6)

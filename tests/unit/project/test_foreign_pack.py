@@ -1,5 +1,5 @@
 """The tests of the pack of somebody else, which inherits our laws."""
 
-from foreign_pack.test_laws import TestBrightness, TestFewOfMany, TestShifted
+from foreign_pack.test_laws import TestBrightness, TestContrast, TestFewOfMany, TestShifted
 
-__all__ = ["TestBrightness", "TestFewOfMany", "TestShifted"]
+__all__ = ["TestBrightness", "TestContrast", "TestFewOfMany", "TestShifted"]

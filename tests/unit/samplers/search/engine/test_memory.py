@@ -57,7 +57,6 @@ def peak(strategy, evaluations, chains=1, top=None, sigmas=SIGMAS):
     toy = Counting()
     budget = Budget(evaluations, top=top)
     search = make_search(toy, strategy, sigmas, ODE, budget, chains=chains, rows_per_call=4)
-    gc.collect()
     gc.freeze()  # what was there before is not looked at again
     try:
         search.run()
