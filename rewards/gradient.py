@@ -14,11 +14,13 @@ cannot be saved for a backward pass. All that is here works from there, and leav
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import allow_mutation_on_saved_tensors
 
 from .base import Reward, RewardSpec, Views, spec_of
 from .foreign import settings_kept, values_of
@@ -170,7 +172,11 @@ def value_and_gradient(function: Callable[[Tensor], Tensor], rows: Tensor) -> Gr
 
 
 def holder_gradient(
-    holder: Holder[Any], function: Callable[[Any, Tensor], Tensor], rows: Tensor
+    holder: Holder[Any],
+    function: Callable[[Any, Tensor], Tensor],
+    rows: Tensor,
+    *,
+    mutates: bool = False,
 ) -> Gradient:
     """Differentiate a function of a network, within each of its holder's batches.
 
@@ -181,6 +187,8 @@ def holder_gradient(
         holder: Keeps the network.
         function: (network, rows) -> one value a row, as for Holder.run.
         rows: Shape (B, ...), floating point; B may be 0, which calls nothing.
+        mutates: Whether the network writes into what it computed before, as the host's do; what a
+            backward pass needs of that is copied.
 
     Returns:
         Values and gradient, on the rows' device.
@@ -200,7 +208,8 @@ def holder_gradient(
 
     def run(network: Any, piece: Tensor) -> Tensor:  # noqa: ANN401 - whatever the holder keeps
         scales = SCALES if dtype_of(network) is torch.float16 else (1.0,)
-        with torch.inference_mode(False), backward_ready(network):
+        copies = allow_mutation_on_saved_tensors() if mutates else nullcontext()
+        with torch.inference_mode(False), backward_ready(network), copies:
             found = _differentiated(lambda given: function(network, given), piece, scales)
         kinds.add(found.values.dtype)
         return torch.cat([found.values[:, None], cast("Tensor", found.gradient).flatten(1)], dim=1)

@@ -49,6 +49,7 @@ class ImageEncoder(NetworkReward):
         side: Height and width of the network's input, 0 for any.
         has_gradient: Whether pictures can be differentiated through.
         aligned: Whether texts have directions in the same space.
+        mutates: Whether the network writes into what it computed before; see holder_gradient.
     """
 
     holder: Holder[Any]
@@ -59,6 +60,7 @@ class ImageEncoder(NetworkReward):
     side: int = 0
     has_gradient: bool = True
     aligned: bool = True
+    mutates: bool = False
 
     @property
     def holders(self) -> Sequence[Holder[Any]]:
@@ -98,7 +100,7 @@ class ImageEncoder(NetworkReward):
         def run(network: Foreign, rows: Tensor) -> Tensor:
             return value(self._directions(network, rows))
 
-        return holder_gradient(self.holder, run, images)
+        return holder_gradient(self.holder, run, images, mutates=self.mutates)
 
     def _directions(self, network: Foreign, rows: Tensor) -> Tensor:
         return functional.normalize(widened(self.forward(network, self.preprocess(rows))), dim=-1)

@@ -240,6 +240,14 @@ class FolderModel:
     ) -> Gradient:
         """See DifferentiableModel.gradient.
 
+        Args:
+            images: As for next_token.
+            questions: About each picture.
+            value: Logits (questions, B, tokens) -> one value a picture.
+
+        Returns:
+            Values and gradient.
+
         Raises:
             ValueError: It has none.
         """

@@ -113,7 +113,7 @@ def _images(clip_vision: Any) -> ImageEncoder:
             "SigLIP or DINOv2 vision model, or a folder with Load Reward Encoder."
         )
     return ImageEncoder(
-        holder, forward, preprocess, width, family, side, False, aligned=family == "clip"
+        holder, forward, preprocess, width, family, side, aligned=family == "clip", mutates=True
     )
 
 

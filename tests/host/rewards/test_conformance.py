@@ -17,6 +17,7 @@ from reward_cases.given import GIVEN
 from flowsearch.nodes.host.rewards.reward_model import Managed
 from flowsearch.rewards.embedding.aesthetic import Aesthetic
 from flowsearch.rewards.frames import FrameReward
+from flowsearch.rewards.gradient import gradient_of
 from flowsearch.rewards.weights.holder import Local
 
 
@@ -127,12 +128,13 @@ def test_a_cancel_is_obeyed_and_leaves_it_able_to_score(pair):
 
 
 def test_a_gradient_passes_through_it_after_a_node_ran_it(pair):
-    """Nodes run in inference mode, whose tensors no gradient passes."""
-    reward, _ = pair
+    """Nodes run in inference mode, whose tensors no gradient passes; batches are of two."""
+    reward, plain = pair
     if not reward.spec.has_gradient:
         pytest.skip("declares none")
     with torch.inference_mode():
         reward.score(given(reward))
-    images = given(reward).requires_grad_()
-    reward.score(images).sum().backward()
-    assert float(images.grad.abs().sum()) > 0
+        found = gradient_of(reward, given(reward)).gradient
+    wanted = gradient_of(plain, given(reward)).gradient
+    assert float(found.abs().sum()) > 0
+    assert float((found - wanted).abs().max()) < 1e-3 * float(wanted.abs().max())

@@ -26,6 +26,7 @@ from flowsearch.nodes.rewards.embeddings import (
 )
 from flowsearch.rewards.base import assess
 from flowsearch.rewards.embedding.clip_score import ClipScore
+from flowsearch.rewards.gradient import gradient_of
 from flowsearch.rewards.registry import REWARDS
 from flowsearch.rewards.weights.preprocess import DINOV2_224
 
@@ -71,6 +72,16 @@ def by_folder(folder, text=TEXT):
     return reward_of(ClipScoreReward.execute(folder_encoder(folder), text))
 
 
+def climbs(reward):
+    """A small way along its gradient a value rises by what that says."""
+    images = IMAGES[3:4] * 0.9 + 0.05
+    found = gradient_of(reward, images)
+    way = found.gradient / found.gradient.abs().max()
+    up, down = (gradient_of(reward, images + h * way).values for h in (1e-2, -1e-2))
+    wanted = float((found.gradient * way).sum())
+    assert float(up - down) / 2e-2 == pytest.approx(wanted, rel=0.1)
+
+
 @pytest.mark.parametrize(
     "text", [TEXT, "(red:1.5) [cat], embedding:nothing BREAK \\(x\\)", "red " * 99]
 )
@@ -83,6 +94,23 @@ def test_the_hosts_networks_and_the_folder_score_alike(host_pair, clip_folder, t
     assert torch.allclose(host.values, folder.values, atol=1e-5)
     assert list(host.notes) == list(folder.notes)
     assert float(folder.values.std()) > 1e-3
+
+
+def test_a_gradient_passes_what_the_hosts_loaders_made_in_a_node(model, clip_folder):
+    """Their weights are of inference mode, and are the same objects after."""
+    with torch.inference_mode():
+        host = by_host((host_encoders.clip_vision(model), host_encoders.clip(model)))
+        network = host.images.holder.network
+        host.score(IMAGES)
+        before = [id(held) for held in network.parameters()]
+        found = gradient_of(host, IMAGES)
+    wanted = gradient_of(by_folder(clip_folder), IMAGES)
+    assert all(held.is_inference() for held in network.parameters())
+    assert [id(held) for held in network.parameters()] == before
+    assert torch.allclose(found.values, wanted.values, atol=1e-5)
+    assert float((found.gradient - wanted.gradient).abs().max()) < 1e-3 * float(
+        wanted.gradient.abs().max()
+    )
 
 
 def test_weights_in_the_prompt_do_not_weigh(host_pair, model):
@@ -204,6 +232,7 @@ def test_dinov2_by_the_host_is_the_librarys(host_pair):
     values = reward_of(output).score(IMAGES)
     assert torch.allclose(values, (found @ found[:3].T).mean(dim=1), atol=1e-5)
     assert float(values.std()) > 1e-3
+    climbs(reward_of(output))
 
 
 def test_siglip_by_the_host_matches_by_the_mean_of_what_it_would_pool():
@@ -216,6 +245,7 @@ def test_siglip_by_the_host_matches_by_the_mean_of_what_it_would_pool():
     assert torch.allclose(images.embed(IMAGES), expected, atol=2e-3)
     reward = reward_of(ImageMatchReward.execute(vision, {"reference0": IMAGES[1:2]}, "max"))
     assert int(reward.score(IMAGES).argmax()) == 1
+    climbs(reward)
 
 
 def test_scoring_is_cancelled_between_batches(host_pair, monkeypatch):

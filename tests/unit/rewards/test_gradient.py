@@ -221,6 +221,27 @@ def test_weights_are_put_back_after_an_error():
     assert objects(network) == before
 
 
+def test_what_a_network_writes_over_is_copied_where_that_is_said():
+    """The host's layers add in place to what a norm before them has kept."""
+    norm = nn.LayerNorm(60)
+
+    def adds(network, rows):
+        x = rows.flatten(1) * 2.0
+        y = network(x).square()
+        x += y
+        return (x * y).sum(dim=1)
+
+    def apart(rows):
+        x = rows.flatten(1) * 2.0
+        y = norm(x).square()
+        return ((x + y) * y).sum(dim=1)
+
+    with pytest.raises(RuntimeError, match="inplace"):
+        holder_gradient(Local(norm), adds, pictures())
+    found = holder_gradient(Local(norm), adds, pictures(), mutates=True)
+    assert torch.allclose(found.gradient, value_and_gradient(apart, pictures()).gradient, rtol=1e-4)
+
+
 def test_weights_that_are_asked_for_gradients_get_none():
     network = small()
     holder = Local(network)
