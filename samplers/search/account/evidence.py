@@ -12,6 +12,7 @@ over few, meant as a hint.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import mul
 from random import Random
 from typing import Any
 
@@ -138,18 +139,23 @@ def correlation(groups: Sequence[Pairs]) -> float | None:
     Returns:
         -1 to 1; None where it is undefined (fewer than 3 pairs, or no spread).
     """
-    xx = yy = xy = 0.0
-    n = 0
-    for pairs in filter(None, groups):
-        mean_x = math.fsum(x for x, _ in pairs) / len(pairs)
-        mean_y = math.fsum(y for _, y in pairs) / len(pairs)
-        xx += math.fsum((x - mean_x) ** 2 for x, _ in pairs)
-        yy += math.fsum((y - mean_y) ** 2 for _, y in pairs)
-        xy += math.fsum((x - mean_x) * (y - mean_y) for x, y in pairs)
-        n += len(pairs)
-    if n < 3 or xx <= 0.0 or yy <= 0.0:
+    centred = [_centred(pairs) for pairs in groups if pairs]
+    spread = _spread(centred)
+    if sum(len(xs) for xs, _ in centred) < 3 or spread <= 0.0:
         return None
-    return xy / math.sqrt(xx * yy)
+    return sum(math.fsum(map(mul, xs, ys)) for xs, ys in centred) / spread
+
+
+def _centred(pairs: Pairs) -> tuple[list[float], list[float]]:
+    """The first and the second numbers of pairs, around their means."""
+    mean_x, mean_y = (math.fsum(pair[i] for pair in pairs) / len(pairs) for i in (0, 1))
+    return [x - mean_x for x, _ in pairs], [y - mean_y for _, y in pairs]
+
+
+def _spread(centred: Sequence[tuple[list[float], list[float]]]) -> float:
+    """What a sum of products is divided by to be a correlation; order does not change it."""
+    xx, yy = (sum(math.fsum(v * v for v in group[i]) for group in centred) for i in (0, 1))
+    return math.sqrt(xx * yy)
 
 
 def ranks(values: Sequence[float]) -> list[float]:
@@ -185,14 +191,16 @@ def held_out_trend(evaluated: Sequence[Row], name: str) -> Trend:
     found = correlation(groups)
     if found is None:
         return Trend(n, None, 1.0)
+    centred = [_centred(pairs) for pairs in groups if pairs]
+    spread = _spread(centred)
     random, low = Random(0), 1
     for _ in range(SHUFFLES):
-        mixed: list[Pairs] = []
-        for pairs in groups:
-            others = [y for _, y in pairs]
+        products = 0.0
+        for xs, ys in centred:
+            others = ys.copy()
             random.shuffle(others)
-            mixed.append([(x, y) for (x, _), y in zip(pairs, others, strict=True)])
-        low += (correlation(mixed) or 0.0) <= found + 1e-12
+            products += math.fsum(map(mul, xs, others))
+        low += products / spread <= found + 1e-12
     return Trend(n, found, low / (SHUFFLES + 1))
 
 
