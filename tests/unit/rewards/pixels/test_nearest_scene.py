@@ -1,6 +1,7 @@
 """The nearest right picture: it is right, it is near, and the way to it is the gradient."""
 
 import json
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,13 @@ from flowsearch.demo.scene import Scene, draw
 from flowsearch.rewards.gradient import gradient_of
 from flowsearch.rewards.pixels.nearest_scene import fitting, nearest_scene
 from flowsearch.rewards.pixels.shape_count import ShapeCount, count_shapes, patches_of, wrong
-from flowsearch.rewards.pixels.shape_fidelity import ShapeFidelity, fidelity
+from flowsearch.rewards.pixels.shape_fidelity import ShapeFidelity, cover, fidelity
 
 PROMPTS = Path(__file__).parents[4] / "benchmarks" / "prompts.json"
 SCENES = [Scene(tuple(parse(text))) for text in json.loads(PROMPTS.read_text())["hard"][:6]]
 
 
+@cache
 def picture(index):
     return draw(SCENES[index], np.random.default_rng(index))
 
@@ -132,3 +134,22 @@ def test_the_fidelity_that_stands_in_is_near_the_fidelity_and_rises_with_its_gra
     assert torch.allclose(found.values, before, atol=0.05)
     moved = images + 0.03 * found.gradient.sign()
     assert (ShapeFidelity().score(moved) > before + 0.02).all()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_tips_of_triangles_are_sharp_enough_to_be_counted(seed):
+    wanted = {("yellow", "triangle"): 5, ("red", "triangle"): 6}
+    noise = np.random.default_rng(seed).uniform(0.5, 1.0, (64, 64, 3)).astype(np.float32)
+    assert count_shapes(nearest_scene(noise, wanted)) == wanted
+
+
+def test_a_small_change_moves_no_shape():
+    given = np.full((64, 64, 3), 0.96875, np.float32)
+    given += cover("circle", 30.05, 34.1, 5.3, (64, 64))[..., None] * np.float32([-0.1, -0.8, -0.8])
+    ramp = np.linspace(-1e-3, 1e-3, 64, dtype=np.float32)[None, :, None]
+    outlines = []
+    for picture_ in (given, given + ramp, given - ramp):
+        ink = 0.96875 - nearest_scene(picture_, {("red", "circle"): 1})[..., 1]
+        outlines.append(ink / ink.max())
+    for other in outlines[1:]:
+        assert np.allclose(outlines[0], other, atol=2e-6)
