@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ....samplers.search import Trace
-from ....samplers.search.account.evidence import held_out_trend
+from ....samplers.search.account.evidence import held_out_trend, steered_change
 from ....samplers.search.account.lineage import Frame
 from ....samplers.search.account.trace import value_of
 from .path import WinnerPath
@@ -105,7 +105,7 @@ class Report:
 
     def warnings(self) -> list[str]:
         """Return what a person should not overlook: rewards that mislead."""
-        return [*self._falling(), *self._unranked()]
+        return [*(self._falling() or self._steered()), *self._unranked()]
 
     def sentences(self) -> list[str]:
         """Return what a person should know: results, warnings, held-out rewards, notes."""
@@ -207,6 +207,14 @@ class Report:
                 "spend fewer evaluations, or combine the two rewards"
             )
         return lines
+
+    def _steered(self) -> list[str]:
+        """Held-out rewards that the first steered pictures lost; few say nothing by ranks yet."""
+        found = {
+            name: steered_change(self.trace.record["evaluated"], name)
+            for name in self.trace.held_out()
+        }
+        return [one.sentence(self.reward, name) for name, one in found.items() if one.is_a_hint]
 
     def _fell(self, item: int, name: str) -> bool:
         best, plain = self._best_scores(item), self._baseline(item)

@@ -201,3 +201,21 @@ def test_the_report_says_how_rare_the_target_is():
 
     assert "none of" in said(1e6)
     assert "is not rare here" in said(-1e6)
+
+
+def test_it_hints_when_the_first_steered_pictures_lose_a_held_out_reward():
+    report = Report(Trace(), "toy")
+    rows = [("plain", 0, 1.0, 0.9), ("search", 3, 5.0, 0.7), ("search", 3, 6.0, 0.6)]
+    for number, (phase, gradients, value, judged) in enumerate(rows):
+        scores = {"value": value, "held_out": {"judge": judged}}
+        report.trace.record["evaluated"].append(
+            {"item": 0, "id": number, "parent": None, "sigma": 0.0, "phase": phase,
+             "scores": scores, "gradients": gradients}
+        )  # fmt: skip
+        report.trace.record["finished"].append(
+            {"item": 0, "id": number, "scores": scores, "of": None, "spent": number, "best": True}
+        )
+        said = [line for line in report.warnings() if "hole in toy" in line]
+        assert bool(said) == (number == 2)
+    assert "from 1 (plain samples) to 5.5" in said[0]
+    assert "judge, which is held out, fell from 0.9 to 0.65, in 2 of 2" in said[0]
