@@ -106,9 +106,9 @@ def test_upward_it_asks_for_the_source():
     x = torch.zeros(1, 1)
     bridge = Transition(LAW, "bridge")
     for method in BRIDGES:  # an earlier prediction must not be taken for it
+        turning, transition = [0.5, 0.2, 0.6], Transition(LAW, method)
         with pytest.raises(ValueError, match="goes by its other end as well"):
-            turning = [0.5, 0.2, 0.6]
-            integrate(lambda x, t: x, x, turning, Transition(LAW, method), lambda _: x)
+            integrate(lambda x, t: x, x, turning, transition, lambda _: x)
     out = integrate(
         lambda x, t: x,
         x,
