@@ -199,6 +199,25 @@ def test_an_end_that_is_linear_in_time_is_followed_exactly():
     assert exact.item() == pytest.approx(0.2 * (math.log(5.0) + 2.0), rel=1e-12)
 
 
+@pytest.mark.parametrize("general", [False, True])
+def test_an_extrapolated_last_step_ends_at_the_linear_end(general):
+    """D = 3 + 2 t has 3 at t = 0; the last prediction is that of the step before."""
+
+    def model(x, t):
+        return torch.full_like(x, 3.0 + 2.0 * t)
+
+    def ended(last):
+        own = Transition(LAW, "bridge_second_order", last=last)
+        two = TwoEnds(two_sided("linear", "brownian"), Diffusion("constant", 0.5), True, last)
+        x = torch.ones(1, 1, dtype=FLOAT64)
+        way = [0.6, 0.3, 0.1, 0.0]
+        chosen = two if general else own
+        return integrate(model, x, way, chosen, lambda _: x, other_end=lambda x, t: x).item()
+
+    found = [ended("denoised"), ended("extrapolated")]
+    assert found == pytest.approx([3.2, 3.0], rel=1e-12)
+
+
 def test_json_keeps_the_scale_and_old_transitions_have_none():
     bridge = Transition(LAW, "bridge", noise_scale=0.005)
     assert Transition.from_json(bridge.to_json()) == bridge
