@@ -22,8 +22,8 @@ objectives.py E|db|^2 is twice what L_b lacks of its minimum, so that the bound 
 square may have a large divergence.
 
 Source: Albergo, Boffi, Vanden-Eijnden 2023, arXiv:2303.08797, equations (2.45) and (2.58); the
-guide is ours. With L as in objectives.py (2.45) as printed has half the second bound, which errors
-with db = -eps ds exceed.
+guide is ours. Half of the second bound, which would be enough were the two errors uncorrelated, is
+exceeded where db = -eps ds.
 """
 
 import math

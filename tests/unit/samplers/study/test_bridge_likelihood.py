@@ -150,7 +150,7 @@ def test_the_sdes_divergence_is_below_both_bounds(eps, of_b, of_s):
 
 
 def test_half_the_loose_bound_is_no_bound():
-    """Which the printed constants would be: errors that add up, at eps = 1.26 V."""
+    """It would be for errors that are uncorrelated; these add up, at eps = 1.26 V."""
     eps, variance = 1.256, 1.0
     of_b, of_s = (0.1, 0.0), (-0.1 / eps, 0.0)
     kl = divergence(variance, *moved(eps, variance, of_b, of_s))
