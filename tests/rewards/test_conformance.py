@@ -124,6 +124,13 @@ class TestReward(RewardLaws):
         assert spec.licence
         assert spec.source
 
+    def test_one_function_is_scored_and_differentiated(self, case, reward, rows, found, stands_in):
+        """Score of pictures that ask for a gradient does not round them either."""
+        if stands_in or case.startswith("vqa_score"):
+            pytest.skip("what is scored is rounded, or goes in steps")
+        scored = reward.score(rows.clone().requires_grad_()).detach()
+        assert torch.allclose(found.values, scored, rtol=1e-4, atol=1e-4)
+
     def test_values_are_float32_whatever_the_rows_are(self, reward, rows, values):
         assert values.dtype == torch.float32
         assert reward.score(rows[:0].half()).dtype == torch.float32
