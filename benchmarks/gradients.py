@@ -17,10 +17,8 @@ else a machine does is not counted. What is done is kept in --parts and not comp
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -32,38 +30,30 @@ from devtools.pack import load_pack
 
 load_pack()
 
-from _demo_problem import load_net  # noqa: E402
+from _gradient_cells import Bench, Cell  # noqa: E402
 from _gradient_networks import NETWORK, add_networks, costs  # noqa: E402
-from _guided_problem import GuidedProblem, clock, is_for_tuning, sampled  # noqa: E402
+from _gradient_sheet import draw_sheet  # noqa: E402
+from _guided_problem import is_for_tuning  # noqa: E402
 from _report import Report, paired_difference  # noqa: E402
-from _runs import HeldOut, Measured, Method, Parts, Result, measured, run  # noqa: E402
+from _runs import Method  # noqa: E402
 from _tilted_laws import rows  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 
-from flowsearch.demo.network import CHECKPOINTS  # noqa: E402
-from flowsearch.demo.prompt import parse  # noqa: E402
-from flowsearch.rewards.pixels.shape_fidelity import ShapeFidelity  # noqa: E402
 from flowsearch.samplers.paths import sigmas  # noqa: E402
-from flowsearch.samplers.paths.noise_law import noise_law  # noqa: E402
 from flowsearch.samplers.search import EvolutionarySearch  # noqa: E402
 from flowsearch.samplers.stepping.guidance import Guidance  # noqa: E402
-from flowsearch.samplers.stepping.transition import Transition  # noqa: E402
 
 PROMPTS = Path(__file__).with_name("prompts.json")
-ANCESTRAL = Transition(noise_law("constant_k", k=1.0))
 DEFAULT = Guidance(strength=0.3, start=0.8)
 PLACES = Guidance(strength=0.7, start=1.0)
 """Of rewards that say where things are, which is decided in the first steps."""
 STEPS = {"base": (8, 25), "few_step": (4, 8)}
-SHIFT = {"base": 1.0, "few_step": 3.0}
-BLOCK = 12
-"""Prompts of a search that are kept together in the parts."""
 BOTH = ("fidelity", "count")
 JUDGES: dict[str, tuple[str, ...]] = {"layout": BOTH, "palette": BOTH, "beige": BOTH}
 JUDGES["count"] = ("fidelity",)
 CHOSEN: dict[str, tuple[Guidance, dict[str, tuple[int, ...]]]] = {
     "layout": (PLACES, {"base": (8, 25), "few_step": (4, 8)}),
-    "palette": (DEFAULT, {"base": (8, 25), "few_step": (4, 8)}),
+    "palette": (DEFAULT, {"base": (8,), "few_step": (4, 8)}),
     "beige": (DEFAULT, {"base": (8,), "few_step": (8,)}),
     "count": (DEFAULT, {"base": (8,), "few_step": (4,)}),
 }
@@ -76,106 +66,14 @@ STRENGTHS = {1.0: (0.3, 0.5, 0.7, 1.0), 0.8: (0.15, 0.3, 0.5)}
 """Strengths that are tried, by start."""
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One picture a prompt, sampled without a search.
-
-    Attributes:
-        world: Key of CHECKPOINTS.
-        reward: Key of REWARDS.
-        steps: Evaluations.
-        guidance: How it is guided.
-        seed: Of the noise.
-        transition: What is guided.
-    """
-
-    world: str
-    reward: str
-    steps: int
-    guidance: Guidance | None = None
-    seed: int = 0
-    transition: Transition = ANCESTRAL
-
-    @property
-    def sigmas(self) -> list[float]:
-        """Levels of the world."""
-        return sigmas.uniform(self.steps, shift=SHIFT[self.world])
-
-    @property
-    def how(self) -> Transition:
-        """The transition with its guidance."""
-        return self.transition.guided(self.guidance)
-
-
-class Bench:
-    """Runs cells and searches, from the parts where they are there.
-
-    Args:
-        options: Command line.
-        texts: Prompts.
-        numbers: Number of each among all hard prompts, which its drawing is made with.
-    """
-
-    def __init__(
-        self, options: argparse.Namespace, texts: Sequence[str], numbers: Sequence[int]
-    ) -> None:
-        self.options, self.texts, self.numbers = options, [*texts], [*numbers]
-        self.parts = Parts(options.parts)
-        self.nets: dict[str, Any] = {}
-        self.weights = {
-            name: hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-            for name, path in CHECKPOINTS.items()
-        }
-
-    def problem(self, world: str, reward: Any, first: int = 0, count: int = 10**6) -> GuidedProblem:
-        """The model with some of the prompts."""
-        if world not in self.nets:
-            self.nets[world] = load_net(CHECKPOINTS[world], self.options.device)
-        here = slice(first, first + count)
-        groups = [parse(text) for text in self.texts[here]]
-        return GuidedProblem(self.nets[world], groups, reward, self.numbers[here])
-
-    def cell(self, cell: Cell) -> dict[str, Any]:
-        """Values by prompt, evaluations, gradients, seconds; and the pictures, shrunk."""
-        key = [self.weights[cell.world], self.texts, cell.reward, cell.sigmas]
-        key += [cell.how.to_json(), cell.seed]
-        file = self.parts.file(key)
-        if file is not None and file.is_file():
-            return json.loads(file.read_text())
-        problem = self.problem(cell.world, cell.reward)
-        done = sampled(problem, cell.sigmas, cell.how, cell.seed, self.options.rows)
-        found: dict[str, Any] = {"values": problem.values(done.clean)}
-        found |= {"evaluations": done.evaluations, "gradients": done.gradients}
-        found |= {"seconds": done.seconds}
-        small = torch.nn.functional.avg_pool2d(done.clean.clamp(-1, 1), 4) / 2
-        found["places"] = [[round(v, 3) for v in one] for one in small.flatten(1).tolist()]
-        if file is not None:
-            file.write_text(json.dumps(found))
-        return found
-
-    def array(self, cell: Cell, name: str) -> NDArray[np.float64]:
-        """Values of a cell by prompt."""
-        return np.array(self.cell(cell)["values"][name])
-
-    def search(self, world: str, reward: str, method: Method, budget: int, count: int) -> Measured:
-        """A search of the first prompts."""
-        results: list[Result] = []
-        for first in range(0, count, BLOCK):
-            problem = self.problem(world, reward, first, BLOCK)
-            block = self.texts[first : first + BLOCK]
-            settings = [method.strategy.to_json(), method.transition.to_json(), method.sigmas]
-
-            def compute(problem: GuidedProblem = problem, seed: int = first) -> list[Result]:
-                held_out: HeldOut = ShapeFidelity().score
-                start = clock()
-                found = run(problem, method, budget, seed, self.options.rows, held_out)
-                for result in found:
-                    result.seconds = (clock() - start) / len(found)
-                return found
-
-            key = ("search", self.weights[world], block, reward, settings, budget, first)
-            results += self.parts.get(key, compute)
-        return measured([results], budget)
+SHEET = (
+    Cell("base", "layout", 8),
+    Cell("base", "layout", 8, PLACES), Cell("base", "layout", 25, PLACES),
+    Cell("base", "layout", 8, DEFAULT), Cell("base", "beige", 8, DEFAULT),
+    Cell("base", "beige", 8, PLACES), Cell("base", "count", 8, DEFAULT),
+    Cell("few_step", "layout", 4, PLACES),
+)  # fmt: skip
+"""Columns of the sheet."""
 
 
 def signed(triple: tuple[float, float, float], digits: int = 3) -> str:
@@ -276,7 +174,7 @@ def against_search(bench: Bench, report: Report) -> None:
 
 def few(bench: Bench, report: Report) -> None:
     """Best of a few guided samples, and how much the samples of a prompt differ."""
-    seeds = range(2 if bench.options.quick else 4)
+    seeds = range(bench.options.seeds)
     for reward in ("layout", "count"):
         spread: dict[str, NDArray[np.float64]] = {}
         for name, guidance in (("plain", None), ("guided", CHOSEN[reward][0])):
@@ -407,6 +305,8 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--prompts", type=int, default=48)
     parser.add_argument("--searched", type=int, default=24, help="prompts of the long search")
+    parser.add_argument("--seeds", type=int, default=4, help="samples of which the best is kept")
+    parser.add_argument("--sheet", type=Path, help="PNG of guided and plain pictures")
     parser.add_argument("--rows", type=int, default=64, help="rows in one call of the model")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -415,6 +315,10 @@ def main() -> None:
     texts = wanted[: 4 if options.quick else options.prompts]
     bench = Bench(options, texts, [hard.index(text) for text in texts])
     report = Report("gradients")
+    if options.quick:
+        options.seeds = 2
+    if options.sheet:
+        draw_sheet(bench, SHEET, options.sheet)
     if options.tuning:
         tuning(bench, report)
     else:
