@@ -78,7 +78,7 @@ def test_a_search_finds_the_sound_that_fits_best(folder):
     guider = hm.guider(f.model(family.name), f.conditioning(family))
     made = reward()
     samples, _, report = s.search(
-        guider, s.flow(), {"samples": torch.zeros(1, 64, 3)}, vae=vm.audio_vae(), reward=made,
+        guider, s.flow(), {"samples": torch.zeros(1, 64, 1)}, vae=vm.audio_vae(), reward=made,
         evaluations=9, sigmas=torch.tensor([1.0, 0.8, 0.4, 0.0]), strategy=s.strategy("rbf"),
     )  # fmt: skip
     with torch.no_grad():
