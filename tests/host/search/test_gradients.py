@@ -290,6 +290,20 @@ def test_what_a_mask_keeps_is_kept_and_not_pushed():
     assert not torch.equal(found, sampled(FlowSampler(Transition(LAW)), latent))
 
 
+def test_the_gradient_is_0_in_what_a_mask_keeps():
+    mask = torch.zeros(1, 1, 16, 16)
+    mask[..., :8] = 1.0
+
+    def question(field):
+        found = guidance().source(field.guider, field.followed, (3, 16, 16), field.mask)
+        return found.at([0], torch.zeros(1, 3, 16, 16))
+
+    latent = {**hm.picture_latent(size=16), "noise_mask": mask}
+    found = asked(hm.guider(hm.scene_model(), 0.5), latent, question)
+    assert not found[..., 8:].any()
+    assert found[:, 0, :, :8].all()
+
+
 def test_partial_denoise_is_guided_from_where_it_starts():
     latent = hm.picture_latent(size=16)
     plain, ours = (
