@@ -77,6 +77,7 @@ SOCKETS: dict[str, tuple[Callable[[Any], bool], str]] = {
         "or VAE Encode gives it",
     ),
     "IMAGE": (_is_tensor(4), "an IMAGE (batch, height, width, channels), as Load Image gives it"),
+    "MASK": (_is_tensor(3), "a MASK (batch, height, width), as Load Image (as Mask) gives it"),
     "SIGMAS": (_is_tensor(1), "SIGMAS, a list of levels, as Basic Scheduler gives it"),
     "NOISE": (_has("generate_noise", "seed"), "a NOISE, as Random Noise gives it"),
     "GUIDER": (_has("model_patcher", "sample"), "a GUIDER, as Basic Guider or CFG Guider gives it"),

@@ -72,7 +72,7 @@ MAY_IMPORT = {  # the longest matching prefix is the owner; "a.*" is all below a
         "rewards",
         "rewards.*",
     },
-    "nodes.sampling": _HOST_SIDE | {"samplers.*", "demo"},
+    "nodes.sampling": _HOST_SIDE | {"samplers.*", "rewards", "demo"},
     "nodes.study": _HOST_SIDE | {"samplers.*"},
     "nodes.search": _HOST_SIDE | {"samplers.*", "rewards"},
     "nodes.rewards": _HOST_SIDE | {"rewards", "rewards.*"},
