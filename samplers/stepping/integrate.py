@@ -135,6 +135,11 @@ def steering(
 
     Raises:
         ValueError: A guided transition without a source.
+
+    Example:
+        >>> from flowsearch.samplers.stepping.transition import ODE
+        >>> steering(ODE, None, [0], lambda x, sigma: x) is None
+        True
     """
     if transition.guidance is None:
         return None
@@ -173,6 +178,12 @@ def guided(
 
     Raises:
         ValueError: See advance().
+
+    Example:
+        >>> from flowsearch.samplers.stepping.transition import ODE
+        >>> x, data = torch.ones(1, 1), torch.zeros(1, 1)
+        >>> guided(lambda x, sigma: data, x, data, row(ODE, 1.0, 0.25), None, [], None)
+        (tensor([[0.2500]]), tensor([[0.]]))
     """
     if steer is None:
         return advance(model, x, denoised, coefficients, z, past), denoised
