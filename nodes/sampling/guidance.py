@@ -117,9 +117,10 @@ class GradientGuidance(io.ComfyNode):
                 FlowReward.Input(
                     "reward",
                     tooltip=(
-                        "What to climb; one that has a gradient: Layout, Image Statistic, CLIP "
-                        "Score, Image Match, Aesthetic, Preference, Latent Reward and Combine "
-                        "Rewards of such. Counts of detectors, read text and judges have none."
+                        "What to climb; one that has a gradient: Layout, Shape Count, Image "
+                        "Statistic, CLIP Score, Image Match, Aesthetic, Preference, VQA Score, "
+                        "CLAP Score, Latent Reward, and Combine Rewards of such. Counts of "
+                        "detectors, read text and judges have none."
                     ),
                 ),
                 io.Vae.Input(
@@ -143,7 +144,7 @@ class GradientGuidance(io.ComfyNode):
                     default="prediction",
                     tooltip=(
                         f"{through} prediction is cheap and serves nearly always; network takes "
-                        "about five times as long, and more memory."
+                        "six to ten times as long, and more memory."
                     ),
                 ),
                 _number(

@@ -70,6 +70,15 @@ class RewardGuidance:
             self.guidance is not None and GUIDANCE_METHODS[self.guidance.method].noise is not None
         )
 
+    def notes(self, reward: Reward) -> list[str]:
+        """Say in a search's report that what steers is another reward than what is searched for."""
+        if self.guidance is None or self.reward is reward:
+            return []
+        return [
+            f"steps are steered by the gradient of {spec_of(self.reward).name}, and pictures are "
+            f"chosen by {spec_of(reward).name}"
+        ]
+
     def beside(self, decoders: Decoders) -> RewardGuidance:
         """Return this with a search's decoders where it has none of its own."""
         own = Decoders(

@@ -52,6 +52,7 @@ from ..page.progress import (
 )
 from ..page.remarks import TOLD, says_why
 from .behaviour import Behaviour, behaviour_of, need_whole
+from .gradients import RewardGuidance
 from .judge import Judge
 from .outcome import Report
 from .path import origins
@@ -277,6 +278,8 @@ class SearchSampler(Sampler):
             note = departures(choice.published, problem.linear_sigmas, transition, choice.chains)
             search.notes += [note] if note else []
         search.notes += self.judge.notes(shape[1:], packed_shapes(guider))
+        if isinstance(problem.gradients, RewardGuidance):
+            search.notes += problem.gradients.notes(self.judge.reward)
         if mixing:
             search.notes.append(
                 f"{mixing} lets the candidates of one call change each other, so each has a call "

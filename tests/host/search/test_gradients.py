@@ -21,7 +21,9 @@ from flowsearch.nodes.host.model.differentiation import differentiated, twin
 from flowsearch.nodes.host.model.field import FunctionSampler
 from flowsearch.nodes.host.model.flow_sampler import FlowSampler
 from flowsearch.nodes.host.search import gradients as g
+from flowsearch.nodes.host.search import search_sampler
 from flowsearch.nodes.host.search.gradients import RewardGuidance
+from flowsearch.nodes.host.search.resume import FileCheckpoint
 from flowsearch.nodes.host.search.views import Decoders
 from flowsearch.nodes.sampling.demo_model import load_demo
 from flowsearch.nodes.sampling.guidance import GradientGuidance
@@ -348,9 +350,10 @@ def test_a_gradient_that_is_not_finite_is_the_rewards_fault():
 # ---- searches ----
 
 
-def searched(how=SHIFT, law=LAW, name="best_of_n", **given):
+def searched(how=SHIFT, law=LAW, name="best_of_n", steered_by=None, **given):
     latent, _, report = s.search(
-        hm.guider(hm.scene_model(), 0.5), sampler(how, law), hm.empty_latent(size=16),
+        hm.guider(hm.scene_model(), 0.5), sampler(how, law, reward=steered_by or Warm()),
+        hm.empty_latent(size=16),
         sigmas=SIGMAS, strategy=s.strategy(name),
         **{"evaluations": 20, "reward": Warm(), **given},
     )  # fmt: skip
@@ -368,6 +371,31 @@ def test_a_guided_search_counts_what_it_asks_for():
     assert report.best(0) > report.plain(0)
     assert f"{ledger['gradient_calls']} gradients" in report.sentences()[0]
     assert csv_of(report).splitlines()[0].split(",")[11] == "gradients"
+    assert "chosen by warm" in report.notes[0], "another object than what steers"
+
+
+def test_what_steers_is_named_only_where_it_is_another_reward():
+    warm = Warm()
+    _, report = searched(reward=warm, steered_by=warm)
+    assert not any("steered" in note for note in report.notes)
+
+
+def test_a_guided_search_that_was_cancelled_goes_on_where_it_was(tmp_path, monkeypatch):
+    def cancel(call):
+        if call == 9:
+            raise comfy.model_management.InterruptProcessingException
+
+    whole, report = searched()
+    file = FileCheckpoint(tmp_path / "a.safetensors", torch.device("cpu"))
+    monkeypatch.setattr(search_sampler, "checkpoint_of_running_node", lambda *_: file)
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        searched(steered_by=Warm(cancel))
+    steers = Warm()
+    latent, again = searched(steered_by=steers)
+    ledgers = [one.trace.record["stopped"][0]["ledger"] for one in (report, again)]
+    assert torch.equal(latent, whole)
+    assert ledgers[0]["gradient_calls"] == ledgers[1]["gradient_calls"]
+    assert 0 < steers.calls < ledgers[0]["gradient_calls"], "some gradients were in the file"
 
 
 def test_through_the_network_costs_an_evaluation_each_time():
