@@ -138,6 +138,8 @@ def device_context(device: torch.device) -> AbstractContextManager[None]:
 def training() -> Iterator[None]:
     """Let the host's networks leave out what has no backward pass, as its training node does.
 
+    One thread at a time; see differentiated().
+
     Yields:
         Nothing. Hosts before its kernels of its own have no such switch, and need none.
     """

@@ -11,6 +11,7 @@ how blocks stand in every network, keep their inputs only, and run again when it
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -27,6 +28,8 @@ from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 from ..versions import training
 
 __all__ = ["differentiated", "followed_attention", "twin"]
+
+_TURN = threading.RLock()  # what is changed of networks and of the host is one for all threads
 
 PLAIN = (Tensor, int, float, bool, str, torch.dtype, torch.device, type(None))
 
@@ -121,13 +124,15 @@ def _followed() -> Iterator[None]:
 def differentiated(*networks: nn.Module) -> Iterator[None]:
     """Let autograd follow what is computed, from inference mode too; the backward pass as well.
 
+    Threads take turns: another one waits until this context is left.
+
     Args:
         *networks: Whose blocks are run again in the backward pass instead of kept.
 
     Yields:
         Nothing.
     """
-    with ExitStack() as stack:
+    with _TURN, ExitStack() as stack:
         inside: list[bool] = []
         for block in {block: True for network in networks for block in _blocks(network)}:
             stack.enter_context(_rerun(block, inside))
@@ -188,7 +193,7 @@ def _rerun(block: nn.Module, inside: list[bool]) -> Iterator[None]:
     try:
         yield
     finally:
-        del held["forward"]
+        held.pop("forward", None)
         if own is not None:
             held["forward"] = own
 

@@ -1,5 +1,7 @@
 """A reward's gradient through the host: decoders, networks, masks; guided runs and searches."""
 
+import threading
+
 import comfy.latent_formats
 import comfy.model_management
 import comfy.sd
@@ -248,6 +250,34 @@ def test_what_is_written_over_and_run_again_is_what_it_was():
 
     kept, again = asked(guider, f.latent(family, 1, empty=False), question)
     assert (kept - again).abs().max() <= 1e-5 * kept.abs().max()
+
+
+def test_threads_take_turns_and_leave_the_network_and_the_host_as_they_were():
+    network = nn.Sequential(nn.Sequential(nn.Linear(2, 2)))
+    before = getattr(comfy.model_management, "in_training", None)
+    inside, leave, faults = [threading.Event(), threading.Event()], threading.Event(), []
+
+    def differentiate(number):
+        try:
+            with differentiated(network):
+                inside[number].set()
+                leave.wait(20.0)
+        except Exception as fault:
+            faults.append(fault)
+
+    threads = [threading.Thread(target=differentiate, args=(number,)) for number in (0, 1)]
+    threads[0].start()
+    assert inside[0].wait(20.0)
+    threads[1].start()
+    at_once = inside[1].wait(0.3)
+    leave.set()
+    for thread in threads:
+        thread.join(20.0)
+    assert not at_once
+    assert not faults
+    assert inside[1].is_set()
+    assert getattr(comfy.model_management, "in_training", None) == before
+    assert "forward" not in vars(network[0])
 
 
 # ---- runs ----
