@@ -36,6 +36,10 @@ MOST_PLACES = 64
 MOST_BOXES = 256
 CANVAS = 512
 """Side of the drawing that boxes are painted on."""
+LONGEST_WORD = 32
+"""Characters of a number."""
+THINNEST = 1e-6
+"""Part of a pixel that a box covers at least, where it covers most."""
 
 _KNOWN = (
     "Write one box a line: a colour (a name of CSS such as red, or #rrggbb), then its left, top, "
@@ -121,7 +125,8 @@ def _colour(word: str, line: str) -> tuple[float, float, float]:
 
 
 def _part(word: str, line: str) -> float:
-    if not re.fullmatch(r"[0-9]*\.?[0-9]+|[0-9]+\.", word) or not 0.0 <= float(word) <= 1.0:
+    known = len(word) <= LONGEST_WORD and re.fullmatch(r"[0-9]+(\.[0-9]*)?|\.[0-9]+", word)
+    if not known or not 0.0 <= float(word) <= 1.0:
         raise ValueError(
             f"'{shown(word)}' in '{shown(line)}' is not a number from 0 to 1. {_KNOWN}"
         )
@@ -139,22 +144,33 @@ def drawn(
         mask: Where the boxes count, shape (h, w); None for everywhere.
 
     Returns:
-        Drawing (size, size, 3), white where nothing is painted, and weights (size, size): how much
-        of a pixel is painted, times the mask.
+        Drawing (size, size, 3), the mean colour of what is painted on a pixel, white where nothing
+        is, and weights (size, size): how much of a pixel is painted, times the mask.
+
+    Raises:
+        ValueError: A box that is too thin to cover anything.
 
     Example:
         >>> drawing, weights = drawn([Box((1.0, 0.0, 0.0), right=0.5)], 4)
         >>> drawing[0, :, 1].tolist(), weights[0].tolist()
         ([0.0, 0.0, 1.0, 1.0], [1.0, 1.0, 0.0, 0.0])
     """
-    drawing, weights = torch.ones(size, size, 3), torch.zeros(size, size)
-    edges = torch.arange(size)
+    paint = torch.zeros(size, size, 4, dtype=torch.float64)  # colours times coverage, and coverage
+    edges = torch.arange(size, dtype=torch.float64)
     for box in boxes:
         columns = (box.right * size - edges).clamp(0, 1) - (box.left * size - edges).clamp(0, 1)
         rows = (box.bottom * size - edges).clamp(0, 1) - (box.top * size - edges).clamp(0, 1)
         share = rows[:, None] * columns
-        drawing = drawing + share[..., None] * (torch.tensor(box.colour) - drawing)
-        weights = weights + share * (1.0 - weights)
+        if float(share.max()) < THINNEST:
+            raise ValueError(
+                f"the box from left {box.left:.9g}, top {box.top:.9g} to right {box.right:.9g}, "
+                f"bottom {box.bottom:.9g} is too thin to cover anything of a drawing {size} pixels "
+                "wide: make it wider or higher"
+            )
+        paint = paint + share[..., None] * (torch.tensor((*box.colour, 1.0)).to(paint) - paint)
+    covered = paint[..., 3:]
+    drawing = torch.where(covered > 0.0, paint[..., :3] / covered, 1.0).float()
+    weights = covered[..., 0].float()
     return drawing, weights if mask is None else weights * _stretched(mask.float(), (size, size))
 
 
@@ -291,5 +307,6 @@ class Layout(Assessed):
         given = self.weights.detach().clone().to(planes)
         share = _stretched(given, (planes.shape[2], planes.shape[3]))[None]
         weights = pool(share, self.grid)
-        means = pool(planes * share, self.grid) / weights.clamp_min(1e-9)
+        # however little a place counts, its mean is that of what counts
+        means = pool(planes * share, self.grid) / torch.where(weights > 0.0, weights, 1.0)
         return means.permute(0, 2, 3, 1), weights[0]

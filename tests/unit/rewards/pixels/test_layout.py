@@ -4,7 +4,15 @@ import pytest
 import torch
 
 from flowsearch.rewards.gradient import gradient_of
-from flowsearch.rewards.pixels.layout import MOST_BOXES, Box, Layout, drawn, parse_boxes
+from flowsearch.rewards.pixels import layout
+from flowsearch.rewards.pixels.layout import (
+    LONGEST_WORD,
+    MOST_BOXES,
+    Box,
+    Layout,
+    drawn,
+    parse_boxes,
+)
 
 
 def rows(count=2, height=24, width=24, seed=1, dtype=torch.float64):
@@ -116,6 +124,55 @@ def test_later_boxes_lie_over_earlier_ones_and_the_background_below():
 def test_an_edge_within_a_pixel_covers_a_part_of_it():
     _, weights = drawn([Box((1.0, 0.0, 0.0), left=0.375, right=0.75)], 4)
     assert weights[0].tolist() == [0.0, 0.5, 1.0, 0.0]
+
+
+THIN = [
+    "red .1 .1 .4 .4",
+    "red .1 .1 .11 .11",
+    "red .1 .1 .1005 .9",
+    "red .3 .1 .30001 .10001",
+    "red .1 .1 .4 .4\nred .33333 .1 .77777 .5001",
+]
+
+
+@pytest.mark.parametrize("grid", [1, 5, 8])
+@pytest.mark.parametrize("text", THIN)
+def test_boxes_between_pixels_ask_for_their_own_colour_alone(text, grid):
+    reward = Layout(*drawn(parse_boxes(text)), grid)
+    red = torch.zeros(1, 64, 48, 3)
+    red[..., 0] = 1.0
+    assert float(reward.score(red)) == pytest.approx(0.0, abs=1e-6)
+    assert float(reward.score(torch.ones_like(red))) < -0.5
+    pictures, towards = rows(2, 30, 22) * 0.8 + 0.1, rows(2, 30, 22, seed=7) - 0.5
+    told = (gradient_of(reward, pictures).gradient * towards).flatten(1).sum(dim=1)
+    ahead, back = (gradient_of(reward, pictures + s * towards).values for s in (1e-6, -1e-6))
+    assert torch.allclose((ahead - back) / 2e-6, told, rtol=1e-5, atol=1e-8)
+
+
+def test_over_a_background_the_edge_of_a_box_is_mixed_with_it():
+    drawing, weights = drawn(parse_boxes("background blue\nred 0 0 .125 1"), 4)
+    assert drawing[0, 0].tolist() == [0.5, 0.0, 0.5]
+    assert weights.min() == 1.0
+
+
+@pytest.mark.parametrize("text", ["red .1 .1 .100000001 .100000001", "red .5 0 .5000000000001 1"])
+def test_a_box_that_covers_nothing_is_refused_in_a_sentence(text):
+    with pytest.raises(ValueError, match=r"too thin to cover anything of a drawing 512 pixels"):
+        drawn(parse_boxes(f"background white\n{text}"))
+
+
+@pytest.mark.parametrize("tail", ["", "x"])
+def test_a_long_number_is_refused_before_it_is_looked_at(monkeypatch, tail):
+    number = "0." + "1" * (LONGEST_WORD - 2)
+    assert parse_boxes(f"red {number} 0 1 1")[0].left == float(number)
+    seen, match = [], layout.re.fullmatch
+    monkeypatch.setattr(
+        layout.re, "fullmatch", lambda rule, word: seen.append(len(word)) or match(rule, word)
+    )
+    for text in (f"{number}1{tail}", "1" * 20_000 + tail):
+        with pytest.raises(ValueError, match="is not a number from 0 to 1"):
+            parse_boxes(f"red {text} 0 1 1")
+    assert max(seen, default=0) <= LONGEST_WORD
 
 
 @pytest.mark.parametrize(
