@@ -92,14 +92,18 @@ def departures(
         chains: The run's.
 
     Returns:
-        A sentence; empty if it draws, descends and branches as published.
+        A sentence; empty if it draws, descends and branches as published, without guidance.
     """
     found: list[str] = []
     euler = isinstance(transition, Whole) and transition.name == "euler" and not row.stochastic
-    if transition != row.transition and not euler:
+    guidance = None if isinstance(transition, Whole) else transition.guidance
+    plain = transition if isinstance(transition, Whole) else transition.guided(None)
+    if plain != row.transition and not euler:
         found.append(
-            f"draws by {_noise_in_words(transition)} (published: {_noise_in_words(row.transition)})"
+            f"draws by {_noise_in_words(plain)} (published: {_noise_in_words(row.transition)})"
         )
+    if guidance is not None:
+        found.append(f"guided by {guidance.method}")
     levels = row.levels(len(sigmas) - 1)
     if any(abs(s - level) > _CLOSE for s, level in zip(sigmas, levels, strict=True)):
         name = "rbf_reference" if row.stochastic else "linear"

@@ -11,7 +11,8 @@ from toy import Toy, make_search
 from flowsearch.samplers.paths.noise_law import noise_law
 from flowsearch.samplers.paths.sigmas import rbf_reference, uniform
 from flowsearch.samplers.search import Budget, Trace, strategy_from_json
-from flowsearch.samplers.search.strategies.published import PUBLISHED, published
+from flowsearch.samplers.search.strategies.published import PUBLISHED, departures, published
+from flowsearch.samplers.stepping.guidance import Guidance
 from flowsearch.samplers.stepping.transition import ODE, Transition
 
 VP_SDE = (rbf_reference(10), Transition(noise_law("rbf_reference"), "euler_maruyama", "vp"))
@@ -116,3 +117,18 @@ def test_the_benchmark_draws_with_the_noise_that_its_rows_name(monkeypatch):
         first, last = 3 * 0.1**0.5 / 0.9, 3 * 0.2**2 * 0.1**0.5 / 0.1
         assert fresh("RBF, published", bench.LINEAR, 0) == pytest.approx(first, rel=2e-3)
         assert fresh("RBF, published", bench.LINEAR, 8) == pytest.approx(last, rel=2e-3)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_guidance_is_told_apart_from_how_it_draws(name):
+    row = published(name)
+    sigmas, transition = VP_SDE if row.stochastic else LINEAR_ODE
+    assert departures(row, sigmas, transition, row.chains) == ""
+    guided = transition.guided(Guidance("mean_shift"))
+    assert departures(row, sigmas, guided, row.chains) == (
+        f"not {name} as published: guided by mean_shift"
+    )
+    other = Transition(noise_law("constant_k")).guided(Guidance())
+    found = departures(row, sigmas, other, row.chains)
+    assert "draws by " in found
+    assert found.endswith("; guided by noise_tilt")
