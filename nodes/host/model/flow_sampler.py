@@ -7,7 +7,7 @@ coordinates (field.py) and hands over as they do; with the ODE it is the host's 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
@@ -65,6 +65,10 @@ class FlowSampler(FieldSampler):
 
     transition: Transition
     gradients: Gradients | None = None
+
+    def unguided(self) -> FlowSampler:
+        """Return this without guidance, as the plain sample is drawn."""
+        return replace(self, transition=self.transition.guided(None), gradients=None)
 
     def noise(self, field: Field, step: int) -> Tensor:
         """Draw a step's fresh noise: a function of each row's own key.

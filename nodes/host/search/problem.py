@@ -83,7 +83,7 @@ class HostProblem:
             latent: Clean latents in the model's space, like noise.
             mask: 1 where to sample, 0 where to keep the latent; like noise, or None.
             judge: Decodes and scores.
-            inner: The stock SAMPLER that a Whole move runs; None where there is none.
+            inner: The SAMPLER that a Whole move runs, without guidance; None where there is none.
         """
         self._model_sampling = guider.inner_model.model_sampling
         self._path = coordinates_of(self._model_sampling)
@@ -94,7 +94,7 @@ class HostProblem:
         self.latent = latent
         self._mask = mask
         self.judge = judge
-        self._inner: Any = inner
+        self._inner: Any = inner.unguided() if isinstance(inner, FlowSampler) else inner
         found = inner.gradients if isinstance(inner, FlowSampler) else None
         self.gradients: Gradients | None = (
             found.beside(judge.early) if isinstance(found, RewardGuidance) else found
@@ -179,7 +179,7 @@ class HostProblem:
 
     @property
     def inner(self) -> Sampler | None:
-        """The stock SAMPLER that a Whole move runs."""
+        """The SAMPLER that a Whole move runs, without guidance."""
         return self._inner
 
     def own_sigmas(self) -> list[float]:

@@ -64,6 +64,7 @@ __all__ = ["TOP_PERCENT", "SearchSampler", "StrategyChoice", "limits"]
 
 TOP_PERCENT = 5.0
 GO_ON = "queue the same again to go on from there"
+UNGUIDED = "pictures are run whole here, and the guidance of the sampler is not used"
 
 _LOG = logging.getLogger("flowsearch")
 
@@ -274,11 +275,14 @@ class SearchSampler(Sampler):
         )
         search = Search(problem, settings, tell, self._checkpoint(problem, guider, sigmas, noise))
         search.notes += [*self.notes, *([found.note] if found.note else [])]
+        guided = not isinstance(transition, Whole) and transition.guidance is not None
+        if isinstance(self.inner, FlowSampler) and self.inner.transition.guidance and not guided:
+            search.notes.append(UNGUIDED)
         if choice.published is not None:
             note = departures(choice.published, problem.linear_sigmas, transition, choice.chains)
             search.notes += [note] if note else []
         search.notes += self.judge.notes(shape[1:], packed_shapes(guider))
-        if isinstance(problem.gradients, RewardGuidance):
+        if guided and isinstance(problem.gradients, RewardGuidance):
             search.notes += problem.gradients.notes(self.judge.reward)
         if mixing:
             search.notes.append(

@@ -14,6 +14,7 @@ import pytest
 import searching as s
 import torch
 import video_models as vm
+from foreign_pack import remembering
 from foreign_pack.quantised import Operations, load_quantised
 from memory_modes import castable
 from real_weights import real
@@ -262,7 +263,7 @@ def test_threads_take_turns_and_leave_the_network_and_the_host_as_they_were():
             with differentiated(network):
                 inside[number].set()
                 leave.wait(20.0)
-        except Exception as fault:
+        except KeyError as fault:
             faults.append(fault)
 
     threads = [threading.Thread(target=differentiate, args=(number,)) for number in (0, 1)]
@@ -408,6 +409,27 @@ def test_what_steers_is_named_only_where_it_is_another_reward():
     warm = Warm()
     _, report = searched(reward=warm, steered_by=warm)
     assert not any("steered" in note for note in report.notes)
+
+
+@pytest.mark.parametrize("evaluations", [30, 8])
+def test_pictures_that_are_run_whole_are_not_guided_and_the_report_says_so(evaluations):
+    def found(inner):
+        model = remembering.sliding(hm.scene_model())
+        latent, _, report = s.search(
+            hm.guider(model, 0.5), inner, hm.empty_latent(size=16),
+            sigmas=SIGMAS, evaluations=evaluations,
+        )  # fmt: skip
+        return latent["samples"], report
+
+    steers = Warm()
+    plain, told = found(FlowSampler(Transition(LAW)))
+    ours, report = found(sampler(reward=steers, decoders=Decoders()))
+    assert torch.equal(ours, plain)
+    assert steers.calls == 0
+    assert report.scores == told.scores
+    assert [note for note in report.notes if "guidance" in note] == [search_sampler.UNGUIDED]
+    assert not any("steered" in note for note in report.notes)
+    assert not any("guidance" in note for note in told.notes)
 
 
 def test_a_guided_search_that_was_cancelled_goes_on_where_it_was(tmp_path, monkeypatch):
