@@ -113,6 +113,9 @@ class _Slope:
             found[number] = slope[0].permute(2, 0, 1) / 2
         return found * (clean.abs() <= 1.0)
 
+    def free(self, rows: Sequence[int]) -> None:
+        """Everything may move."""
+
     def through(self, rows: Sequence[int], x: Tensor, sigma: float) -> Tensor:
         """The gradient with respect to states, through the network."""
         items = [self.items[row] for row in rows]
@@ -263,6 +266,9 @@ class _Asked(_Slope):
         """See _Slope."""
         self.gradients += 1
         return super().at(rows, clean)
+
+    def free(self, rows: Sequence[int]) -> None:
+        """Everything may move."""
 
     def through(self, rows: Sequence[int], x: Tensor, sigma: float) -> Tensor:
         """See _Slope."""

@@ -181,6 +181,9 @@ class _Problem:
     def at(self, rows: Sequence[int], clean: Tensor) -> Tensor:
         return self.law.gradient(clean)
 
+    def free(self, rows: Sequence[int]) -> None:
+        """Everything may move."""
+
     def through(self, rows: Sequence[int], x: Tensor, sigma: float) -> Tensor:
         with torch.enable_grad():
             leaf = x.detach().requires_grad_()

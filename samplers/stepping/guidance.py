@@ -34,6 +34,9 @@ __all__ = [
     "GuidanceMethod",
 ]
 
+ROUNDING = 1e-6
+"""A host's sigma of .8 is .80000001: by how much one may be off."""
+
 THROUGH = {
     "prediction": "the gradient with respect to the prediction; no pass through the network",
     "network": "the gradient with respect to the state, through the network: one more evaluation "
@@ -66,6 +69,17 @@ class GradientSource(Protocol):
 
         Returns:
             Shape of clean.
+        """
+        ...
+
+    def free(self, rows: Sequence[int]) -> Tensor | None:
+        """Return what may move: 1 there and 0 where a mask keeps the latent, whose gradient is 0.
+
+        Args:
+            rows: Which rows of the caller's batch these are.
+
+        Returns:
+            Shape that broadcasts to that of the rows' latents; None for all of them.
         """
         ...
 
@@ -178,6 +192,10 @@ look_ahead=0, whitening='scale', trust=0.25, ascents=4, fade=0.5)
         """Whether it changes predictions, so that a step without fresh noise is guided too."""
         return GUIDANCE_METHODS[self.method].prediction is not None
 
+    def covers(self, sigma: float) -> bool:
+        """Return whether a linear sigma lies between start and stop, up to float32's rounding."""
+        return self.stop - ROUNDING <= sigma <= self.start + ROUNDING
+
     def acts(self, coefficients: Coefficients) -> bool:
         """Return whether a step is guided at its start.
 
@@ -191,7 +209,7 @@ look_ahead=0, whitening='scale', trust=0.25, ascents=4, fade=0.5)
             linear(s, coefficients) for s in (coefficients.sigma, coefficients.sigma_next)
         )
         method = GUIDANCE_METHODS[self.method]
-        if not self.stop <= max(sigma, after) <= self.start:
+        if not self.covers(max(sigma, after)):
             return False
         if method.kept is not None:
             return sigma == after > 0.0
@@ -270,8 +288,8 @@ def _shifted(guidance: Guidance, sigma: float, denoised: Tensor, g: Tensor) -> T
     """Return D' = D + A sigma g, the shift at most `trust` of D's own deviation."""
     weight = guidance.strength * sigma
     most = guidance.trust * denoised.flatten(1).std(dim=1, correction=0)
-    size = weight * root_mean_square(g)
-    held = torch.where(size > most, most / size.clamp(min=1e-30), torch.ones_like(size))
+    size = torch.full_like(most, max(weight, 1e-30))  # where it may move: g is white there
+    held = torch.where(size > most, most / size, torch.ones_like(size))
     return denoised + g * like_rows(weight * held, g)
 
 

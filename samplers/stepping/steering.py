@@ -13,7 +13,7 @@ from torch import Tensor
 from .guidance import GUIDANCE_METHODS, GradientError, GradientSource, Guidance, linear
 from .method import exact
 from .step import Coefficients, step
-from .whitening import white
+from .whitening import like_rows, white
 
 __all__ = ["Steering"]
 
@@ -75,7 +75,10 @@ class Steering:
             sigma = linear(coefficients.sigma, coefficients)
             return self._shift(denoised, g, sigma), z
         if self._method.noise is not None and z is not None:
-            z, self.log_weight = self._method.noise(guidance, coefficients, z.to(g), g)
+            drawn = z.to(g)
+            tilted, self.log_weight = self._method.noise(guidance, coefficients, drawn, g)
+            free = self._source.free(self._rows)
+            z = tilted if free is None else torch.where(free.to(g) > 0.0, tilted, drawn)
         return denoised, z
 
     def model(self, coefficients: Coefficients) -> Model:
@@ -94,7 +97,7 @@ class Steering:
         def guided(x: Tensor, sigma: float) -> Tensor:
             denoised = self._model(x, sigma)
             place = linear(sigma, coefficients)
-            if not guidance.stop <= place <= guidance.start:
+            if not guidance.covers(place):
                 return denoised
             return self._shift(denoised, self._gradient(x, denoised, sigma, coefficients), place)
 
@@ -123,7 +126,10 @@ class Steering:
         wide, clean = x.to(dtype), denoised.to(dtype)
         g = self._gradient(x, denoised, sigma, place).to(dtype)
         e = (wide - clean * (1.0 - slope * sigma)) / sigma
-        turned = self._method.kept(self._guidance, e, g)
+        free = self._source.free(self._rows)
+        moves = torch.ones_like(e, dtype=torch.bool) if free is None else free.to(e) > 0.0
+        kept = torch.zeros_like(e)
+        turned = torch.where(moves, self._method.kept(self._guidance, e.where(moves, kept), g), e)
         return (wide + (turned - e) * sigma).to(x.dtype)
 
     def _shift(self, denoised: Tensor, g: Tensor, sigma: float) -> Tensor:
@@ -156,7 +162,15 @@ class Steering:
                 f"in row {self._rows[row]} at sigma {sigma:.4g}; try a lower strength or another "
                 "reward, run the decoder in a higher precision, or switch the guidance off",
             )
-        return g if self._method.raw else white(g, self._guidance.whitening)
+        return g if self._method.raw else self._white(g)
+
+    def _white(self, gradient: Tensor) -> Tensor:
+        """Return it white where it may move: a mask makes no number of it larger."""
+        g, free = white(gradient, self._guidance.whitening), self._source.free(self._rows)
+        if free is None:
+            return g
+        share = free.to(g).expand_as(g).flatten(1).mean(1)
+        return g * like_rows(share.sqrt(), g)
 
     def _ahead(
         self, x: Tensor, denoised: Tensor, sigma: float, coefficients: Coefficients

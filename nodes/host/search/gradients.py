@@ -131,8 +131,18 @@ class _RewardSlope:
         self._guider, self._predict = guider, predict
         self._mask, self._alone = mask, alone
 
+    def free(self, rows: Sequence[int]) -> Tensor | None:
+        """See GradientSource.free."""
+        mask = self._mask
+        return None if mask is None else mask[[row % len(mask) for row in rows]]
+
     def at(self, rows: Sequence[int], clean: Tensor) -> Tensor:
         """See GradientSource.at."""
+        slopes, free = self._slopes(rows, clean), self.free(rows)
+        return slopes if free is None else slopes * free.to(slopes)
+
+    def _slopes(self, rows: Sequence[int], clean: Tensor) -> Tensor:
+        """The gradient with respect to predictions, before a mask keeps anything."""
         management.throw_exception_if_processing_interrupted()
         memory = call_memory(self._guider, tuple(clean.shape), len(clean))
         with models_kept(memory), torch.no_grad():
@@ -154,7 +164,7 @@ class _RewardSlope:
             clean = self._predict(rows, leaf, sigma)
             if not clean.requires_grad:
                 raise ModelError(NO_WAY)
-            pull = self.at(rows, clean.detach())
+            pull = self._slopes(rows, clean.detach())  # what masks is inside the prediction
             try:
                 (found,) = torch.autograd.grad(clean, leaf, pull.to(clean))
             except management.InterruptProcessingException:
@@ -180,15 +190,14 @@ class _RewardSlope:
             raise
         except Exception as error:
             name = spec_of(reward).name
-            raise RewardError(f"the gradient of {name}: {error}") from error
+            raise RewardError(
+                f"the gradient of {name}, of the picture of row {row} alone: {error}"
+            ) from error
         slopes = found.gradient
         if isinstance(slopes, Tensor):
             slopes = {spec_of(reward).domain: slopes}
         management.throw_exception_if_processing_interrupted()
         back = self._through_decoders(latents, seen, spec_of(reward), slopes)
-        mask = self._mask
-        if mask is not None:
-            back = back * mask[row % len(mask)].to(back)
         return (back * _scale(model, clean, latents)).to(clean)
 
     def _through_decoders(

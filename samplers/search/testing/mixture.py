@@ -278,6 +278,9 @@ class _Slope:
             self._problem.gradients[item] = self._problem.gradients.get(item, 0) + 1
         return torch.stack([self._gradient(i, x) for i, x in zip(own, clean, strict=True)])
 
+    def free(self, rows: Sequence[int]) -> None:
+        """Everything may move."""
+
     def through(self, rows: Sequence[int], x: Tensor, sigma: float) -> Tensor:
         """See GradientSource; the model is called once more, and differentiated."""
         own = [self._items[row] for row in rows]

@@ -337,6 +337,28 @@ def test_the_gradient_is_0_in_what_a_mask_keeps():
     assert found[:, 0, :, :8].all()
 
 
+def test_a_soft_mask_counts_once_through_the_network():
+    mask = torch.full((1, 1, 16, 16), 0.5)
+    mask[..., 8:] = 0.25
+
+    def question(field):
+        source = guidance(Guidance("mean_shift", 0.3, "network")).source(
+            field.guider, field.followed, (3, 16, 16), field.mask, alone=False
+        )
+        x, sigma = 0.5 * field.start(), float(field.sigmas[2])
+        way = torch.randn(x.shape, generator=torch.Generator().manual_seed(2))
+        slope = float((source.through([0], x, sigma).double() * way).sum())
+        there, back = (
+            Warm().score(s.pixel_vae().decode(field.predict(x + sign * 0.01 * way, sigma)))
+            for sign in (1, -1)
+        )
+        return slope, float((there.double() - back.double()).sum() / 0.02)
+
+    latent = {**hm.picture_latent(size=16), "noise_mask": mask}
+    slope, measured = asked(hm.guider(hm.scene_model(), 0.5), latent, question)
+    assert slope == pytest.approx(measured, rel=0.05)
+
+
 def test_partial_denoise_is_guided_from_where_it_starts():
     latent = hm.picture_latent(size=16)
     plain, ours = (

@@ -121,7 +121,7 @@ class TestAgainstThePublishedCode:
         found = ClipPreference(holder("hps_v2_1"), ids).score(shown(case)).item()
         assert found == pytest.approx(REFERENCE["hps"]["values"][case == "resized"], abs=near)
 
-    @pytest.mark.parametrize(("case", "near"), [("as it is", 1e-5), ("resized", 1e-5)])
+    @pytest.mark.parametrize(("case", "near"), [("as it is", 1e-5), ("resized", 5e-5)])
     def test_image_reward_is_image_rewards(self, case, near, vocabulary):
         ids = bert_ids(REFERENCE["image_reward"]["prompt"], vocabulary, 40)
         found = ImageReward(holder("image_reward"), ids).score(shown(case)).item()

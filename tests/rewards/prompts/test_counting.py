@@ -18,7 +18,7 @@ NOUNS = dict(
         "bus/buses glass/glasses dress/dresses bench/benches brush/brushes tomato/tomatoes "
         "potato/potatoes photo/photos piano/pianos kangaroo/kangaroos city/cities "
         "monkey/monkeys toy/toys house/houses horse/horses rose/roses vase/vases moose/moose "
-        "goose/geese tooth/teeth foot/feet shoe/shoes cookie/cookies pie/pies tie/ties "
+        "goose/geese tooth/teeth shoe/shoes cookie/cookies pie/pies tie/ties "
         "butterfly/butterflies roof/roofs giraffe/giraffes scarf/scarves shelf/shelves "
         "glove/gloves stove/stoves axe/axes fox/foxes cactus/cacti octopus/octopuses "
         "lens/lenses canvas/canvases human/humans snowman/snowmen fireman/firemen "

@@ -30,6 +30,9 @@ class Fixed:
         self.seen.append(("at", tuple(rows), clean.clone()))
         return self.gradient[list(rows)].to(clean.dtype)
 
+    def free(self, rows):
+        return None
+
     def through(self, rows, x, sigma):
         self.seen.append(("through", tuple(rows), sigma))
         return self.gradient[list(rows)].to(x.dtype)
@@ -372,3 +375,53 @@ def test_the_weight_of_a_twisted_draw_is_exact():
     torch.testing.assert_close(steer.log_weight, exact)
     assert float((drawn - Z).flatten(1).norm(dim=1).max()) <= 3.0 + 1e-9
     assert float((drawn - Z).abs().max()) > 0.0
+
+
+# ---- masks and windows ----
+
+
+class Masked(Fixed):
+    """Half of every row may move, an eighth of it by half."""
+
+    MASK = torch.tensor([1.0, 1.0, 0.0, 0.0], dtype=FLOAT64)
+
+    def __init__(self):
+        super().__init__(G * self.MASK)
+
+    def free(self, rows):
+        return self.MASK.expand(len(rows), 1, 4, 4)
+
+
+@pytest.mark.parametrize("method", ["noise_tilt", "mean_shift", "start_noise"])
+def test_a_mask_makes_no_push_larger_and_leaves_what_it_keeps(method):
+    guidance = Guidance(method, 0.4, trust=0.3, ascents=1)
+    how = Transition(fixed_q(0.5).law).guided(guidance)
+    inside = Masked.MASK > 0.0
+
+    def pushed(source):
+        steer = steering(how, source, range(3), frozen)
+        place = row(how, 0.6, 0.6 if method == "start_noise" else 0.4)
+        if steer.is_ascent(place):
+            return steer.ascent(Z, frozen(Z, 0.6), 0.6, 1.0) - Z
+        used, noise = steer.prepared(Z, 0.5 * Z, place, Z)
+        return (used - 0.5 * Z) + (noise - Z)
+
+    change, whole = pushed(Masked()), pushed(Fixed())
+    assert not change[..., ~inside].any()
+    ratio = change[..., inside].square().mean().sqrt() / whole.square().mean().sqrt()
+    assert 0.8 < float(ratio) < 1.2
+
+
+def test_a_start_that_is_turned_within_a_mask_keeps_its_norm_there():
+    how = Transition(ODE.law).guided(Guidance("start_noise", 1.2, ascents=1))
+    turned = steering(how, Masked(), range(3), frozen).ascent(Z, frozen(Z, 1.0), 1.0, 1.0)
+    inside = Masked.MASK > 0.0
+    norms = [e[..., inside].flatten(1).norm(dim=1) for e in (turned, Z)]
+    assert torch.allclose(*norms, rtol=1e-9)
+
+
+def test_a_sigma_of_float32_is_inside_its_own_window():
+    guidance = Guidance(start=0.8, stop=0.3)
+    assert guidance.covers(float(torch.tensor(0.8)))
+    assert guidance.covers(float(torch.tensor(0.3)))
+    assert not guidance.covers(0.8001)
