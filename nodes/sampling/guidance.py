@@ -23,8 +23,9 @@ WHITENED = ("noise_tilt", "mean_shift", "start_noise")
 SAID = {
     "noise_tilt": (
         "Share of the gradient in the fresh noise of the whole path, however many steps it has. 0: "
-        "no guidance; 0.3: with start 0.8 the strongest that broke nothing where it was measured; "
-        "0.7: for layouts, with start 1; 1: as much as there is, where pictures may break."
+        "no guidance; 0.3: with start 0.8 for colours and counts, the strongest that broke nothing "
+        "where it was measured; not for layouts, which take 0.7 with start 1; 1: as much as there "
+        "is, where pictures may break."
     ),
     "mean_shift": (
         "How far predictions are shifted along the gradient, in parts of the noise at each sigma. "
@@ -32,12 +33,14 @@ SAID = {
     ),
     "start_noise": (
         "Angle in radians by which the start is turned towards the gradient. 0: no guidance; 0.5: "
-        "a nudge; 1.5: little of the seed's own picture is left."
+        "a nudge; 1.5: little of the seed's own picture is left. Strategies that vary a picture "
+        "which they have refuse it: evolutionary, the default, and zero_order."
     ),
     "twist": (
-        "Weight of the reward, as in strategy smc, which needs the same number: a picture that is "
-        "better by 1 counts exp(strength) times as much. 0: no guidance; high: steps at the limit "
-        "of trust."
+        "Weight of the reward in the shift of draws: that for a law in which a picture better by 1 "
+        "counts exp(strength) times as much. Strategy smc samples the law of its own strength, "
+        "whatever this is; meant is the same number. 0: no guidance; high: steps at the limit of "
+        "trust."
     ),
 }
 TRUST = (
