@@ -17,7 +17,7 @@ from .step import Coefficients, check, ends_of, step
 from .transition import Transition
 from .two_ends import TwoEnds
 
-__all__ = ["advance", "guided", "integrate", "row", "steering"]
+__all__ = ["advance", "guided", "integrate", "row", "steering", "table"]
 
 Model = Callable[[Tensor, float], Tensor]
 
@@ -58,6 +58,36 @@ def row(
         )
     start, end, *before = (sigma_from_r(VE, s) for s in (sigma, sigma_next, *past))
     return transition.coefficients(start, end, before).exploding(sigma, sigma_next)
+
+
+def table(
+    transition: Transition | TwoEnds,
+    sigmas: Sequence[float],
+    coordinates: Interpolant = LINEAR,
+) -> list[Coefficients]:
+    """Return the scalars of each step of a run.
+
+    Args:
+        transition: How to step.
+        sigmas: N + 1 sigmas, in the model's coordinates.
+        coordinates: See row().
+
+    Returns:
+        N rows.
+
+    Raises:
+        ValueError: See row().
+
+    Example:
+        >>> from flowsearch.samplers.stepping.transition import ODE
+        >>> [one.needs_noise for one in table(ODE, [1.0, 0.5, 0.0])]
+        [False, False]
+    """
+    memory = transition.memory
+    return [
+        row(transition, s, s_next, sigmas[max(0, i - memory) : i][::-1], coordinates)
+        for i, (s, s_next) in enumerate(pairwise(sigmas))
+    ]
 
 
 def advance(
@@ -240,15 +270,12 @@ def integrate(
     # one transfer, not one per sigma, where they lie on a GPU
     times = [float(s) for s in (sigmas.cpu() if isinstance(sigmas, Tensor) else sigmas)]
     memory = transition.memory
-    table = [
-        row(transition, s, s_next, times[max(0, i - memory) : i][::-1], coordinates)
-        for i, (s, s_next) in enumerate(pairwise(times))
-    ]
+    steps = table(transition, times, coordinates)
     past: list[Tensor] = []
     steer = steering(transition, source, range(x.shape[0]), model)
-    if steer is not None and table:
-        x = _ascended(model, x, table[0], steer, transition)
-    for i, coefficients in enumerate(table):
+    if steer is not None and steps:
+        x = _ascended(model, x, steps[0], steer, transition)
+    for i, coefficients in enumerate(steps):
         # at sigma 0 the state is the clean latent: nothing to predict
         denoised = model(x, coefficients.sigma) if coefficients.sigma > 0.0 else x
         if callback is not None:

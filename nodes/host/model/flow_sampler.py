@@ -14,14 +14,15 @@ from typing import Protocol
 from comfy.samplers import CFGGuider
 from torch import Tensor
 
-from ....samplers.paths.interpolant import LINEAR
+from ....samplers.paths.interpolant import LINEAR, Interpolant
 from ....samplers.paths.noise_law import noise_law
-from ....samplers.stepping.guidance import GradientSource
-from ....samplers.stepping.integrate import integrate
+from ....samplers.stepping.guidance import GUIDANCE_METHODS, GradientSource, Guidance, linear
+from ....samplers.stepping.integrate import integrate, table
+from ....samplers.stepping.step import Coefficients
 from ....samplers.stepping.transition import Transition
 from .field import Field, FieldSampler, reads_sigmas
 
-__all__ = ["DEFAULT_LAW", "STEP", "FlowSampler", "Gradients", "source_of"]
+__all__ = ["DEFAULT_LAW", "STEP", "FlowSampler", "Gradients", "idle", "source_of"]
 
 DEFAULT_LAW = noise_law("constant_k", k=1.0, taper=(0.2, 0.12))
 """As much fresh noise as ancestral sampling, but none where the model's errors would be noised."""
@@ -92,7 +93,7 @@ class FlowSampler(FieldSampler):
             The samples; between stages (last sigma above 0) as the host's samplers hand over.
 
         Raises:
-            ValueError: A model or sigmas it cannot serve.
+            ValueError: A model or sigmas it cannot serve, or a guidance that would do nothing.
         """
         path, sigmas = field.coordinates, field.sigmas
         if len(sigmas) < 2:
@@ -105,6 +106,8 @@ class FlowSampler(FieldSampler):
         _require_point_velocities(field, self.transition)
         noise = partial(self.noise, field)
         source = source_of(field, self.gradients, self.transition)
+        if source is not None:
+            _require_use(self.transition, sigmas.tolist(), path)
         with field.watched(len(sigmas) - 1) as tell:
             x = field.start(self.max_denoise(field.guider, sigmas))
             x = integrate(field.predict, x, sigmas, self.transition, noise, tell, path, source)
@@ -129,6 +132,66 @@ def source_of(
     # a row's conditioning is its place in the batch, so none is predicted alone
     shape = field.noise.shape[1:]
     return gradients.source(field.guider, field.followed, shape, field.mask, alone=False)
+
+
+def idle(transition: Transition, sigmas: Sequence[float], path: Interpolant = LINEAR) -> str:
+    """Say why a guided transition steers no step of a run, and what helps.
+
+    Args:
+        transition: How to step.
+        sigmas: The run's, in the model's coordinates.
+        path: Those coordinates.
+
+    Returns:
+        A sentence; "" where a step is steered, or nothing is guided.
+    """
+    guidance, steps = transition.guidance, table(transition, sigmas, path)
+    if guidance is None or _acts(guidance, steps):
+        return ""
+    method = guidance.method
+    if GUIDANCE_METHODS[method].noise is not None and not any(one.needs_noise for one in steps):
+        return (
+            f"{method} changes fresh noise, and no step of this run draws any, so it does nothing: "
+            "connect a noise law that draws noise, or choose mean_shift in Gradient Guidance"
+        )
+    at = [max(linear(s, one) for s in (one.sigma, one.sigma_next)) for one in steps]
+    said = ", ".join(f"{sigma:.3g}" for sigma in at)
+    if _acts(replace(guidance, start=1.0), steps):
+        remedy = "set start to 1"
+    elif _acts(replace(guidance, start=1.0, stop=0.0), steps):
+        remedy = "set start to 1 and stop to 0"
+    else:
+        return (
+            f"{method} does nothing in this run, whose steps are at sigma {said}: the step to "
+            "sigma 0 and steps upward are the model's alone; take more steps, or disconnect the "
+            "guidance"
+        )
+    return (
+        f"{method} does nothing in this run: none of the steps that it could steer is between "
+        f"start {guidance.start:g} and stop {guidance.stop:g}, for they are at sigma {said}; "
+        f"{remedy} in Gradient Guidance"
+    )
+
+
+def _acts(guidance: Guidance, steps: Sequence[Coefficients]) -> bool:
+    """Whether any step of a run is steered, or its start turned."""
+    if not guidance.ascends:
+        return any(map(guidance.acts, steps))
+    first = steps[0]
+    return guidance.acts(Coefficients(first.sigma, first.sigma, 1.0, slope=first.slope))
+
+
+def _require_use(transition: Transition, sigmas: Sequence[float], path: Interpolant) -> None:
+    """Refuse a guidance that would do nothing in a single run, or what only a search can use."""
+    guidance = transition.guidance
+    if guidance is not None and GUIDANCE_METHODS[guidance.method].raw:
+        raise ValueError(
+            f"{guidance.method} gives each draw a weight, which a single run has no use for: use "
+            "it in a search with strategy smc, or choose noise_tilt in Gradient Guidance"
+        )
+    why = idle(transition, sigmas, path)
+    if why:
+        raise ValueError(why)
 
 
 def _require_point_velocities(field: Field, transition: Transition) -> None:

@@ -24,6 +24,7 @@ from ....samplers.search import (
     BestOfN,
     Budget,
     EvolutionarySearch,
+    Outcome,
     Search,
     SearchSettings,
     Strategy,
@@ -35,7 +36,7 @@ from ....samplers.search.strategies.published import Published, departures
 from ....samplers.stepping.transition import Transition
 from ..model.conditioning import cond_tensors
 from ..model.field import FieldSampler, reads_sigmas
-from ..model.flow_sampler import FlowSampler
+from ..model.flow_sampler import FlowSampler, idle
 from ..model.history import mixes_rows, require_searchable
 from ..model.measure import memory_needed, rows_that_fit
 from ..model.packed import packed_shapes
@@ -213,7 +214,8 @@ class SearchSampler(Sampler):
             raise
         progress.finish()
         report = Report(
-            trace, problem.reward_name, outcome.calls, outcome.chunks, outcome.notes,
+            trace, problem.reward_name, outcome.calls, outcome.chunks,
+            [*outcome.notes, *self._steered(problem, search.settings.transition, trace, outcome)],
             *origins(problem, model_wrap, trace, outcome, extra_args.get("seed") or 0),
             seconds=progress.seconds, before=search.elapsed_before, top_k=self.top_k,
         )  # fmt: skip
@@ -275,21 +277,38 @@ class SearchSampler(Sampler):
         )
         search = Search(problem, settings, tell, self._checkpoint(problem, guider, sigmas, noise))
         search.notes += [*self.notes, *([found.note] if found.note else [])]
-        guided = not isinstance(transition, Whole) and transition.guidance is not None
-        if isinstance(self.inner, FlowSampler) and self.inner.transition.guidance and not guided:
+        wanted = isinstance(self.inner, FlowSampler) and self.inner.transition.guidance is not None
+        if wanted and isinstance(transition, Whole):
             search.notes.append(UNGUIDED)
         if choice.published is not None:
             note = departures(choice.published, problem.linear_sigmas, transition, choice.chains)
             search.notes += [note] if note else []
         search.notes += self.judge.notes(shape[1:], packed_shapes(guider))
-        if guided and isinstance(problem.gradients, RewardGuidance):
-            search.notes += problem.gradients.notes(self.judge.reward)
         if mixing:
             search.notes.append(
                 f"{mixing} lets the candidates of one call change each other, so each has a call "
                 "of its own"
             )
         return search, trace, progress
+
+    def _steered(
+        self, problem: HostProblem, transition: Transition | Whole, trace: Trace, outcome: Outcome
+    ) -> list[str]:
+        """Say what steered, or why nothing did although the transition is guided."""
+        if isinstance(transition, Whole) or transition.guidance is None:
+            return []
+        if any(item.ledger.gradient_calls for item in outcome.items):
+            given = problem.gradients
+            return given.notes(self.judge.reward) if isinstance(given, RewardGuidance) else []
+        why = idle(transition, problem.linear_sigmas)
+        if not why and all(row["phase"] == "plain" for row in trace.record["evaluated"]):
+            return ["nothing was guided: the limits left room for the plain sample alone"]
+        guidance = transition.guidance
+        return [
+            why
+            or f"nothing was guided: no step that the search took is between start "
+            f"{guidance.start:g} and stop {guidance.stop:g}; set start to 1 in Gradient Guidance"
+        ]
 
     def _whole(self, found: Behaviour) -> StrategyChoice:
         """How a model is searched that makes predictions of earlier ones, or may."""

@@ -43,6 +43,8 @@ SIGMAS = torch.tensor([1.0, 0.75, 0.5, 0.25, 0.0])
 TEN = torch.linspace(1.0, 0.0, 11)
 LAW = noise_law("constant_k", k=1.0)
 SHIFT = Guidance("mean_shift", 0.3)
+HIGH = torch.tensor([1.0, 0.94, 0.83, 0.62, 0.0])  # 4 steps, shift 5
+DRAWS_NONE = ((0.0, 0.0), (1.0, 0.0))
 
 
 class Warm:
@@ -373,6 +375,26 @@ def test_noise_tilt_without_noise_is_refused():
         StochasticSampler.execute("exact", noise_law=ODE.law, guidance=guidance(Guidance()))
 
 
+@pytest.mark.parametrize(
+    ("how", "law", "sigmas", "said"),
+    [
+        (Guidance(), noise_law("constant_k", k=0.0), SIGMAS, "connect a noise law that draws"),
+        (Guidance(), noise_law("curve", points=DRAWS_NONE), SIGMAS, "choose mean_shift"),
+        (Guidance("twist", 2.0), LAW, SIGMAS, "a search with strategy smc"),
+        (Guidance(start=0.8), LAW, HIGH, r"start 0.8.*sigma 1, 0.94, 0.83, 0.62; set start to 1"),
+        (Guidance("mean_shift", start=0.5), LAW, HIGH, "set start to 1 in"),
+        (Guidance("mean_shift", stop=0.9), ODE.law, SIGMAS[1:], "set start to 1 and stop to 0"),
+        (Guidance("start_noise", start=0.8), LAW, SIGMAS, "set start to 1"),
+        (SHIFT, LAW, torch.tensor([1.0, 0.0]), "take more steps"),
+    ],
+)
+def test_guidance_that_would_do_nothing_in_a_run_is_refused(how, law, sigmas, said):
+    reward = Warm()
+    with pytest.raises(ValueError, match=said):
+        sampled(sampler(how, law, reward=reward), sigmas=sigmas)
+    assert reward.calls == 0
+
+
 def test_a_reward_without_gradient_is_refused_at_the_node():
     with pytest.raises(ValueError, match=r"brightness has no gradient: .*Layout Reward"):
         GradientGuidance.execute(
@@ -407,8 +429,8 @@ def searched(how=SHIFT, law=LAW, name="best_of_n", steered_by=None, **given):
     latent, _, report = s.search(
         hm.guider(hm.scene_model(), 0.5), sampler(how, law, reward=steered_by or Warm()),
         hm.empty_latent(size=16),
-        sigmas=SIGMAS, strategy=s.strategy(name),
-        **{"evaluations": 20, "reward": Warm(), **given},
+        strategy=s.strategy(name),
+        **{"evaluations": 20, "reward": Warm(), "sigmas": SIGMAS, **given},
     )  # fmt: skip
     return latent["samples"], report
 
@@ -431,6 +453,21 @@ def test_what_steers_is_named_only_where_it_is_another_reward():
     warm = Warm()
     _, report = searched(reward=warm, steered_by=warm)
     assert not any("steered" in note for note in report.notes)
+
+
+@pytest.mark.parametrize(
+    ("evaluations", "name", "sigmas", "said"),
+    [
+        (20, "best_of_n", HIGH, "set start to 1 in Gradient Guidance"),
+        (4, "best_of_n", SIGMAS, "room for the plain sample alone"),
+    ],
+)
+def test_a_guided_search_without_a_gradient_says_why(evaluations, name, sigmas, said):
+    low = Guidance("mean_shift", 0.3, start=0.6)
+    _, report = searched(low, name=name, evaluations=evaluations, sigmas=sigmas)
+    assert report.trace.record["stopped"][0]["ledger"]["gradient_calls"] == 0
+    assert said in report.notes[-1]
+    assert not any("are steered" in note for note in report.notes)
 
 
 @pytest.mark.parametrize("evaluations", [30, 8])
