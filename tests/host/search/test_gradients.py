@@ -31,6 +31,7 @@ from flowsearch.nodes.host.search.views import Decoders
 from flowsearch.nodes.sampling.demo_model import load_demo
 from flowsearch.nodes.sampling.guidance import GradientGuidance
 from flowsearch.nodes.sampling.sampler import StochasticSampler
+from flowsearch.nodes.search.rbf_search import RBFSearch
 from flowsearch.nodes.search.replay import Replay
 from flowsearch.nodes.search.report import csv_of
 from flowsearch.rewards.base import RewardSpec
@@ -468,6 +469,18 @@ def test_a_guided_search_without_a_gradient_says_why(evaluations, name, sigmas, 
     assert report.trace.record["stopped"][0]["ledger"]["gradient_calls"] == 0
     assert said in report.notes[-1]
     assert not any("are steered" in note for note in report.notes)
+
+
+def test_the_published_rbf_whose_levels_are_above_the_window_says_which_start_helps():
+    for start in (0.8, 1.0):
+        report = RBFSearch.execute(
+            rbf={"rbf": "published", "steps": 5}, seed=3, steps=5, cfg=1.0, scheduler="simple",
+            denoise=1.0, evaluations=90, target=s.NEVER, vae=s.pixel_vae(), reward=Warm(),
+            model=hm.scene_model(), positive=hm.conditioning(0.5), negative=hm.conditioning(0.0),
+            latent_image=hm.empty_latent(size=16), guidance=guidance(Guidance(start=start)),
+        ).result[2]  # fmt: skip
+        helps = any("set start to 1 in Gradient Guidance" in note for note in report.notes)
+        assert helps == (start < 1.0)
 
 
 @pytest.mark.parametrize("evaluations", [30, 8])
