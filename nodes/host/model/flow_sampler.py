@@ -20,6 +20,7 @@ from ....samplers.stepping.guidance import GUIDANCE_METHODS, GradientSource, Gui
 from ....samplers.stepping.integrate import integrate, table
 from ....samplers.stepping.step import Coefficients
 from ....samplers.stepping.transition import Transition
+from ..page.progress import say
 from .field import Field, FieldSampler, reads_sigmas
 
 __all__ = ["DEFAULT_LAW", "STEP", "FlowSampler", "Gradients", "idle", "source_of"]
@@ -106,10 +107,12 @@ class FlowSampler(FieldSampler):
         _require_point_velocities(field, self.transition)
         noise = partial(self.noise, field)
         source = source_of(field, self.gradients, self.transition)
+        at_max = self.max_denoise(field.guider, sigmas)
         if source is not None:
-            _require_use(self.transition, sigmas.tolist(), path)
+            is_stage = not at_max or float(sigmas[-1]) > 0.0
+            _require_use(self.transition, sigmas.tolist(), path, is_stage)
         with field.watched(len(sigmas) - 1) as tell:
-            x = field.start(self.max_denoise(field.guider, sigmas))
+            x = field.start(at_max)
             x = integrate(field.predict, x, sigmas, self.transition, noise, tell, path, source)
         return field.finish(x)
 
@@ -181,8 +184,13 @@ def _acts(guidance: Guidance, steps: Sequence[Coefficients]) -> bool:
     return guidance.acts(Coefficients(first.sigma, first.sigma, 1.0, slope=first.slope))
 
 
-def _require_use(transition: Transition, sigmas: Sequence[float], path: Interpolant) -> None:
-    """Refuse a guidance that would do nothing in a single run, or what only a search can use."""
+def _require_use(
+    transition: Transition, sigmas: Sequence[float], path: Interpolant, is_stage: bool
+) -> None:
+    """Refuse a guidance that would do nothing in a single run, or what only a search can use.
+
+    One of several stages may well be outside the window of a guidance that they share: it is said.
+    """
     guidance = transition.guidance
     if guidance is not None and GUIDANCE_METHODS[guidance.method].raw:
         raise ValueError(
@@ -190,8 +198,10 @@ def _require_use(transition: Transition, sigmas: Sequence[float], path: Interpol
             "it in a search with strategy smc, or choose noise_tilt in Gradient Guidance"
         )
     why = idle(transition, sigmas, path)
-    if why:
+    if why and not is_stage:
         raise ValueError(why)
+    if why:
+        say(why)
 
 
 def _require_point_velocities(field: Field, transition: Transition) -> None:

@@ -82,7 +82,14 @@ def rare_mode(item: int, x: Tensor) -> float:
 
 
 def rare_mode_gradient(item: int, x: Tensor) -> Tensor:
-    """Return the gradient of rare_mode; 0 at its mode.
+    """Differentiate rare_mode.
+
+    Args:
+        item: Batch item.
+        x: A picture.
+
+    Returns:
+        The gradient, like x; 0 at the mode.
 
     Example:
         >>> float(rare_mode_gradient(0, MEANS[2]).abs().max())

@@ -20,6 +20,7 @@ from memory_modes import castable
 from real_weights import real
 from torch import nn
 
+from flowsearch.nodes.host.model import flow_sampler
 from flowsearch.nodes.host.model.differentiation import differentiated, twin
 from flowsearch.nodes.host.model.field import FunctionSampler
 from flowsearch.nodes.host.model.flow_sampler import FlowSampler
@@ -384,7 +385,6 @@ def test_noise_tilt_without_noise_is_refused():
         (Guidance("twist", 2.0), LAW, SIGMAS, "a search with strategy smc"),
         (Guidance(start=0.8), LAW, HIGH, r"start 0.8.*sigma 1, 0.94, 0.83, 0.62; set start to 1"),
         (Guidance("mean_shift", start=0.5), LAW, HIGH, "set start to 1 in"),
-        (Guidance("mean_shift", stop=0.9), ODE.law, SIGMAS[1:], "set start to 1 and stop to 0"),
         (Guidance("start_noise", start=0.8), LAW, SIGMAS, "set start to 1"),
         (SHIFT, LAW, torch.tensor([1.0, 0.0]), "take more steps"),
     ],
@@ -394,6 +394,17 @@ def test_guidance_that_would_do_nothing_in_a_run_is_refused(how, law, sigmas, sa
     with pytest.raises(ValueError, match=said):
         sampled(sampler(how, law, reward=reward), sigmas=sigmas)
     assert reward.calls == 0
+
+
+@pytest.mark.parametrize("sigmas", [SIGMAS[1:], SIGMAS[:2]], ids=["second", "first"])
+def test_a_stage_outside_the_window_of_a_shared_guidance_runs_and_says_so(monkeypatch, sigmas):
+    said = []
+    monkeypatch.setattr(flow_sampler, "say", said.append)
+    outside = Guidance("mean_shift", 0.3, start=0.95, stop=0.9)
+    found = sampled(sampler(outside, ODE.law), sigmas=sigmas)
+    assert torch.equal(found, sampled(FlowSampler(ODE), sigmas=sigmas))
+    assert "set start to 1" in said[0]
+    assert len(said) == 1
 
 
 def test_a_reward_without_gradient_is_refused_at_the_node():
