@@ -19,6 +19,7 @@ from flowsearch.demo.weights import read_weights
 from flowsearch.rewards.pixels.shape_count import ShapeCount
 from flowsearch.samplers.search import Scores, State, Whole
 from flowsearch.samplers.search.engine.memory import moved
+from flowsearch.samplers.stepping.guidance import GradientSource
 from flowsearch.samplers.stepping.noise import digest, keyed_normal
 from flowsearch.samplers.stepping.transition import Transition
 
@@ -115,7 +116,15 @@ class DemoProblem:
         def predict(rows: list[int], x: Tensor, sigma: float) -> Tensor:
             return self.denoise([items[row] for row in rows], x, sigma)
 
-        return moved(state, sigma_from, to, transition, lambda: noise["move"], predict)
+        source = self.source(items)
+        return moved(
+            state, sigma_from, to, transition, lambda: noise["move"], predict, source=source
+        )
+
+    def source(self, items: Sequence[int]) -> GradientSource | None:
+        """What knows the gradient of the rewards of some rows; nothing here."""
+        del items
+        return None
 
     def predict(self, items: Sequence[int], state: State, sigma: float) -> State:
         """One call of the network."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -25,8 +25,7 @@ from flowsearch.rewards.gradient import gradient_of
 from flowsearch.rewards.pixels.image_statistic import ImageStatistic
 from flowsearch.rewards.pixels.shape_count import COLOURS, ShapeCount
 from flowsearch.rewards.pixels.shape_fidelity import ShapeFidelity
-from flowsearch.samplers.search import State, Whole
-from flowsearch.samplers.search.engine.memory import moved
+from flowsearch.samplers.stepping.guidance import GradientSource
 from flowsearch.samplers.stepping.integrate import integrate
 from flowsearch.samplers.stepping.noise import keyed_normal
 from flowsearch.samplers.stepping.transition import Transition
@@ -137,6 +136,8 @@ class GuidedProblem(DemoProblem):
         numbers: Number of each prompt, which its reward is made with.
     """
 
+    has_gradient = True
+
     def __init__(
         self,
         net: SceneNet,
@@ -157,26 +158,9 @@ class GuidedProblem(DemoProblem):
             for name, other in OTHERS.get(self.reward_name, {}).items()
         }
 
-    def move(
-        self,
-        items: Sequence[int],
-        state: State,
-        sigma_from: float,
-        to: float,
-        transition: Transition | Whole,
-        noise: Mapping[str, Tensor],
-    ) -> State:
-        """One transition, guided if it says so."""
-        if isinstance(transition, Whole):
-            raise TypeError("the benchmarks search per step")
-
-        def predict(rows: list[int], x: Tensor, sigma: float) -> Tensor:
-            return self.denoise([items[row] for row in rows], x, sigma)
-
-        source = _Slope(self, items)
-        return moved(
-            state, sigma_from, to, transition, lambda: noise["move"], predict, source=source
-        )
+    def source(self, items: Sequence[int]) -> GradientSource:
+        """What knows the gradient of the rewards of some rows."""
+        return _Slope(self, items)
 
     def values(self, clean: Tensor) -> dict[str, list[float]]:
         """The reward and the two judges of one picture an item; count is held out of layout."""
@@ -266,9 +250,6 @@ class _Asked(_Slope):
         """See _Slope."""
         self.gradients += 1
         return super().at(rows, clean)
-
-    def free(self, rows: Sequence[int]) -> None:
-        """Everything may move."""
 
     def through(self, rows: Sequence[int], x: Tensor, sigma: float) -> Tensor:
         """See _Slope."""

@@ -18,7 +18,7 @@ from flowsearch.samplers.stepping.transition import ODE, step
 
 PROMPTS = Path(__file__).resolve().parents[2] / "benchmarks" / "prompts.json"
 SIGMAS = (1.0, 0.95, 0.9, 0.75, 0.6, 0.4, 0.2, 0.0)
-EACH = 16
+EACH = 8
 
 
 @cache

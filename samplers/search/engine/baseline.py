@@ -1,10 +1,9 @@
 """What does the model do without a search? The plain sample, and more of them for a target.
 
 The plain sample of the seed comes first and is the picture that the sampler makes by itself, guided
-by no gradient. Where
-the budget holds less than one, its sigmas are thinned to what fits: one evaluation is one
-prediction at the first sigma. A target "top p percent" is measured on plain samples of other starts
-(calibration.py); they are ordinary finished pictures, and may win.
+by no gradient. Where the budget holds less than one, its sigmas are thinned to what fits: one
+evaluation is one prediction at the first sigma. A target "top p percent" is measured on plain
+samples of other starts (calibration.py); they are ordinary finished pictures, and may win.
 
 A generator here yields one request at a time and is sent its nodes.
 """
